@@ -1,0 +1,40 @@
+from . import csbdeep, report
+from .api import PlanReport, RunResult, info, plan, run, statistics
+from .config import Normalization, RunSettings
+from .errors import (
+    InputError,
+    InterruptedRunError,
+    MemoryLimitError,
+    ModelError,
+    OutputError,
+    PhbatchError,
+    UnitsFailedError,
+    UsageError,
+)
+from .graph import image_statistics, normalize, restore
+from .simulate import PhaseContrast
+
+__all__ = [
+    "InputError",
+    "InterruptedRunError",
+    "MemoryLimitError",
+    "ModelError",
+    "Normalization",
+    "OutputError",
+    "PhaseContrast",
+    "PhbatchError",
+    "PlanReport",
+    "RunResult",
+    "RunSettings",
+    "UnitsFailedError",
+    "UsageError",
+    "csbdeep",
+    "image_statistics",
+    "info",
+    "normalize",
+    "plan",
+    "report",
+    "restore",
+    "run",
+    "statistics",
+]

@@ -1,0 +1,1 @@
+"""Adapters of CARE networks: model folders, weights, Keras."""

@@ -1,0 +1,89 @@
+"""Weights of a CARE network from the HDF5 file that Keras 2 or Keras 3 wrote, layer by layer, every shape checked.
+
+The file is data: arrays are read, and nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from phbatch.care.network import NetworkConfig, list_layers
+from phbatch.errors import ModelError
+
+Weights = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Kernel and bias by layer name."""
+
+
+def read_weights(path: Path, config: NetworkConfig) -> Weights:
+    """Read the weights of every convolution.
+
+    Parameters
+    ----------
+    path : Path
+        ``weights_best.h5`` or ``weights_last.h5`` of a CSBDeep model folder.
+    config : NetworkConfig
+        What the network must look like.
+
+    Returns
+    -------
+    dict of str to (kernel, bias)
+        float32, by the names of `list_layers`.
+
+    Raises
+    ------
+    ModelError
+        The file is truncated or no HDF5, a layer is missing or surplus, or a shape does not fit ``config.json``.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            stored = dict(_read_layers(file.get("model_weights", file)))
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path.name} cannot be read as Keras weights ({error}); copy the file again, it may be truncated."
+        ) from error
+    layers = list_layers(config)
+    named = {layer.name for layer in layers}
+    heads = [name for name in stored if name not in named]
+    expected_heads = [layer.name for layer in layers if layer.name in ("mean", "scale")]
+    if len(heads) != len(expected_heads):
+        raise ModelError(
+            f"{path.name} holds {len(heads)} layers besides the U-Net's ({', '.join(heads[:4]) or 'none'}) and config.json asks"
+            f" for {len(expected_heads)}; the weights belong to another network."
+        )
+    # Keras numbers the 1 x 1 heads per process, so only their order tells the mean from the scale.
+    position = dict(zip(expected_heads, heads, strict=True))
+    weights: Weights = {}
+    for layer in layers:
+        arrays = stored.get(position.get(layer.name, layer.name))
+        if arrays is None:
+            raise ModelError(f"{path.name} lacks the layer {layer.name}; the weights do not fit config.json.")
+        shapes = tuple(array.shape for array in arrays)
+        expected = (layer.kernel_shape, layer.kernel_shape[-1:])
+        if shapes != expected:
+            raise ModelError(
+                f"layer {layer.name} of {path.name} has shapes {shapes} and config.json asks for {expected};"
+                " the weights belong to another network."
+            )
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise ModelError(f"layer {layer.name} of {path.name} holds NaN or infinity; the training diverged, use other weights.")
+        weights[layer.name] = (arrays[0], arrays[1])
+    return weights
+
+
+def _read_layers(root: Any) -> Iterator[tuple[str, tuple[NDArray[np.float32], ...]]]:
+    """Name and arrays of every layer that has weights, in the order of the model."""
+    for name in _texts(root.attrs["layer_names"]):
+        group = root[name]
+        arrays = tuple(np.asarray(group[weight], dtype=np.float32) for weight in _texts(group.attrs["weight_names"]))
+        if arrays:
+            yield name, arrays
+
+
+def _texts(values: Any) -> list[str]:
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]

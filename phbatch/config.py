@@ -1,0 +1,142 @@
+"""Settings that cannot hold an invalid state: frozen, each field described, unknown keys refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
+
+from phbatch.errors import UsageError
+
+Method = Literal["median", "mode", "percentile", "minmax", "fixed", "none"]
+"""How a frame is normalized."""
+
+OutputDtype = Literal["float32", "float16", "uint16", "uint8"]
+Backend = Literal["tensorflow", "jax"]
+NanPolicy = Literal["refuse", "skip"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Normalization(_Settings):
+    """The rule that brings every frame to the same intensities, in training and in inference.
+
+    Examples
+    --------
+    >>> Normalization(method="mode", factor=10).describe()
+    'mode, factor 10, sigma 2 px'
+    """
+
+    method: Method = Field("median", description="Which statistic normalizes a frame.")
+    factor: float = Field(1.0, gt=0, description="Multiple of the median or mode that becomes 1.")
+    sigma: float = Field(2.0, ge=0, le=100, description="Smoothing before median and mode: standard deviation in pixels.")
+    pmin: float = Field(2.0, ge=0, le=100, description="Lower percentile, 0 to 100.")
+    pmax: float = Field(99.8, ge=0, le=100, description="Upper percentile, 0 to 100.")
+    value: float | None = Field(None, gt=0, description="Divisor of 'fixed', in counts.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Normalization:
+        if self.pmin >= self.pmax:
+            raise ValueError(f"pmin {self.pmin:g} must be below pmax {self.pmax:g}")
+        if self.method == "fixed" and self.value is None:
+            raise ValueError("method 'fixed' needs the divisor: give --value")
+        return self
+
+    def describe(self) -> str:
+        """The rule in a few words, with the settings that matter to it."""
+        if self.method in ("median", "mode"):
+            return f"{self.method}, factor {self.factor:g}, sigma {self.sigma:g} px"
+        if self.method == "percentile":
+            return f"percentile {self.pmin:g} to {self.pmax:g}"
+        return f"fixed {self.value:g}" if self.method == "fixed" else self.method
+
+
+def _parse_auto(value: Any) -> Any:
+    return None if isinstance(value, str) and value.upper() == "AUTO" else value
+
+
+Auto = BeforeValidator(_parse_auto)
+
+
+class RunSettings(_Settings):
+    """What a user asks for; None leaves the choice to phbatch.
+
+    Examples
+    --------
+    >>> RunSettings(memory="8GB").memory
+    8000000000
+    """
+
+    model: str | None = Field(None, description="Bundled name, CSBDeep model folder, or 'none' to normalize only.")
+    normalize: Method | None = Field(None, description="Normalization method.")
+    factor: float | None = Field(None, gt=0, description="Multiple of the median or mode that becomes 1.")
+    sigma: float | None = Field(None, ge=0, le=100, description="Smoothing before the statistics, in pixels.")
+    pmin: float | None = Field(None, ge=0, le=100, description="Lower percentile, 0 to 100.")
+    pmax: float | None = Field(None, ge=0, le=100, description="Upper percentile, 0 to 100.")
+    value: float | None = Field(None, gt=0, description="Divisor of --normalize fixed, in counts.")
+    axes: str | None = Field(None, description="Axes of a bare array, such as tyx.")
+    channel: int | str | None = Field(None, description="Index or name of the channel to process.")
+    frames: str | None = Field(None, description="Frames along t: START:STOP[:STEP].")
+    dtype: OutputDtype = Field("float32", description="Pixel type of the output.")
+    rescale: bool = Field(False, description="Undo the normalization at the end: intensities of the input.")
+    uncertainty: bool = Field(False, description="Write the scale of a probabilistic model as a second image.")
+    nan: NanPolicy = Field("refuse", description="What a frame with NaN or infinity does.")
+    tile: Annotated[int | None, Auto] = Field(None, ge=1, description="Tile length in pixels, halo included.")
+    batch: Annotated[int | None, Auto] = Field(None, ge=1, description="Tiles per call of the network.")
+    backend: Backend = Field("tensorflow", description="Keras backend.")
+    memory: ByteSize | None = Field(None, gt=0, description="Memory that the run may use, such as 8GB.")
+    workers: int | None = Field(None, ge=1, description="Units worked on at once.")
+    scheduler: str | None = Field(None, description="Address of a Dask scheduler.")
+    overwrite: bool = Field(False, description="Start afresh where an output of phbatch exists.")
+
+    @model_validator(mode="after")
+    def _check(self) -> RunSettings:
+        self.select_frames(1)
+        if self.dtype.startswith("uint") and not self.rescale:
+            raise ValueError(f"dtype {self.dtype} needs a stated range: add --rescale to write the input's intensities")
+        return self
+
+    def select_frames(self, count: int) -> range:
+        """Indices along t that `frames` selects of `count`; may be empty.
+
+        Examples
+        --------
+        >>> list(RunSettings(frames="1:8:3").select_frames(6))
+        [1, 4]
+        """
+        if self.frames is None:
+            return range(count)
+        match = re.fullmatch(r"(\d*):(\d*)(?::(\d+))?", self.frames.strip())
+        if match is None or match[3] == "0":
+            raise ValueError(f"frames {self.frames!r} are not START:STOP[:STEP] with numbers from 0 and STEP from 1")
+        start, stop, step = (int(part) if part else None for part in match.groups())
+        return range(count)[slice(start, stop, step)]
+
+
+def parse_settings(options: dict[str, Any]) -> RunSettings:
+    """Settings from options as a person wrote them; None and missing are the same.
+
+    Raises
+    ------
+    UsageError
+        One sentence on the first option that is wrong.
+    """
+    try:
+        return RunSettings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        raise UsageError(first_problem(error)) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a validation error in one sentence, with the value and the rule."""
+    problem = error.errors()[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    name = ".".join(str(part) for part in problem["loc"])
+    if not name:
+        return f"{message}."
+    if problem["type"] == "extra_forbidden":
+        return f"{name!r} is no setting of phbatch; see `phbatch run --help` for their names."
+    return f"--{name} {problem['input']!r} is not valid: {message[:1].lower()}{message[1:]}."

@@ -1,0 +1,275 @@
+"""Running units: the same task in a plain loop, in threads of an in-process Dask cluster, or on a Dask scheduler.
+
+Tasks get a job and a unit, both small; pixels are read and written by whoever runs the task and never travel.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+import dask
+import numpy as np
+from distributed import Client, as_completed
+
+from phbatch.care.predictor import get_predictor
+from phbatch.config import Backend, NanPolicy
+from phbatch.errors import InputError, UsageError
+from phbatch.kernels.intensity import make_affine
+from phbatch.planning import Unit
+from phbatch.stages.restoration import Recipe, restore_block
+from phbatch.stages.statistics import StatisticsRow, measure_block, percentiles_for
+from phbatch.storage.sink import Sink
+from phbatch.storage.source import Source, open_source
+
+Result = TypeVar("Result")
+
+IMAGE = "0"
+UNCERTAINTY = "uncertainty/0"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task must know besides its unit; the same for all units of a run.
+
+    Attributes
+    ----------
+    source, axes : str
+        Path of the input, and its axes where the user named them.
+    recipe : Recipe
+        What the pixels go through.
+    nan : {"refuse", "skip"}
+        What a frame with NaN or infinity does.
+    output, output_axes : str
+        Path of the output, and the axes of its arrays; empty where nothing is written.
+    model : (Path, str) or None
+        Model folder and sha256 of its weights.
+    backend : {"tensorflow", "jax"}
+        Of Keras.
+    """
+
+    source: str
+    axes: str | None
+    recipe: Recipe
+    nan: NanPolicy = "refuse"
+    output: str = ""
+    output_axes: str = ""
+    model: tuple[Path, str] | None = None
+    backend: Backend = "tensorflow"
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Result]):
+    """What became of a unit: a result or an error."""
+
+    unit: Unit
+    result: Result | None = None
+    error: BaseException | None = None
+
+
+@lru_cache(maxsize=8)
+def _open_source(path: str, axes: str | None) -> Source:
+    return open_source(path, axes)
+
+
+@lru_cache(maxsize=8)
+def _open_sink(path: str) -> Sink:
+    return Sink(path)
+
+
+def forget_open_stores() -> None:
+    """Close what this process holds open, so that a store that was replaced is opened anew."""
+    _open_source.cache_clear()
+    _open_sink.cache_clear()
+
+
+def read_unit(job: Job, unit: Unit) -> np.ndarray[Any, Any]:
+    """Selected frames of a unit as ``(t, c, z, y, x)``."""
+    block = _open_source(job.source, job.axes).read(unit.source)
+    if len(unit.keep_t) != block.shape[0]:
+        block = block[list(unit.keep_t)]
+    if len(unit.keep_c) != block.shape[1]:
+        block = block[:, list(unit.keep_c)]
+    return block
+
+
+def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
+    """Restore a unit and write it; the returned record is what the ledger keeps."""
+    started = perf_counter()
+    block = read_unit(job, unit)
+    predictor = None
+    if job.model is not None and job.recipe.tiles is not None:
+        predictor = get_predictor(*job.model, job.recipe.tiles.tile, job.recipe.batch, job.backend)
+    restored = restore_block(block, job.recipe, predictor)
+    rows = []
+    for (t, c, z), statistics in restored.statistics.items():
+        key = unit.frame_key(t, c, z)
+        if "nonfinite" in statistics.flags and job.nan == "refuse":
+            raise _nonfinite_error(str(key))
+        affine = make_affine(statistics, job.recipe.rule)
+        rows.append(
+            StatisticsRow(key, statistics).as_dict()
+            | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
+        )
+    sink = _open_sink(job.output)
+    sink.write(IMAGE, job.output_axes, unit.output, restored.image)
+    if restored.uncertainty is not None:
+        sink.write(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty)
+    seconds = round(perf_counter() - started, 4)
+    return {"unit": unit.key, "statistics": rows, "clipped": restored.clipped, "seconds": seconds}
+
+
+def measure_unit(job: Job, unit: Unit) -> list[dict[str, Any]]:
+    """Rows of the statistics table for a unit; nothing is written."""
+    rule = job.recipe.rule
+    percentiles = percentiles_for(rule.pmin, rule.pmax)
+    found = measure_block(read_unit(job, unit), rule.sigma, percentiles, volumes=job.recipe.volumes)
+    return [StatisticsRow(unit.frame_key(*index), statistics).as_dict() for index, statistics in found.items()]
+
+
+def scan_unit(job: Job, unit: Unit) -> str | None:
+    """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
+    block = read_unit(job, unit)
+    finite = np.isfinite(block).all(axis=(3, 4))
+    if finite.all():
+        return None
+    t, c, z = np.argwhere(~finite)[0].tolist()
+    return str(unit.frame_key(t, c, None if job.recipe.volumes else z))
+
+
+def require_finite(job: Job, units: Sequence[Unit], *, workers: int, scheduler: str | None) -> None:
+    """Read a float input once and refuse it where a frame holds NaN or infinity, before anything is written.
+
+    Raises
+    ------
+    InputError
+        Names the first such frame.
+    """
+    for outcome in execute(scan_unit, job, units, workers=workers, scheduler=scheduler):
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.result is not None:
+            raise _nonfinite_error(outcome.result)
+
+
+def execute(
+    task: Callable[[Job, Unit], Result],
+    job: Job,
+    units: Sequence[Unit],
+    *,
+    workers: int,
+    scheduler: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Outcome[Result]]:
+    """Run a task on every unit, in any order, a bounded number at once.
+
+    Parameters
+    ----------
+    task : callable
+        Of a job and a unit.
+    job : Job
+        The same for all.
+    units : sequence of Unit
+        What is to be done.
+    workers : int
+        Units at once; 1 without a scheduler is a plain loop.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers see the same files.
+    stop : callable
+        Asked before each unit is started; where it says so, what is running is finished and no more is started.
+
+    Yields
+    ------
+    Outcome
+        As units finish; an exception in a task is an outcome and not raised.
+    """
+    if workers == 1 and scheduler is None:
+        for unit in units:
+            if stop():
+                return
+            yield _attempt(task, job, unit)
+        return
+    with _connect(workers, scheduler) as client:
+        window = workers if scheduler is None else 2 * max(workers, sum(client.nthreads().values()))
+        waiting = iter(units)
+        running: dict[Any, Unit] = {}
+        completed = as_completed()
+
+        def submit() -> None:
+            unit = None if stop() else next(waiting, None)
+            if unit is not None:
+                future = client.submit(_attempt, task, job, unit, pure=False)
+                running[future] = unit
+                completed.add(future)
+
+        for _ in range(window):
+            submit()
+        while running:
+            future = next(completed)
+            unit = running.pop(future)
+            error = future.exception()
+            outcome = Outcome[Result](unit, error=error) if error is not None else future.result()
+            submit()
+            yield outcome
+
+
+def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outcome[Result]:
+    try:
+        return Outcome(unit, result=task(job, unit))
+    except Exception as error:  # the unit is set aside and reported; the others go on
+        return Outcome(unit, error=error)
+
+
+@contextmanager
+def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout="10s")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise UsageError(f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
+        with client:
+            yield client
+        return
+    # One process, threads only: no pixel crosses a process boundary, and loopback sockets are not needed.
+    with (
+        dask.config.set({"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False}),
+        Client(
+            processes=False, n_workers=1, threads_per_worker=workers, dashboard_address=None, memory_limit=None
+        ) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """While inside, the first SIGINT or SIGTERM asks to stop; the second SIGINT interrupts at once."""
+    asked = threading.Event()
+    previous: dict[signal.Signals, Any] = {}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _nonfinite_error(frame: str) -> InputError:
+    return InputError(
+        f"frame {frame} holds NaN or infinity; repair it, or pass such frames through flagged with --nan skip.", frame=frame
+    )

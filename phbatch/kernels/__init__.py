@@ -1,0 +1,1 @@
+"""Pure numerical kernels: NumPy arrays in, NumPy arrays out, no I/O."""

@@ -1,0 +1,112 @@
+"""The memory model: bytes that a run will take at its peak, said before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phbatch.errors import MemoryLimitError
+
+RESERVED_BYTES = 500_000_000
+"""Interpreter, NumPy, Dask and Zarr, measured after a small run and rounded up."""
+
+RESERVED_NETWORK_BYTES = 700_000_000
+"""TensorFlow or JAX on top, without any tile."""
+
+_STATISTICS_BYTES_PER_PIXEL = 40  # two float64 passes of the smoothing, bins and the masks between
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Projected peak of a process, by what takes it, in bytes.
+
+    Attributes
+    ----------
+    reserved_mem : int
+        Libraries, before the first pixel.
+    unit_mem : int
+        One unit in flight: raw and restored pixels, and the working copies of one frame.
+    network_mem : int
+        The network's tensors for one batch of tiles.
+    in_flight : int
+        Units at once.
+    allowed_mem : int
+        What the run may use.
+    """
+
+    reserved_mem: int
+    unit_mem: int
+    network_mem: int
+    in_flight: int
+    allowed_mem: int
+
+    @property
+    def projected_mem(self) -> int:
+        """Peak of the process, in bytes."""
+        return self.reserved_mem + self.unit_mem * self.in_flight + self.network_mem
+
+    def require_fit(self, tile: tuple[int, ...] | None) -> None:
+        """Refuse a plan that does not fit, naming the worst offender and the knob.
+
+        Raises
+        ------
+        MemoryLimitError
+            The projected memory is above the allowed one.
+        """
+        if self.projected_mem <= self.allowed_mem:
+            return
+        tile_text = "x".join(str(size) for size in tile or ())
+        offenders = {
+            f"the libraries themselves, {format_bytes(self.reserved_mem)}": (self.reserved_mem, ""),
+            f"{self.in_flight} units in flight of {format_bytes(self.unit_mem)} each": (
+                self.unit_mem * self.in_flight,
+                ", or lower --workers" if self.in_flight > 1 else ", or store the input in smaller chunks along t, c or z",
+            ),
+            f"the network on a tile of {tile_text}, {format_bytes(self.network_mem)}": (self.network_mem, ", or lower --tile or --batch"),
+        }
+        name, (_, knob) = max(offenders.items(), key=lambda item: item[1][0])
+        raise MemoryLimitError(
+            f"the run needs {format_bytes(self.projected_mem)} and may use {format_bytes(self.allowed_mem)}; most of it is {name}:"
+            f" raise --memory{knob}."
+        )
+
+
+def unit_bytes(
+    *, frame_pixels: int, frames: int, itemsize: int, output_itemsize: int, outputs_per_frame: int, chunk_bytes: int, network: bool
+) -> int:
+    """Bytes that one unit takes while it is in flight.
+
+    Parameters
+    ----------
+    frame_pixels : int
+        Pixels of one frame with all channels that the network takes together.
+    frames : int
+        Frames of the unit, those between the selected ones included.
+    itemsize, output_itemsize : int
+        Bytes per pixel of the input and of all outputs together.
+    outputs_per_frame : int
+        Output pixels per pixel of a frame.
+    chunk_bytes : int
+        One chunk of the input, decoded.
+    network : bool
+        Whether padded and predicted copies of a frame are made.
+    """
+    raw = frame_pixels * frames * itemsize * 2 + chunk_bytes  # twice: an axis order other than tczyx is copied
+    restored = frame_pixels * frames * outputs_per_frame * output_itemsize * 2  # twice: the chunks being encoded
+    working = frame_pixels * (4 + (8 + 8 * outputs_per_frame if network else 4 * outputs_per_frame))
+    return raw + restored + max(working, frame_pixels * _STATISTICS_BYTES_PER_PIXEL)
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes for people.
+
+    Examples
+    --------
+    >>> format_bytes(1_500_000_000), format_bytes(2_000)
+    ('1.5 GB', '2.0 kB')
+    """
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,159 @@
+"""The image that a run makes: where it lies, its metadata, its statistics table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phbatch.axes import Shape
+from phbatch.engine import IMAGE, UNCERTAINTY
+from phbatch.errors import OutputError
+from phbatch.planning import Geometry, present_axes
+from phbatch.stages.restoration import Recipe
+from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
+from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
+from phbatch.storage.source import Source
+from phbatch.storage.store import is_url, local_path
+
+FLAG_NAMES = ("zero", "constant", "nonfinite", "unscaled")
+"""Meaning of the bits of the flags column, lowest first."""
+
+_ATTRIBUTE_ROWS = 10_000  # above this, the table is in the arrays alone: attributes are read whole by every viewer
+
+
+@dataclass(frozen=True)
+class OutputImage:
+    """Metadata of the output.
+
+    Attributes
+    ----------
+    metadata : ImageMetadata
+        Axes, scale, units and channels of the output.
+    version : {"0.4", "0.5"}
+        Of OME-NGFF.
+    zarr_format : {2, 3}
+        Of Zarr.
+    shape, chunks : tuple of int
+        Along ``tczyx``.
+    dtype : str
+        Of the pixels.
+    uncertainty : bool
+        Whether there is a second image with the scale.
+    rescaled : bool
+        Whether the pixels are in the input's counts.
+    """
+
+    metadata: ImageMetadata
+    version: Version
+    zarr_format: ZarrFormat
+    shape: Shape
+    chunks: Shape
+    dtype: str
+    uncertainty: bool
+    rescaled: bool
+
+    @classmethod
+    def make(cls, source: Source, geometry: Geometry, recipe: Recipe) -> OutputImage:
+        """Carry the input's metadata over to the output."""
+        version: Version = source.metadata.version or "0.5"
+        shape = geometry.output_shape
+        kept = geometry.channels if recipe.n_output * (1 if recipe.stacked else len(geometry.channels)) == len(geometry.channels) else None
+        metadata = source.metadata.with_time(geometry.times.start, geometry.times.step).with_channels(shape[1], kept)
+        if metadata.name is None:
+            metadata = replace(metadata, name=Path(source.path).name.split(".")[0])
+        return cls(
+            metadata=metadata,
+            version=version,
+            zarr_format=2 if version == "0.4" else 3,
+            shape=shape,
+            chunks=geometry.output_chunks,
+            dtype=recipe.dtype,
+            uncertainty=recipe.uncertainty,
+            rescaled=recipe.rescale,
+        )
+
+
+def default_output(source: Source) -> str:
+    """``<stem>.phbatch.zarr`` beside the input, outside of the Zarr hierarchy that holds it."""
+    if is_url(source.path):
+        parent, _, name = source.path.rpartition("/")
+        return f"{parent}/{name.removesuffix('.zarr')}.phbatch.zarr"
+    path = local_path(source.path)
+    outermost, names = path, [path.name]
+    for parent in path.parents:
+        if any((parent / file).exists() for file in ("zarr.json", ".zgroup")):
+            names = [*path.relative_to(parent).parts]
+            outermost = parent
+    stem = outermost.stem if outermost == path else ".".join([outermost.stem, *names])
+    return str(outermost.parent / f"{stem}.phbatch.zarr")
+
+
+def require_separate(source: Source, output: str) -> None:
+    """Refuse an output inside the input, and an input inside the output."""
+    inner, outer = f"{output}/", f"{source.path}/"
+    if inner.startswith(outer):
+        raise OutputError(f"output {output} lies inside the input; choose a place outside of {source.path}.")
+    if outer.startswith(inner):
+        raise OutputError(f"the input lies inside the output {output}; choose another place for the output.")
+
+
+def create_image(output: str, image: OutputImage, provenance: Mapping[str, Any]) -> None:
+    """Make the metadata of the output appear, before any pixel is written."""
+    axes = image.metadata.axes
+    groups = {"": make_image_attributes(image.metadata, image.version) | {ATTRIBUTE: dict(provenance)}}
+    layouts = [_layout(image, IMAGE, image.dtype)]
+    if image.uncertainty:
+        group = UNCERTAINTY.split("/")[0]
+        groups[group] = make_image_attributes(replace(image.metadata, channels=(), name=group), image.version)
+        layouts.append(_layout(image, UNCERTAINTY, "float32"))
+    assert all(len(layout.shape) == len(axes) for layout in layouts)
+    create_output(output, image.zarr_format, groups, layouts)
+
+
+def finish_image(sink: Sink, image: OutputImage, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the statistics table and say that the output is complete."""
+    names = [name for name in rows[0] if name != "flags"]
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for name in names:
+        values = [row[name] for row in rows]
+        if name in ("t", "c", "z"):
+            columns[name] = np.array([-1 if value is None else value for value in values], np.int64)
+        else:
+            columns[name] = np.array([np.nan if value is None else value for value in values], np.float64)
+    columns["flags"] = np.array([sum(1 << FLAG_NAMES.index(flag) for flag in row["flags"]) for row in rows], np.uint8)
+    sink.write_table("statistics", columns, {"flag_bits": list(FLAG_NAMES), "rows": len(rows), "frame_axes": ["t", "c", "z"]})
+    attributes = read_output_attributes(sink.path)
+    assert attributes is not None
+    attributes["status"] = "complete"
+    if len(rows) <= _ATTRIBUTE_ROWS:
+        attributes["statistics"] = {name: [row[name] for row in rows] for name in [*names, "flags"]}
+    else:
+        attributes["statistics"] = "see the arrays of the group statistics"
+    sink.update_attributes(attributes)
+    if image.metadata.channels and not image.rescaled:
+        sink.update_channels(_display_windows(image, rows))
+    sink.remove_scratch()
+
+
+def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:
+    axes = image.metadata.axes
+    return ArrayLayout(path, axes, present_axes(axes, image.shape), present_axes(axes, image.chunks), dtype)
+
+
+def _display_windows(image: OutputImage, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """OMERO channels whose window fits normalized intensities: the median over frames of the normalized percentiles."""
+    channels = []
+    indices = sorted({row["c"] for row in rows})
+    for index, channel in zip(indices, image.metadata.channels, strict=True):
+        usable = [row for row in rows if row["c"] == index and row["divisor"] is not None]
+        ends = [
+            float(np.median([(row[name] - row["offset"]) / row["divisor"] for row in usable])) if usable else default
+            for name, default in (("min", 0.0), ("p2", 0.0), ("p99.8", 1.0), ("max", 1.0))
+        ]
+        window = dict(zip(("min", "start", "end", "max"), ends, strict=True))
+        channels.append(dict(channel) | {"window": window})
+    return channels

@@ -1,0 +1,184 @@
+"""Planning: which units there are, who writes which chunks, which tiles and how much memory. Integers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+
+from phbatch.axes import CANONICAL, FrameKey, Region, Shape, to_region
+
+_UNIT_PIXELS = 1 << 20  # small frames are taken together until a unit has this many
+_CHUNK_LENGTH = 1024  # of the output along y and x, at most
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work: whole source chunks in, whole output chunks out, one owner.
+
+    Attributes
+    ----------
+    key : str
+        Its name in the ledger, in events and in errors: the output indices along t, c and z.
+    source : tuple of slice
+        What is read, along ``tczyx``.
+    keep_t, keep_c : tuple of int
+        Indices along t and c, within what is read, of the frames that were asked for.
+    output : tuple of slice
+        What is written, along ``tczyx`` of the output.
+    """
+
+    key: str
+    source: Region
+    keep_t: tuple[int, ...]
+    keep_c: tuple[int, ...]
+    output: Region
+
+    def frame_key(self, t: int, c: int, z: int | None) -> FrameKey:
+        """Key, in the input, of a frame by its indices among those kept."""
+        first_z = self.source[2].start
+        return FrameKey(
+            self.source[0].start + self.keep_t[t],
+            self.source[1].start + self.keep_c[c],
+            None if z is None else first_z + z,
+        )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shape of the work.
+
+    Attributes
+    ----------
+    shape, chunks : tuple of int
+        Of the source, along ``tczyx``.
+    times : range
+        Selected indices along t.
+    channels : tuple of int
+        Selected indices along c, in ascending order.
+    volumes : bool
+        Whether a frame is a ``zyx`` volume.
+    stacked : bool
+        Whether the channels go into the network together.
+    n_output : int
+        Output channels per frame.
+    """
+
+    shape: Shape
+    chunks: Shape
+    times: range
+    channels: tuple[int, ...]
+    volumes: bool = False
+    stacked: bool = False
+    n_output: int = 1
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the output along ``tczyx``."""
+        groups = 1 if self.stacked else len(self.channels)
+        return (len(self.times), groups * self.n_output, *self.shape[2:])
+
+    @cached_property
+    def output_chunks(self) -> Shape:
+        """Chunks of the output along ``tczyx``: one frame, or one unit of small frames; at most 1024 pixels a side."""
+        groups = [len(kept) for _, _, kept in self._time_groups]
+        even = all(size == groups[0] for size in groups[:-1]) and groups[-1] <= groups[0]
+        y, x = (-(-size // -(-size // _CHUNK_LENGTH)) for size in self.shape[3:])
+        return (groups[0] if even and self._frames_per_chunk > 1 else 1, 1, 1, y, x)
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """All units, in the order of t, c, z."""
+        return tuple(self._make_units())
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that are measured."""
+        return len(self.times) * len(self.channels) * (1 if self.volumes else self.shape[2])
+
+    @property
+    def network_frame_shape(self) -> tuple[int, ...]:
+        """Spatial shape of what the network sees as a whole: ``(y, x)`` or ``(z, y, x)``."""
+        return self.shape[2:] if self.volumes else self.shape[3:]
+
+    @property
+    def largest_unit_frames(self) -> int:
+        """Frames, of all channels that a unit reads, in the largest unit."""
+        return max(prod(part.stop - part.start for part in unit.source[: 2 if self.volumes else 3]) for unit in self.units)
+
+    @property
+    def _frames_per_chunk(self) -> int:
+        """Source frames along t that a unit takes: whole chunks, more of them while the frames are small."""
+        chunk_t = self.chunks[0]
+        planes = self.shape[2] if self.volumes else self.chunks[2]
+        pixels = chunk_t * planes * self.shape[3] * self.shape[4]
+        return chunk_t * max(1, _UNIT_PIXELS // max(pixels, 1))
+
+    @cached_property
+    def _time_groups(self) -> list[tuple[int, int, list[int]]]:
+        """First and last source index of every unit along t, and the selected ones."""
+        length = self._frames_per_chunk
+        groups: dict[int, list[int]] = {}
+        for t in self.times:
+            groups.setdefault(t // length, []).append(t)
+        found = []
+        for kept in groups.values():
+            found.append((kept[0], kept[-1] + 1, kept))
+        return found
+
+    def _channel_groups(self) -> list[tuple[int, int, list[int]]]:
+        """First and last source index of every unit along c, and the selected ones."""
+        if self.stacked:
+            return [(self.channels[0], self.channels[-1] + 1, list(self.channels))]
+        groups: dict[int, list[int]] = {}
+        for c in self.channels:
+            groups.setdefault(c // self.chunks[1], []).append(c)
+        return [(kept[0], kept[-1] + 1, kept) for kept in groups.values()]
+
+    def _make_units(self) -> Iterator[Unit]:
+        size_z, size_y, size_x = self.shape[2:]
+        step_z = size_z if self.volumes else self.chunks[2]
+        planes = [(start, min(start + step_z, size_z)) for start in range(0, size_z, step_z)]
+        out_t = 0
+        for t_start, t_stop, times in self._time_groups:
+            out_c = 0
+            for c_start, c_stop, channels in self._channel_groups():
+                n_c = self.n_output if self.stacked else len(channels) * self.n_output
+                for z_start, z_stop in planes:
+                    yield Unit(
+                        key=_key((out_t, out_t + len(times)), (out_c, out_c + n_c), (z_start, z_stop), size_z),
+                        source=to_region((t_start, c_start, z_start, 0, 0), (t_stop, c_stop, z_stop, size_y, size_x)),
+                        keep_t=tuple(t - t_start for t in times),
+                        keep_c=tuple(c - c_start for c in channels),
+                        output=to_region(
+                            (out_t, out_c, z_start, 0, 0), (out_t + len(times), out_c + n_c, z_stop, size_y, size_x)
+                        ),
+                    )
+                out_c += n_c
+            out_t += len(times)
+
+
+def source_reads(geometry: Geometry) -> int:
+    """Pixels that all units read together."""
+    return sum(prod(part.stop - part.start for part in unit.source) for unit in geometry.units)
+
+
+def frame_keys(geometry: Geometry) -> list[FrameKey]:
+    """Key of every frame in the input, in the order of t, c, z."""
+    planes: list[int | None] = [None] if geometry.volumes else list(range(geometry.shape[2]))
+    return [FrameKey(t, c, z) for t, c, z in product(geometry.times, geometry.channels, planes)]
+
+
+def present_axes(axes: str, shape: Shape) -> tuple[int, ...]:
+    """Lengths of the axes that exist, from those along ``tczyx``."""
+    return tuple(size for axis, size in zip(CANONICAL, shape, strict=True) if axis in axes)
+
+
+def _key(times: tuple[int, int], channels: tuple[int, int], planes: tuple[int, int], size_z: int) -> str:
+    def span(letter: str, start: int, stop: int) -> str:
+        return f"{letter}{start}" if stop == start + 1 else f"{letter}{start}-{stop - 1}"
+
+    parts = [span("t", *times), span("c", *channels)]
+    return "/".join(parts if size_z == 1 else [*parts, span("z", *planes)])

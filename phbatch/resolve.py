@@ -1,0 +1,276 @@
+"""From what a user asked for and what the input and the model are, to what will be done; contradictions are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from phbatch.care.model import Model
+from phbatch.config import Normalization, RunSettings, first_problem
+from phbatch.errors import InputError, ModelError, UsageError
+from phbatch.events import Notice
+from phbatch.kernels.tiling import TilePlan, choose_tile
+from phbatch.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, MemoryPlan, unit_bytes
+from phbatch.planning import Geometry
+from phbatch.stages.restoration import Recipe
+from phbatch.storage.source import Source
+
+NUMBERS_VERSION = 1
+"""Raised whenever the pixels or statistics that phbatch computes change."""
+
+_CPU_TILE_PIXELS = 512 * 512  # larger tiles fall out of the processor's caches
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """What will be done.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        Frames, units, chunks.
+    recipe : Recipe
+        What the pixels go through.
+    memory : MemoryPlan
+        Projected and allowed bytes.
+    workers : int
+        Units at once.
+    notices : tuple of Notice
+        Choices and warnings to tell the user.
+    """
+
+    geometry: Geometry
+    recipe: Recipe
+    memory: MemoryPlan
+    workers: int
+    notices: tuple[Notice, ...]
+
+
+def resolve_rule(settings: RunSettings, model: Model | None) -> tuple[Normalization, tuple[Notice, ...]]:
+    """The normalization of a run: the model's own unless an option says otherwise, which warns.
+
+    Raises
+    ------
+    UsageError
+        The options contradict each other.
+    """
+    notices: list[Notice] = []
+    if model is None:
+        base = Normalization()
+    elif model.normalization is not None:
+        base = model.normalization
+    else:
+        base = Normalization(method="percentile")
+        if settings.normalize is None:
+            notices.append(
+                Notice(f"model {model.name} does not say how it was trained: normalizing by percentile 2 to 99.8, CSBDeep's default.")
+            )
+    asked = {
+        name: value
+        for name, value in {
+            "method": settings.normalize,
+            "factor": settings.factor,
+            "sigma": settings.sigma,
+            "pmin": settings.pmin,
+            "pmax": settings.pmax,
+            "value": settings.value,
+        }.items()
+        if value is not None
+    }
+    try:
+        rule = Normalization.model_validate(base.model_dump() | asked)
+    except ValidationError as error:
+        raise UsageError(first_problem(error)) from error
+    if model is not None and model.normalization is not None and rule.describe() != base.describe():
+        notices.append(
+            Notice(
+                f"model {model.name} was trained with {base.describe()} and this run normalizes with {rule.describe()}: expect other"
+                " results than its card says.",
+                warning=True,
+            )
+        )
+    return rule, tuple(notices)
+
+
+def resolve_run(
+    settings: RunSettings, source: Source, model: Model | None, *, available_bytes: int, cores: int, tile: tuple[int, ...] | None = None
+) -> ResolvedRun:
+    """Decide everything that can be decided before a pixel is read.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        What the user asked for.
+    source : Source
+        The input.
+    model : Model or None
+        None normalizes only.
+    available_bytes : int
+        Memory of the machine that is free; half of it is the default of ``memory``.
+    cores : int
+        Of the machine; at most four units are worked on at once unless ``workers`` says so.
+    tile : tuple of int, optional
+        Tile shape of the run that is continued.
+
+    Raises
+    ------
+    InputError, ModelError, UsageError, MemoryLimitError
+        With the value, the rule and the remedy.
+    """
+    rule, notices = resolve_rule(settings, model)
+    geometry = _resolve_geometry(settings, source, model)
+    n_input = len(geometry.channels) if geometry.stacked else 1
+    if settings.rescale and geometry.n_output != n_input:
+        raise UsageError(
+            f"--rescale needs as many output as input channels, and the model makes {geometry.n_output} of {n_input}; leave it out."
+        )
+    if settings.uncertainty and (model is None or not model.config.probabilistic):
+        raise UsageError("--uncertainty needs a probabilistic model; leave it out or choose another model.")
+    allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
+    unit_mem = _unit_mem(settings, source, model, geometry)
+    reserved = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
+    batch = settings.batch or 1
+    tiles = None
+    workers = settings.workers or max(1, min(4, cores, len(geometry.units)))
+    if model is not None:
+        spare = max(0, allowed - reserved - unit_mem * (settings.workers or 1))
+        tiles = _resolve_tiles(settings, geometry, model, spare // batch, tile)
+    network_mem = batch * prod(tiles.tile) * model.config.workspace_bytes_per_pixel if tiles and model else 0
+    if settings.workers is None:
+        workers = max(1, min(workers, (allowed - reserved - network_mem) // max(unit_mem, 1)))
+    memory = MemoryPlan(reserved, unit_mem, network_mem, workers, allowed)
+    memory.require_fit(tiles.tile if tiles else None)
+    recipe = Recipe(
+        rule=rule,
+        dtype=settings.dtype,
+        rescale=settings.rescale,
+        volumes=geometry.volumes,
+        stacked=geometry.stacked,
+        n_output=geometry.n_output,
+        tiles=tiles,
+        batch=batch,
+        uncertainty=settings.uncertainty,
+    )
+    return ResolvedRun(geometry, recipe, memory, workers, notices)
+
+
+def fingerprint(settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None) -> dict[str, Any]:
+    """What two runs must share to continue each other, as nested plain values."""
+    recipe, geometry = resolved.recipe, resolved.geometry
+    return {
+        "input": source.identity(),
+        "settings": {
+            "normalization": recipe.rule.model_dump(),
+            "dtype": recipe.dtype,
+            "rescale": recipe.rescale,
+            "uncertainty": recipe.uncertainty,
+            "nan": settings.nan,
+            "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
+            "channels": list(geometry.channels),
+            "tile": list(recipe.tiles.tile) if recipe.tiles else None,
+            "backend": settings.backend if model else None,
+        },
+        "model": {"name": model.name, "sha256": model.sha256} if model else None,
+        "numbers_version": NUMBERS_VERSION,
+    }
+
+
+def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """Names and values of what differs between two fingerprints.
+
+    Examples
+    --------
+    >>> find_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    ['a.b was 1 and is 3']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted({*old, *new}):
+            found += find_differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+        return found
+    return [] if old == new else [f"{place} was {old} and is {new}"]
+
+
+def _resolve_geometry(settings: RunSettings, source: Source, model: Model | None) -> Geometry:
+    shape = source.shape
+    times = settings.select_frames(shape[0])
+    if len(times) == 0:
+        raise InputError(f"--frames {settings.frames} selects none of the {shape[0]} frames; choose from 0:{shape[0]}.")
+    channels = _resolve_channels(settings, source)
+    volumes = stacked = False
+    n_output = 1
+    if model is not None:
+        config = model.config
+        volumes = config.n_dim == 3
+        stacked = config.n_channel_in > 1
+        n_output = config.n_channel_out
+        if volumes and "z" not in source.metadata.axes:
+            raise ModelError(f"model {model.name} is 3D and the input has the axes {source.metadata.axes}; give data with z or a 2D model.")
+        if stacked and len(channels) != config.n_channel_in:
+            raise ModelError(
+                f"model {model.name} takes {config.n_channel_in} channels and {len(channels)} are given; choose a model or channels that fit."
+            )
+        if not stacked and n_output > 1 and len(channels) > 1:
+            raise ModelError(
+                f"model {model.name} makes {n_output} channels of one and {len(channels)} are given; choose one with --channel."
+            )
+    return Geometry(shape, source.chunks, times, channels, volumes, stacked, n_output)
+
+
+def _resolve_channels(settings: RunSettings, source: Source) -> tuple[int, ...]:
+    count = source.shape[1]
+    names = source.metadata.channel_names
+    if settings.channel is None:
+        return tuple(range(count))
+    asked = str(settings.channel)
+    if asked in names:
+        return (names.index(asked),)
+    if asked.isdecimal() and int(asked) < count:
+        return (int(asked),)
+    known = f" or a name of {', '.join(names)}" if names else ""
+    raise InputError(f"--channel {asked} is not there; the input has {count}, so give an index from 0 to {count - 1}{known}.")
+
+
+def _resolve_tiles(
+    settings: RunSettings, geometry: Geometry, model: Model, spare_bytes: int, tile: tuple[int, ...] | None
+) -> TilePlan:
+    config, shape = model.config, geometry.network_frame_shape
+    padded = tuple(size + -size % config.grid for size in shape)
+    smallest = 2 * config.halo + config.grid
+    if settings.tile is not None:
+        asked = -(-settings.tile // config.grid) * config.grid
+        if asked < smallest and any(asked < size for size in padded):
+            raise UsageError(
+                f"--tile {settings.tile} leaves nothing inside the halo of {config.halo} pixels per side; use {smallest} or more."
+            )
+        chosen = tuple(min(asked, size) for size in padded)
+    elif tile is not None:
+        chosen = tile
+    else:
+        fitting = spare_bytes // config.workspace_bytes_per_pixel
+        chosen = choose_tile(shape, config.halo, config.grid, min(fitting, _tile_pixels(config.n_dim)))
+    return TilePlan(shape, chosen, config.halo, config.grid)
+
+
+def _tile_pixels(n_dim: int) -> int:
+    return _CPU_TILE_PIXELS if n_dim == 2 else 8 * _CPU_TILE_PIXELS
+
+
+def _unit_mem(settings: RunSettings, source: Source, model: Model | None, geometry: Geometry) -> int:
+    per_frame = prod(geometry.shape[3:]) * (geometry.shape[2] if geometry.volumes else 1)
+    per_frame *= len(geometry.channels) if geometry.stacked else 1
+    frames = geometry.largest_unit_frames // (len(geometry.channels) if geometry.stacked else 1)
+    return unit_bytes(
+        frame_pixels=per_frame,
+        frames=frames,
+        itemsize=source.dtype.itemsize,
+        output_itemsize=np.dtype(settings.dtype).itemsize + (4 if settings.uncertainty else 0),
+        outputs_per_frame=geometry.n_output,
+        chunk_bytes=prod(source.chunks) * source.dtype.itemsize,
+        network=model is not None,
+    )
+

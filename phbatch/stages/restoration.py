@@ -1,0 +1,192 @@
+"""The restoration stage: normalize, tile, predict, put together, rescale, cast; a block in, a block out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phbatch.config import Normalization
+from phbatch.kernels.intensity import Affine, cast, make_affine
+from phbatch.kernels.stats import FrameStatistics
+from phbatch.kernels.tiling import TilePlan
+from phbatch.stages.statistics import measure_block, percentiles_for
+
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""The network on ``(n, *tile, channel)`` float32 windows, n at most the recipe's batch."""
+
+FrameIndex = tuple[int, int, int | None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the pixels of a frame go through.
+
+    Attributes
+    ----------
+    rule : Normalization
+        Of the intensities.
+    dtype : str
+        Of the output.
+    rescale : bool
+        Whether the normalization is undone at the end.
+    volumes : bool
+        Whether a frame is a ``zyx`` volume, for a 3D network.
+    stacked : bool
+        Whether all channels go into the network together; else each is a frame of its own.
+    n_output : int
+        Channels of the mean that one frame gives.
+    tiles : TilePlan or None
+        How a frame is cut for the network; None where there is no network.
+    batch : int
+        Tiles per call of the network.
+    uncertainty : bool
+        Whether the scale of a probabilistic network is kept.
+    """
+
+    rule: Normalization
+    dtype: str = "float32"
+    rescale: bool = False
+    volumes: bool = False
+    stacked: bool = False
+    n_output: int = 1
+    tiles: TilePlan | None = None
+    batch: int = 1
+    uncertainty: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredBlock:
+    """What `restore_block` makes of a block.
+
+    Attributes
+    ----------
+    image : (t, c, z, y, x) ndarray
+        Restored frames in the output's dtype.
+    uncertainty : (t, c, z, y, x) ndarray of float32, or None
+        Scale of the Laplace distribution of a probabilistic network.
+    statistics : dict of (t, c, z) to FrameStatistics
+        Of the frames of the input, by their indices within the block.
+    clipped : int
+        Pixels that the output's dtype could not hold.
+    """
+
+    image: NDArray[Any]
+    uncertainty: NDArray[np.float32] | None
+    statistics: dict[FrameIndex, FrameStatistics]
+    clipped: int
+
+
+def restore_block(block: NDArray[Any], recipe: Recipe, predict: Predict | None) -> RestoredBlock:
+    """Take a block of whole frames through everything.
+
+    Parameters
+    ----------
+    block : (t, c, z, y, x) ndarray
+        Raw frames.
+    recipe : Recipe
+        What to do.
+    predict : callable or None
+        The network on batches of tiles; None normalizes only.
+
+    Returns
+    -------
+    RestoredBlock
+        A frame that cannot be normalized (constant, not finite, or without a positive statistic) is passed through
+        unchanged and flagged.
+    """
+    rule = recipe.rule
+    percentiles = percentiles_for(rule.pmin, rule.pmax)
+    statistics = measure_block(block, rule.sigma, percentiles, volumes=recipe.volumes)
+    affines = {index: make_affine(row, rule) for index, row in statistics.items()}
+    for index, affine in affines.items():
+        row = statistics[index]
+        if affine is None and not row.flags:
+            statistics[index] = replace(row, flags=("unscaled",))
+    n_t, n_c, *spatial = block.shape
+    image = np.empty((n_t, recipe.n_output if recipe.stacked else n_c * recipe.n_output, *spatial), recipe.dtype)
+    uncertainty = np.empty(image.shape, np.float32) if recipe.uncertainty else None
+    clipped = 0
+    for index, channels in _frames(block, recipe):
+        t, c, z = index
+        frame = block[t, channels] if z is None else block[t, channels, z]
+        chosen = [affines[t, channel, z] for channel in channels]
+        mean, scale = _restore_frame(frame, chosen, recipe, predict)
+        target = slice(c * recipe.n_output, (c + 1) * recipe.n_output)
+        place: tuple[Any, ...] = (t, target) if z is None else (t, target, z)
+        image[place], lost = cast(mean, image.dtype)
+        clipped += lost
+        if uncertainty is not None:
+            uncertainty[place] = scale
+    return RestoredBlock(image, uncertainty, statistics, clipped)
+
+
+def predict_frame(frame: NDArray[np.float32], tiles: TilePlan, batch: int, predict: Predict) -> NDArray[np.float32]:
+    """The network on one whole frame, tile by tile, equal to the network on the frame at once.
+
+    Parameters
+    ----------
+    frame : (y, x, c) or (z, y, x, c) ndarray of float32
+        Normalized.
+    tiles : TilePlan
+        How to cut it.
+    batch : int
+        Tiles per call.
+    predict : callable
+        The network on ``(n, *tile, c)``.
+
+    Returns
+    -------
+    ndarray of float32
+        Shape of the frame, with the network's output channels.
+    """
+    padded = tiles.pad(frame)
+    todo = tiles.tiles
+    output: NDArray[np.float32] | None = None
+    for first in range(0, len(todo), batch):
+        part = todo[first : first + batch]
+        windows = np.stack([tiles.gather(padded, tile) for tile in part])
+        for tile, result in zip(part, predict(windows), strict=True):
+            if output is None:
+                output = np.empty((*frame.shape[:-1], result.shape[-1]), np.float32)
+            tiles.scatter(output, tile, result)
+    assert output is not None
+    return output
+
+
+def _frames(block: NDArray[Any], recipe: Recipe) -> list[tuple[FrameIndex, list[int]]]:
+    """Every network frame: its (t, first channel, z), and the channels that it takes."""
+    n_t, n_c, n_z = block.shape[:3]
+    groups = [list(range(n_c))] if recipe.stacked else [[c] for c in range(n_c)]
+    planes: Sequence[int | None] = [None] if recipe.volumes else range(n_z)
+    return [((t, group[0], z), group) for t in range(n_t) for group in groups for z in planes]
+
+
+def _restore_frame(
+    frame: NDArray[Any], affines: list[Affine | None], recipe: Recipe, predict: Predict | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Mean and scale of one network frame ``(channel, [z,] y, x)``, in the units of the output."""
+    shape = (recipe.n_output, *frame.shape[1:])
+    if all(affine is None for affine in affines):
+        same = len(frame) == recipe.n_output
+        unchanged = frame.astype(np.float32) if same else np.zeros(shape, np.float32)
+        return unchanged, np.zeros(shape, np.float32) if recipe.uncertainty else None
+    # One bad channel of several is background to the network: zeros.
+    usable = [affine if affine is not None else Affine(float(plane.flat[0])) for affine, plane in zip(affines, frame, strict=True)]
+    normalized = [affine.apply(plane) for affine, plane in zip(usable, frame, strict=True)]
+    scale = None
+    if predict is None or recipe.tiles is None:
+        mean = np.stack(normalized)
+    else:
+        stack = normalized[0][..., np.newaxis] if len(normalized) == 1 else np.stack(normalized, axis=-1)
+        result = np.moveaxis(predict_frame(stack, recipe.tiles, recipe.batch, predict), -1, 0)
+        mean = result[: recipe.n_output]
+        scale = result[recipe.n_output :] if recipe.uncertainty else None
+    if recipe.rescale:
+        mean = np.stack([affine.invert(plane) for affine, plane in zip(usable, mean, strict=True)])
+        if scale is not None:
+            scale = np.stack([affine.invert_scale(plane) for affine, plane in zip(usable, scale, strict=True)])
+    return mean, scale

@@ -1,0 +1,1 @@
+"""Adapters of Zarr, OME-NGFF metadata and the ledger."""

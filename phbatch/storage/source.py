@@ -1,0 +1,182 @@
+"""The input: an OME-Zarr image or a bare Zarr array, seen as ``tczyx`` whatever its own axes are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.errors import BaseZarrError
+
+from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
+from phbatch.errors import InputError
+from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
+from phbatch.storage.store import list_files, normalize_path, open_node
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An image to read.
+
+    Attributes
+    ----------
+    path : str
+        As normalized; of the group or the bare array.
+    node : str
+        Path of the array within `path`; empty for a bare array.
+    array : zarr.Array
+        Level 0.
+    stored_axes : str
+        Axes in the order of the array's dimensions.
+    metadata : ImageMetadata
+        For the axes that exist, in the order of ``tczyx``.
+    """
+
+    path: str
+    node: str
+    array: zarr.Array[Any]
+    stored_axes: str
+    metadata: ImageMetadata
+
+    @property
+    def shape(self) -> Shape:
+        """Lengths along ``tczyx``; 1 where an axis is absent."""
+        return self._canonical(self.array.shape)
+
+    @property
+    def chunks(self) -> Shape:
+        """Chunk (inside of shards: the inner chunk) along ``tczyx``: what is decoded at once."""
+        return self._canonical(self.array.chunks)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels, in native byte order."""
+        return np.dtype(self.array.dtype).newbyteorder("=")
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """Read a region; every chunk that it touches is decoded once.
+
+        Parameters
+        ----------
+        region : tuple of slice
+            Along ``tczyx``.
+
+        Returns
+        -------
+        (t, c, z, y, x) ndarray
+            In native byte order.
+        """
+        selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
+        stored = np.asarray(self.array[selection])
+        block = stored.transpose([self.stored_axes.index(axis) for axis in self.metadata.axes])
+        absent = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
+        return np.ascontiguousarray(np.expand_dims(block, absent), dtype=self.dtype)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this input this input: shape, dtype, and a digest of its files' sizes and times."""
+        files = list_files(f"{self.path}/{self.node}" if self.node else self.path)
+        digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        return {
+            "shape": list(self.array.shape),
+            "axes": self.stored_axes,
+            "dtype": str(self.dtype),
+            "files": len(files),
+            "bytes": sum(size for _, size, _ in files),
+            "digest": digest,
+        }
+
+    def _canonical(self, lengths: tuple[int, ...]) -> Shape:
+        by_axis = dict(zip(self.stored_axes, lengths, strict=True))
+        t, c, z, y, x = (int(by_axis.get(axis, 1)) for axis in CANONICAL)
+        return t, c, z, y, x
+
+
+def open_source(path: str, axes: str | None = None) -> Source:
+    """Open an image without reading a pixel.
+
+    Parameters
+    ----------
+    path : str
+        Local path or fsspec URL of an OME-Zarr image (0.4, 0.5) or of a Zarr array of 2 to 5 dimensions.
+    axes : str, optional
+        Axes of a bare array in its own order, such as ``"tyx"``; needed where its metadata do not name them.
+
+    Raises
+    ------
+    InputError
+        No Zarr, an array that is missing, unknown axes, an axis of length zero, or a dtype that is no real number.
+    """
+    path = normalize_path(path)
+    node = _open(path)
+    if isinstance(node, zarr.Array):
+        names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
+        stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, names)  # type: ignore[arg-type]
+        ordered = "".join(axis for axis in CANONICAL if axis in stored_axes)
+        source = Source(path, "", node, stored_axes, ImageMetadata.bare(ordered))
+    else:
+        source = _open_image(path, node, axes)
+    _validate(source)
+    return source
+
+
+def _open(path: str, node: str = "") -> zarr.Array[Any] | zarr.Group:
+    try:
+        return open_node(path, node)
+    except (OSError, BaseZarrError, ImportError, ValueError, KeyError, TypeError) as error:
+        place = f"{path}/{node}" if node else path
+        missing = isinstance(error, FileNotFoundError)
+        reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({_first_line(error)})"
+        raise InputError(f"{place} {reason}; give the path of a Zarr array or an OME-Zarr image.") from error
+
+
+def _open_image(path: str, group: zarr.Group, axes: str | None) -> Source:
+    attributes = group.attrs.asdict()
+    found = image_attributes(attributes)
+    if found is None:
+        raise InputError(f"{path} is a group and no OME-Zarr image{_what_group(group, attributes)}")
+    version, ome = found
+    metadata, node = read_image_metadata(version, ome)
+    try:
+        array = _open(path, node)
+    except InputError as error:
+        raise InputError(
+            f"{path} names level 0 as {node!r} and that array is missing; restore it or correct the metadata."
+        ) from error
+    if not isinstance(array, zarr.Array):
+        raise InputError(f"{path}/{node} is a group where level 0 of the image should be an array; correct the metadata.")
+    validate_axes(metadata.axes, array.ndim)
+    if axes is not None and axes.lower() != metadata.axes:
+        raise InputError(f"--axes {axes} contradicts the OME-Zarr metadata, which say {metadata.axes}; leave --axes out.")
+    return Source(path, node, array, metadata.axes, metadata)
+
+
+def _what_group(group: zarr.Group, attributes: dict[str, Any]) -> str:
+    """What the group is instead, and the remedy."""
+    ome = attributes.get("ome", attributes)
+    if "plate" in ome:
+        return "; it is a plate: give the path of one field of a well, such as INPUT/A/1/0."
+    if "bioformats2raw.layout" in ome:
+        return "; it is a bioformats2raw collection: give the path of one image, such as INPUT/0."
+    names = sorted(name for name, _ in group.arrays())
+    if names:
+        return f"; it holds the arrays {', '.join(names[:5])}: give the path of one with --axes, such as INPUT/{names[0]}."
+    return " and holds no array; give the path of an image."
+
+
+def _validate(source: Source) -> None:
+    array, dtype = source.array, np.dtype(source.array.dtype)
+    if not 2 <= array.ndim <= 5:
+        raise InputError(f"the array has {array.ndim} dimensions; phbatch reads 2 to 5 of t, c, z, y and x.")
+    empty = [axis for axis, size in zip(source.stored_axes, array.shape, strict=True) if size == 0]
+    if empty:
+        raise InputError(f"axis {empty[0]} has length zero (shape {array.shape}); give an array that holds frames.")
+    if dtype.kind not in "uif":
+        raise InputError(f"dtype {dtype} is no real number; convert the image to an integer or float dtype first.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,74 @@
+"""Opening Zarr stores: local paths with the fast zarrs codec pipeline, URLs through fsspec with zarr's own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+import zarr
+
+_CONFIG_LOCK = threading.RLock()
+_PIPELINES = {True: "zarrs.ZarrsCodecPipeline", False: "zarr.core.codec_pipeline.BatchedCodecPipeline"}
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is an fsspec URL and not a place on a local disk.
+
+    Examples
+    --------
+    >>> is_url("s3://bucket/a.zarr"), is_url("/data/a.zarr"), is_url("a.zarr")
+    (True, False, False)
+    """
+    return "://" in path and urlsplit(path).scheme not in {"", "file"}
+
+
+def local_path(path: str) -> Path:
+    """Absolute path of a local place, without ``file://``."""
+    return Path(path.removeprefix("file://")).expanduser().resolve()
+
+
+def normalize_path(path: str) -> str:
+    """One spelling per place: URLs without a trailing slash, local paths absolute."""
+    return path.rstrip("/") if is_url(path) else str(local_path(path))
+
+
+@contextmanager
+def codec_pipeline(path: str) -> Iterator[None]:
+    """While arrays are opened inside, they get the codec pipeline that suits the place."""
+    with _CONFIG_LOCK, zarr.config.set({"codec_pipeline.path": _PIPELINES[not is_url(path)]}):
+        yield
+
+
+def open_node(path: str, node: str = "", mode: str = "r") -> zarr.Array[Any] | zarr.Group:
+    """Open a Zarr array or group.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is there, or it is no Zarr.
+    """
+    with codec_pipeline(path):
+        return zarr.open(path, path=node, mode=mode)  # type: ignore[arg-type, return-value]
+
+
+def list_files(path: str) -> list[tuple[str, int, str]]:
+    """Every file under a place: its key, its size in bytes, and its modification time or etag."""
+    if is_url(path):
+        filesystem, root = fsspec.core.url_to_fs(path)
+        found = filesystem.find(root, detail=True)
+        return sorted(
+            (key[len(root) :].lstrip("/"), int(info["size"] or 0), str(info.get("ETag") or info.get("created") or info.get("LastModified") or ""))
+            for key, info in found.items()
+        )
+    root_path = local_path(path)
+    files = []
+    for file in root_path.rglob("*"):
+        if file.is_file():
+            status = file.stat()
+            files.append((file.relative_to(root_path).as_posix(), status.st_size, str(status.st_mtime_ns)))
+    return sorted(files)
