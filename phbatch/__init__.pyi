@@ -1,6 +1,7 @@
 from . import csbdeep, report
 from .api import PlanReport, RunResult, info, plan, run, statistics
 from .config import Normalization, RunSettings
+from .demo import DemoResult, run_demo
 from .errors import (
     InputError,
     InterruptedRunError,
@@ -15,6 +16,7 @@ from .graph import image_statistics, normalize, restore
 from .simulate import PhaseContrast
 
 __all__ = [
+    "DemoResult",
     "InputError",
     "InterruptedRunError",
     "MemoryLimitError",
@@ -36,5 +38,6 @@ __all__ = [
     "report",
     "restore",
     "run",
+    "run_demo",
     "statistics",
 ]

@@ -25,6 +25,7 @@ from phbatch.engine import (
     Job,
     execute,
     forget_open_stores,
+    load_predictor,
     measure_unit,
     require_finite,
     restore_unit,
@@ -33,7 +34,7 @@ from phbatch.engine import (
 from phbatch.errors import InputError, InterruptedRunError, OutputError
 from phbatch.events import Event, Listener, Notice, RunStarted, UnitFailed, UnitFinished, ignore
 from phbatch.output import OutputImage, create_image, default_output, finish_image, require_separate
-from phbatch.planning import Unit, source_reads
+from phbatch.planning import Unit, region_size, source_reads
 from phbatch.resolve import ResolvedRun, find_differences, fingerprint, resolve_run
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output
@@ -176,7 +177,14 @@ class _Prepared:
     notices: tuple[Notice, ...]
 
 
-def run(input: str | Path, output: str | Path | None = None, *, listener: Listener = ignore, command: str = "", **options: Any) -> RunResult:  # noqa: A002
+def run(
+    input: str | Path,
+    output: str | Path | None = None,
+    *,
+    listener: Listener = ignore,
+    command: str = "",
+    **options: Any,
+) -> RunResult:
     """Normalize and restore every frame of an image, Zarr to OME-Zarr.
 
     A run that was stopped continues where it left when it is called again with the same arguments.
@@ -226,13 +234,17 @@ def run(input: str | Path, output: str | Path | None = None, *, listener: Listen
     if not command:
         command = _python_command(prepared, options)
     units = prepared.resolved.geometry.units
+    if settings.scheduler is None:
+        load_predictor(prepared.job)
     with stop_on_signal() as stop:
         committed = _open_output(prepared, command)
         todo = [unit for unit in units if unit.key not in committed]
         listener(_started(prepared, units, todo))
         failed: dict[str, str] = {}
         ledger, workers = Ledger(prepared.output), prepared.resolved.workers
-        for outcome in execute(restore_unit, prepared.job, todo, workers=workers, scheduler=settings.scheduler, stop=stop):
+        for outcome in execute(
+            restore_unit, prepared.job, todo, workers=workers, scheduler=settings.scheduler, stop=stop
+        ):
             if outcome.result is None:
                 failed[outcome.unit.key] = _describe_error(outcome.error)
                 listener(UnitFailed(outcome.unit.key, failed[outcome.unit.key]))
@@ -264,7 +276,7 @@ def run(input: str | Path, output: str | Path | None = None, *, listener: Listen
     )
 
 
-def plan(input: str | Path, output: str | Path | None = None, **options: Any) -> PlanReport:  # noqa: A002
+def plan(input: str | Path, output: str | Path | None = None, **options: Any) -> PlanReport:
     """What `run` would do with the same arguments; no pixel is read and nothing is written.
 
     Parameters
@@ -309,7 +321,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
     )
 
 
-def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any) -> list[dict[str, Any]]:  # noqa: A002
+def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any) -> list[dict[str, Any]]:
     """Statistics of every frame of an image.
 
     Parameters
@@ -324,9 +336,9 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     Returns
     -------
     list of dict
-        One row per frame, in the order of t, c, z: ``t``, ``c``, ``z``, ``median``, ``mode``, ``mean``, ``std``, ``min``,
-        ``max``, percentiles as ``p2`` and ``p99.8``, and ``flags``, a list of words that is empty when the frame is good.
-        Statistics of frames with NaN or infinity are None.
+        One row per frame, in the order of t, c, z: ``t``, ``c``, ``z``, ``median``, ``mode``, ``mean``, ``std``,
+        ``min``, ``max``, percentiles as ``p2`` and ``p99.8``, and ``flags``, a list of words that is empty when the
+        frame is good. Statistics of frames with NaN or infinity are None.
 
     Raises
     ------
@@ -346,9 +358,13 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     rows: list[dict[str, Any]] = []
     with stop_on_signal() as stop:
         forget_open_stores()
-        for outcome in execute(measure_unit, job, units, workers=resolved.workers, scheduler=settings.scheduler, stop=stop):
+        for outcome in execute(
+            measure_unit, job, units, workers=resolved.workers, scheduler=settings.scheduler, stop=stop
+        ):
             if outcome.result is None:
-                raise InputError(f"unit {outcome.unit.key} cannot be read: {_describe_error(outcome.error)}", frame=outcome.unit.key)
+                raise InputError(
+                    f"unit {outcome.unit.key} cannot be read: {_describe_error(outcome.error)}", frame=outcome.unit.key
+                )
             rows += outcome.result
             listener(UnitFinished(outcome.unit.key, len(outcome.result)))
         if len(rows) < frames:
@@ -455,7 +471,8 @@ def _open_output(prepared: _Prepared, command: str) -> dict[str, dict[str, Any]]
         differences = find_differences(recorded["fingerprint"], mark)
         if differences:
             raise OutputError(
-                f"{prepared.output} was begun differently ({'; '.join(differences[:4])}); repeat the old settings to continue, choose"
+                f"{prepared.output} was begun differently ({'; '.join(differences[:4])}); repeat the old settings"
+                f" to continue, choose"
                 " another output, or start afresh with --overwrite."
             )
         Sink(prepared.output).remove_scratch()
@@ -481,8 +498,17 @@ def _provenance(prepared: _Prepared, mark: dict[str, Any], command: str) -> dict
         "input": prepared.source.path,
         "settings": prepared.settings.model_dump(mode="json", exclude={"overwrite", "scheduler", "workers", "memory"}),
         "normalization": recipe.rule.model_dump(),
-        "model": {"name": model.name, "sha256": model.sha256, "config": asdict(model.config), "facts": dict(model.facts)} if model else None,
-        "tile": {"shape": list(recipe.tiles.tile), "halo": recipe.tiles.halo, "grid": recipe.tiles.grid} if recipe.tiles else None,
+        "model": {
+            "name": model.name,
+            "sha256": model.sha256,
+            "config": asdict(model.config),
+            "facts": dict(model.facts),
+        }
+        if model
+        else None,
+        "tile": {"shape": list(recipe.tiles.tile), "halo": recipe.tiles.halo, "grid": recipe.tiles.grid}
+        if recipe.tiles
+        else None,
         "notices": [notice.text for notice in prepared.notices],
         "versions": {"python": platform.python_version()} | _versions(),
         "fingerprint": mark,
@@ -507,7 +533,12 @@ def _started(prepared: _Prepared, units: Sequence[Unit], todo: Sequence[Unit]) -
     frame_pixels = prod(geometry.shape[3:]) * (geometry.shape[2] if geometry.volumes else 1)
     frames_todo = sum(_unit_frames(unit, geometry.volumes) for unit in todo)
     return RunStarted(
-        prepared.output, len(units), len(units) - len(todo), geometry.frames, geometry.frames - frames_todo, frame_pixels
+        prepared.output,
+        len(units),
+        len(units) - len(todo),
+        geometry.frames,
+        geometry.frames - frames_todo,
+        frame_pixels,
     )
 
 
@@ -517,8 +548,7 @@ def _unit_frames(unit: Unit, volumes: bool) -> int:
 
 
 def _unit_pixels(unit: Unit) -> int:
-    spatial = prod(part.stop - part.start for part in unit.source[2:])
-    return len(unit.keep_t) * len(unit.keep_c) * spatial
+    return len(unit.keep_t) * len(unit.keep_c) * region_size(unit.source[2:])
 
 
 def _rows(committed: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -564,6 +594,8 @@ def _model_info(model: Model) -> dict[str, Any]:
         "parameters": sum(kernel.size + bias.size for kernel, bias in weights.values()),
         "weights": model.weights_path.name,
         "sha256": model.sha256,
-        "normalization": model.normalization.describe() if model.normalization else "not recorded (percentile 2 to 99.8 is used)",
+        "normalization": model.normalization.describe()
+        if model.normalization
+        else "not recorded (percentile 2 to 99.8 is used)",
         "facts": dict(model.facts),
     }

@@ -48,11 +48,15 @@ def validate_axes(axes: str, ndim: int) -> str:
     axes = axes.lower()
     unknown = sorted(set(axes) - set(CANONICAL))
     if unknown:
-        raise InputError(f"axes {axes!r} hold {''.join(unknown)!r}; use the letters t, c, z, y and x, as in --axes tyx.")
+        raise InputError(
+            f"axes {axes!r} hold {''.join(unknown)!r}; use the letters t, c, z, y and x, as in --axes tyx."
+        )
     if len(set(axes)) != len(axes):
         raise InputError(f"axes {axes!r} name an axis twice; name each axis once, as in --axes tyx.")
     if len(axes) != ndim:
-        raise InputError(f"axes {axes!r} name {len(axes)} dimensions and the array has {ndim}; name one letter for each.")
+        raise InputError(
+            f"axes {axes!r} name {len(axes)} dimensions and the array has {ndim}; name one letter for each."
+        )
     if not {"y", "x"} <= set(axes):
         raise InputError(f"axes {axes!r} lack y or x; an image needs both, as in --axes tyx.")
     return axes

@@ -32,7 +32,9 @@ class Normalization(_Settings):
 
     method: Method = Field("median", description="Which statistic normalizes a frame.")
     factor: float = Field(1.0, gt=0, description="Multiple of the median or mode that becomes 1.")
-    sigma: float = Field(2.0, ge=0, le=100, description="Smoothing before median and mode: standard deviation in pixels.")
+    sigma: float = Field(
+        2.0, ge=0, le=100, description="Smoothing before median and mode: standard deviation in pixels."
+    )
     pmin: float = Field(2.0, ge=0, le=100, description="Lower percentile, 0 to 100.")
     pmax: float = Field(99.8, ge=0, le=100, description="Upper percentile, 0 to 100.")
     value: float | None = Field(None, gt=0, description="Divisor of 'fixed', in counts.")

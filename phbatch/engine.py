@@ -20,7 +20,7 @@ import dask
 import numpy as np
 from distributed import Client, as_completed
 
-from phbatch.care.predictor import get_predictor
+from phbatch.care.predictor import Predictor, get_predictor
 from phbatch.config import Backend, NanPolicy
 from phbatch.errors import InputError, UsageError
 from phbatch.kernels.intensity import make_affine
@@ -101,14 +101,18 @@ def read_unit(job: Job, unit: Unit) -> np.ndarray[Any, Any]:
     return block
 
 
+def load_predictor(job: Job) -> Predictor | None:
+    """The network of a job, compiled once per process; None where it only normalizes."""
+    if job.model is None or job.recipe.tiles is None:
+        return None
+    return get_predictor(*job.model, job.recipe.tiles.tile, job.recipe.batch, job.backend)
+
+
 def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     """Restore a unit and write it; the returned record is what the ledger keeps."""
     started = perf_counter()
     block = read_unit(job, unit)
-    predictor = None
-    if job.model is not None and job.recipe.tiles is not None:
-        predictor = get_predictor(*job.model, job.recipe.tiles.tile, job.recipe.batch, job.backend)
-    restored = restore_block(block, job.recipe, predictor)
+    restored = restore_block(block, job.recipe, load_predictor(job))
     rows = []
     for (t, c, z), statistics in restored.statistics.items():
         key = unit.frame_key(t, c, z)
@@ -234,7 +238,9 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
         try:
             client = Client(scheduler, timeout="10s")
         except (OSError, TimeoutError, ValueError) as error:
-            raise UsageError(f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
+            raise UsageError(
+                f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out."
+            ) from error
         with client:
             yield client
         return
@@ -271,5 +277,6 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 
 def _nonfinite_error(frame: str) -> InputError:
     return InputError(
-        f"frame {frame} holds NaN or infinity; repair it, or pass such frames through flagged with --nan skip.", frame=frame
+        f"frame {frame} holds NaN or infinity; repair it, or pass such frames through flagged with --nan skip.",
+        frame=frame,
     )

@@ -59,19 +59,32 @@ class MemoryPlan:
             f"the libraries themselves, {format_bytes(self.reserved_mem)}": (self.reserved_mem, ""),
             f"{self.in_flight} units in flight of {format_bytes(self.unit_mem)} each": (
                 self.unit_mem * self.in_flight,
-                ", or lower --workers" if self.in_flight > 1 else ", or store the input in smaller chunks along t, c or z",
+                ", or lower --workers"
+                if self.in_flight > 1
+                else ", or store the input in smaller chunks along t, c or z",
             ),
-            f"the network on a tile of {tile_text}, {format_bytes(self.network_mem)}": (self.network_mem, ", or lower --tile or --batch"),
+            f"the network on a tile of {tile_text}, {format_bytes(self.network_mem)}": (
+                self.network_mem,
+                ", or lower --tile or --batch",
+            ),
         }
         name, (_, knob) = max(offenders.items(), key=lambda item: item[1][0])
         raise MemoryLimitError(
-            f"the run needs {format_bytes(self.projected_mem)} and may use {format_bytes(self.allowed_mem)}; most of it is {name}:"
+            f"the run needs {format_bytes(self.projected_mem)} and may use {format_bytes(self.allowed_mem)}; most"
+            f" of it is {name}:"
             f" raise --memory{knob}."
         )
 
 
 def unit_bytes(
-    *, frame_pixels: int, frames: int, itemsize: int, output_itemsize: int, outputs_per_frame: int, chunk_bytes: int, network: bool
+    *,
+    frame_pixels: int,
+    frames: int,
+    itemsize: int,
+    output_itemsize: int,
+    outputs_per_frame: int,
+    chunk_bytes: int,
+    network: bool,
 ) -> int:
     """Bytes that one unit takes while it is in flight.
 

@@ -12,15 +12,13 @@ import numpy as np
 from phbatch.axes import Shape
 from phbatch.engine import IMAGE, UNCERTAINTY
 from phbatch.errors import OutputError
+from phbatch.kernels.stats import FLAG_NAMES, flag_bits
 from phbatch.planning import Geometry, present_axes
 from phbatch.stages.restoration import Recipe
 from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
 from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
 from phbatch.storage.source import Source
 from phbatch.storage.store import is_url, local_path
-
-FLAG_NAMES = ("zero", "constant", "nonfinite", "unscaled")
-"""Meaning of the bits of the flags column, lowest first."""
 
 _ATTRIBUTE_ROWS = 10_000  # above this, the table is in the arrays alone: attributes are read whole by every viewer
 
@@ -61,7 +59,11 @@ class OutputImage:
         """Carry the input's metadata over to the output."""
         version: Version = source.metadata.version or "0.5"
         shape = geometry.output_shape
-        kept = geometry.channels if recipe.n_output * (1 if recipe.stacked else len(geometry.channels)) == len(geometry.channels) else None
+        kept = (
+            geometry.channels
+            if recipe.n_output * (1 if recipe.stacked else len(geometry.channels)) == len(geometry.channels)
+            else None
+        )
         metadata = source.metadata.with_time(geometry.times.start, geometry.times.step).with_channels(shape[1], kept)
         if metadata.name is None:
             metadata = replace(metadata, name=Path(source.path).name.split(".")[0])
@@ -82,13 +84,13 @@ def default_output(source: Source) -> str:
     if is_url(source.path):
         parent, _, name = source.path.rpartition("/")
         return f"{parent}/{name.removesuffix('.zarr')}.phbatch.zarr"
-    path = local_path(source.path)
-    outermost, names = path, [path.name]
-    for parent in path.parents:
-        if any((parent / file).exists() for file in ("zarr.json", ".zgroup")):
-            names = [*path.relative_to(parent).parts]
-            outermost = parent
-    stem = outermost.stem if outermost == path else ".".join([outermost.stem, *names])
+    place = local_path(source.path)
+    outermost, names = place, [place.name]
+    for folder in place.parents:
+        if any((folder / file).exists() for file in ("zarr.json", ".zgroup")):
+            names = [*place.relative_to(folder).parts]
+            outermost = folder
+    stem = outermost.stem if outermost == place else ".".join([outermost.stem, *names])
     return str(outermost.parent / f"{stem}.phbatch.zarr")
 
 
@@ -103,14 +105,12 @@ def require_separate(source: Source, output: str) -> None:
 
 def create_image(output: str, image: OutputImage, provenance: Mapping[str, Any]) -> None:
     """Make the metadata of the output appear, before any pixel is written."""
-    axes = image.metadata.axes
     groups = {"": make_image_attributes(image.metadata, image.version) | {ATTRIBUTE: dict(provenance)}}
     layouts = [_layout(image, IMAGE, image.dtype)]
     if image.uncertainty:
         group = UNCERTAINTY.split("/")[0]
         groups[group] = make_image_attributes(replace(image.metadata, channels=(), name=group), image.version)
         layouts.append(_layout(image, UNCERTAINTY, "float32"))
-    assert all(len(layout.shape) == len(axes) for layout in layouts)
     create_output(output, image.zarr_format, groups, layouts)
 
 
@@ -124,10 +124,11 @@ def finish_image(sink: Sink, image: OutputImage, rows: Sequence[Mapping[str, Any
             columns[name] = np.array([-1 if value is None else value for value in values], np.int64)
         else:
             columns[name] = np.array([np.nan if value is None else value for value in values], np.float64)
-    columns["flags"] = np.array([sum(1 << FLAG_NAMES.index(flag) for flag in row["flags"]) for row in rows], np.uint8)
-    sink.write_table("statistics", columns, {"flag_bits": list(FLAG_NAMES), "rows": len(rows), "frame_axes": ["t", "c", "z"]})
-    attributes = read_output_attributes(sink.path)
-    assert attributes is not None
+    columns["flags"] = np.array([flag_bits(row["flags"]) for row in rows], np.uint8)
+    sink.write_table(
+        "statistics", columns, {"flag_bits": list(FLAG_NAMES), "rows": len(rows), "frame_axes": ["t", "c", "z"]}
+    )
+    attributes = read_output_attributes(sink.path) or {}
     attributes["status"] = "complete"
     if len(rows) <= _ATTRIBUTE_ROWS:
         attributes["statistics"] = {name: [row[name] for row in rows] for name in [*names, "flags"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -106,7 +106,7 @@ class Geometry:
     @property
     def largest_unit_frames(self) -> int:
         """Frames, of all channels that a unit reads, in the largest unit."""
-        return max(prod(part.stop - part.start for part in unit.source[: 2 if self.volumes else 3]) for unit in self.units)
+        return max(region_size(unit.source[: 2 if self.volumes else 3]) for unit in self.units)
 
     @property
     def _frames_per_chunk(self) -> int:
@@ -123,10 +123,7 @@ class Geometry:
         groups: dict[int, list[int]] = {}
         for t in self.times:
             groups.setdefault(t // length, []).append(t)
-        found = []
-        for kept in groups.values():
-            found.append((kept[0], kept[-1] + 1, kept))
-        return found
+        return [(kept[0], kept[-1] + 1, kept) for kept in groups.values()]
 
     def _channel_groups(self) -> list[tuple[int, int, list[int]]]:
         """First and last source index of every unit along c, and the selected ones."""
@@ -160,9 +157,14 @@ class Geometry:
             out_t += len(times)
 
 
+def region_size(region: Sequence[slice]) -> int:
+    """Pixels of a region."""
+    return prod(int(part.stop) - int(part.start) for part in region)
+
+
 def source_reads(geometry: Geometry) -> int:
     """Pixels that all units read together."""
-    return sum(prod(part.stop - part.start for part in unit.source) for unit in geometry.units)
+    return sum(region_size(unit.source) for unit in geometry.units)
 
 
 def frame_keys(geometry: Geometry) -> list[FrameKey]:

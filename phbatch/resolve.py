@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import ValidationError
 
+from phbatch.axes import Shape
 from phbatch.care.model import Model
 from phbatch.config import Normalization, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
@@ -17,12 +18,33 @@ from phbatch.kernels.tiling import TilePlan, choose_tile
 from phbatch.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, MemoryPlan, unit_bytes
 from phbatch.planning import Geometry
 from phbatch.stages.restoration import Recipe
+from phbatch.storage.ome import ImageMetadata
 from phbatch.storage.source import Source
 
 NUMBERS_VERSION = 1
 """Raised whenever the pixels or statistics that phbatch computes change."""
 
-_CPU_TILE_PIXELS = 512 * 512  # larger tiles fall out of the processor's caches
+_TILE_PIXELS = {2: 1_500_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
+
+
+class Image(Protocol):
+    """What must be known of an input: `Source` has it, and so has a Dask array with axes."""
+
+    @property
+    def shape(self) -> Shape:
+        """Lengths along ``tczyx``."""
+
+    @property
+    def chunks(self) -> Shape:
+        """Chunks along ``tczyx``."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+
+    @property
+    def metadata(self) -> ImageMetadata:
+        """Axes and channels."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,10 @@ def resolve_rule(settings: RunSettings, model: Model | None) -> tuple[Normalizat
         base = Normalization(method="percentile")
         if settings.normalize is None:
             notices.append(
-                Notice(f"model {model.name} does not say how it was trained: normalizing by percentile 2 to 99.8, CSBDeep's default.")
+                Notice(
+                    f"model {model.name} does not say how it was trained: normalizing by percentile 2 to 99.8,"
+                    f" CSBDeep's default."
+                )
             )
     asked = {
         name: value
@@ -88,7 +113,8 @@ def resolve_rule(settings: RunSettings, model: Model | None) -> tuple[Normalizat
     if model is not None and model.normalization is not None and rule.describe() != base.describe():
         notices.append(
             Notice(
-                f"model {model.name} was trained with {base.describe()} and this run normalizes with {rule.describe()}: expect other"
+                f"model {model.name} was trained with {base.describe()} and this run normalizes with"
+                f" {rule.describe()}: expect other"
                 " results than its card says.",
                 warning=True,
             )
@@ -97,7 +123,13 @@ def resolve_rule(settings: RunSettings, model: Model | None) -> tuple[Normalizat
 
 
 def resolve_run(
-    settings: RunSettings, source: Source, model: Model | None, *, available_bytes: int, cores: int, tile: tuple[int, ...] | None = None
+    settings: RunSettings,
+    source: Image,
+    model: Model | None,
+    *,
+    available_bytes: int,
+    cores: int,
+    tile: tuple[int, ...] | None = None,
 ) -> ResolvedRun:
     """Decide everything that can be decided before a pixel is read.
 
@@ -126,7 +158,8 @@ def resolve_run(
     n_input = len(geometry.channels) if geometry.stacked else 1
     if settings.rescale and geometry.n_output != n_input:
         raise UsageError(
-            f"--rescale needs as many output as input channels, and the model makes {geometry.n_output} of {n_input}; leave it out."
+            f"--rescale needs as many output as input channels, and the model makes {geometry.n_output} of"
+            f" {n_input}; leave it out."
         )
     if settings.uncertainty and (model is None or not model.config.probabilistic):
         raise UsageError("--uncertainty needs a probabilistic model; leave it out or choose another model.")
@@ -195,7 +228,7 @@ def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
     return [] if old == new else [f"{place} was {old} and is {new}"]
 
 
-def _resolve_geometry(settings: RunSettings, source: Source, model: Model | None) -> Geometry:
+def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None) -> Geometry:
     shape = source.shape
     times = settings.select_frames(shape[0])
     if len(times) == 0:
@@ -209,19 +242,24 @@ def _resolve_geometry(settings: RunSettings, source: Source, model: Model | None
         stacked = config.n_channel_in > 1
         n_output = config.n_channel_out
         if volumes and "z" not in source.metadata.axes:
-            raise ModelError(f"model {model.name} is 3D and the input has the axes {source.metadata.axes}; give data with z or a 2D model.")
+            raise ModelError(
+                f"model {model.name} is 3D and the input has the axes {source.metadata.axes}; give data with z or a"
+                f" 2D model."
+            )
         if stacked and len(channels) != config.n_channel_in:
             raise ModelError(
-                f"model {model.name} takes {config.n_channel_in} channels and {len(channels)} are given; choose a model or channels that fit."
+                f"model {model.name} takes {config.n_channel_in} channels and {len(channels)} are given; choose a"
+                f" model or channels that fit."
             )
         if not stacked and n_output > 1 and len(channels) > 1:
             raise ModelError(
-                f"model {model.name} makes {n_output} channels of one and {len(channels)} are given; choose one with --channel."
+                f"model {model.name} makes {n_output} channels of one and {len(channels)} are given; choose one"
+                f" with --channel."
             )
     return Geometry(shape, source.chunks, times, channels, volumes, stacked, n_output)
 
 
-def _resolve_channels(settings: RunSettings, source: Source) -> tuple[int, ...]:
+def _resolve_channels(settings: RunSettings, source: Image) -> tuple[int, ...]:
     count = source.shape[1]
     names = source.metadata.channel_names
     if settings.channel is None:
@@ -232,7 +270,9 @@ def _resolve_channels(settings: RunSettings, source: Source) -> tuple[int, ...]:
     if asked.isdecimal() and int(asked) < count:
         return (int(asked),)
     known = f" or a name of {', '.join(names)}" if names else ""
-    raise InputError(f"--channel {asked} is not there; the input has {count}, so give an index from 0 to {count - 1}{known}.")
+    raise InputError(
+        f"--channel {asked} is not there; the input has {count}, so give an index from 0 to {count - 1}{known}."
+    )
 
 
 def _resolve_tiles(
@@ -245,22 +285,19 @@ def _resolve_tiles(
         asked = -(-settings.tile // config.grid) * config.grid
         if asked < smallest and any(asked < size for size in padded):
             raise UsageError(
-                f"--tile {settings.tile} leaves nothing inside the halo of {config.halo} pixels per side; use {smallest} or more."
+                f"--tile {settings.tile} leaves nothing inside the halo of {config.halo} pixels per side; use"
+                f" {smallest} or more."
             )
         chosen = tuple(min(asked, size) for size in padded)
     elif tile is not None:
         chosen = tile
     else:
         fitting = spare_bytes // config.workspace_bytes_per_pixel
-        chosen = choose_tile(shape, config.halo, config.grid, min(fitting, _tile_pixels(config.n_dim)))
+        chosen = choose_tile(shape, config.halo, config.grid, min(fitting, _TILE_PIXELS[config.n_dim]))
     return TilePlan(shape, chosen, config.halo, config.grid)
 
 
-def _tile_pixels(n_dim: int) -> int:
-    return _CPU_TILE_PIXELS if n_dim == 2 else 8 * _CPU_TILE_PIXELS
-
-
-def _unit_mem(settings: RunSettings, source: Source, model: Model | None, geometry: Geometry) -> int:
+def _unit_mem(settings: RunSettings, source: Image, model: Model | None, geometry: Geometry) -> int:
     per_frame = prod(geometry.shape[3:]) * (geometry.shape[2] if geometry.volumes else 1)
     per_frame *= len(geometry.channels) if geometry.stacked else 1
     frames = geometry.largest_unit_frames // (len(geometry.channels) if geometry.stacked else 1)
@@ -273,4 +310,3 @@ def _unit_mem(settings: RunSettings, source: Source, model: Model | None, geomet
         chunk_bytes=prod(source.chunks) * source.dtype.itemsize,
         network=model is not None,
     )
-

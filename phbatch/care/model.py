@@ -1,4 +1,4 @@
-"""A model folder: ``config.json`` and weights as CSBDeep writes them, and what ``phbatch.json`` says of the training."""
+"""A model folder: ``config.json`` and weights as CSBDeep writes them, and ``phbatch.json`` about the training."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def open_model(name: str | Path) -> Model:
     """
     folder = BUNDLED / name if str(name) in bundled_models() else Path(name).expanduser().resolve()
     if not folder.is_dir():
-        raise ModelError(f"model {str(name)!r} is no folder and no bundled model; the bundled ones: {', '.join(bundled_models())}.")
+        raise ModelError(
+            f"model {str(name)!r} is no folder and no bundled model; the bundled ones: {', '.join(bundled_models())}."
+        )
     _refuse_other_kinds(folder)
     config = parse_config(_read_json(folder / "config.json"))
     weights_path = next((folder / file for file in _WEIGHT_FILES if (folder / file).is_file()), None)
@@ -104,10 +106,16 @@ def _refuse_other_kinds(folder: Path) -> None:
     if (folder / "config.json").exists():
         return
     if (folder / "saved_model.pb").exists():
-        raise ModelError(f"{folder} is a TensorFlow SavedModel; give the CSBDeep folder with config.json and weights_best.h5.")
+        raise ModelError(
+            f"{folder} is a TensorFlow SavedModel; give the CSBDeep folder with config.json and weights_best.h5."
+        )
     if (folder / "rdf.yaml").exists() or (folder / "bioimageio.yaml").exists():
-        raise ModelError(f"{folder} is a bioimage.io package; give the CSBDeep folder with config.json and weights_best.h5.")
-    raise ModelError(f"{folder} holds no config.json; give a CSBDeep model folder with config.json and weights_best.h5.")
+        raise ModelError(
+            f"{folder} is a bioimage.io package; give the CSBDeep folder with config.json and weights_best.h5."
+        )
+    raise ModelError(
+        f"{folder} holds no config.json; give a CSBDeep model folder with config.json and weights_best.h5."
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -19,7 +19,12 @@ from phbatch.kernels.tiling import required_halo
 SCALE_FLOOR = 1e-3
 """What CSBDeep adds to the softplus of the scale."""
 
-_FOREIGN_KEYS = {"n_rays": "StarDist", "n2v_perc_pix": "N2V", "n2v_patch_shape": "N2V", "proj_n_depth": "ProjectionCARE"}
+_FOREIGN_KEYS = {
+    "n_rays": "StarDist",
+    "n2v_perc_pix": "N2V",
+    "n2v_patch_shape": "N2V",
+    "proj_n_depth": "ProjectionCARE",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class NetworkConfig:
     @property
     def grid(self) -> int:
         """Pooling grid: frames are padded to a multiple of it."""
-        return 2**self.depth  # type: ignore[no-any-return]
+        return 1 << self.depth
 
     @property
     def halo(self) -> int:
@@ -75,8 +80,8 @@ class NetworkConfig:
     def workspace_bytes_per_pixel(self) -> int:
         """Bytes that a tile's tensors take per pixel while it is predicted.
 
-        The top level holds the skip, the upsampled and the joined tensor; 24 float32 numbers per filter were measured for
-        TensorFlow (757 bytes per pixel with 32 filters), plus input and output.
+        The top level holds the skip, the upsampled and the joined tensor; 24 float32 numbers per filter were measured
+        for TensorFlow (757 bytes per pixel with 32 filters), plus input and output.
         """
         return 24 * self.n_first + 16 * self.kernel + 8 * (self.n_channel_in + self.n_output)
 
@@ -113,7 +118,9 @@ def parse_config(config: Mapping[str, Any]) -> NetworkConfig:
             probabilistic=bool(config["probabilistic"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"config.json lacks a valid {error}; it is no configuration of a CARE model of CSBDeep.") from error
+        raise ModelError(
+            f"config.json lacks a valid {error}; it is no configuration of a CARE model of CSBDeep."
+        ) from error
     rules = {
         "n_dim": result.n_dim in (2, 3),
         "n_channel_in": 1 <= result.n_channel_in <= 1024,
@@ -127,7 +134,9 @@ def parse_config(config: Mapping[str, Any]) -> NetworkConfig:
     }
     for key, holds in rules.items():
         if not holds:
-            raise ModelError(f"{key} = {config.get(key)!r} in config.json is not what a 2D or 3D CARE network can have.")
+            raise ModelError(
+                f"{key} = {config.get(key)!r} in config.json is not what a 2D or 3D CARE network can have."
+            )
     return result
 
 
@@ -169,7 +178,8 @@ def build_network(config: NetworkConfig, weights: Mapping[str, tuple[NDArray[np.
     Returns
     -------
     keras.Model
-        From ``(n, y, x, n_channel_in)`` or ``(n, z, y, x, n_channel_in)`` to the same with `n_output` channels, float32.
+        From ``(n, y, x, n_channel_in)`` or ``(n, z, y, x, n_channel_in)`` to the same with `n_output` channels,
+        float32.
     """
     import keras
 

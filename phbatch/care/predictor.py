@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -96,13 +98,40 @@ def _select_backend(backend: Backend) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        import keras
+        with _quiet_start():
+            import keras
+
+            if backend == "tensorflow":
+                import tensorflow as tf
+
+                tf.config.list_physical_devices("GPU")
     except ImportError as error:
-        raise UsageError(f"backend {backend} is not installed; install phbatch[{backend}], or leave --backend out.") from error
+        raise UsageError(
+            f"backend {backend} is not installed; install phbatch[{backend}], or leave --backend out."
+        ) from error
     if keras.backend.backend() != backend:
         raise UsageError(
-            f"Keras runs on {keras.backend.backend()} in this process and {backend} is asked for; use one backend per process."
+            f"Keras runs on {keras.backend.backend()} in this process and {backend} is asked for; use one backend"
+            f" per process."
         )
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep the start-up log of the C++ runtimes off the terminal; it is shown where the start fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(kept, log.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _compile_tensorflow(network: Any, shape: tuple[int, ...]) -> Callable[[NDArray[np.float32]], Any]:

@@ -53,7 +53,8 @@ def read_weights(path: Path, config: NetworkConfig) -> Weights:
     expected_heads = [layer.name for layer in layers if layer.name in ("mean", "scale")]
     if len(heads) != len(expected_heads):
         raise ModelError(
-            f"{path.name} holds {len(heads)} layers besides the U-Net's ({', '.join(heads[:4]) or 'none'}) and config.json asks"
+            f"{path.name} holds {len(heads)} layers besides the U-Net's ({', '.join(heads[:4]) or 'none'}) and"
+            f" config.json asks"
             f" for {len(expected_heads)}; the weights belong to another network."
         )
     # Keras numbers the 1 x 1 heads per process, so only their order tells the mean from the scale.
@@ -71,7 +72,9 @@ def read_weights(path: Path, config: NetworkConfig) -> Weights:
                 " the weights belong to another network."
             )
         if not all(np.isfinite(array).all() for array in arrays):
-            raise ModelError(f"layer {layer.name} of {path.name} holds NaN or infinity; the training diverged, use other weights.")
+            raise ModelError(
+                f"layer {layer.name} of {path.name} holds NaN or infinity; the training diverged, use other weights."
+            )
         weights[layer.name] = (arrays[0], arrays[1])
     return weights
 

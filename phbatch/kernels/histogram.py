@@ -1,7 +1,7 @@
 """Mergeable histograms: from_block, merge and finalize of the reduction pass.
 
-A histogram of all values that a dtype can take is an exact summary of an integer image: any quantile, the moments and the
-mode follow from it. Histograms of blocks add up to the histogram of the frame, in any order, bit for bit.
+A histogram of all values that a dtype can take is an exact summary of an integer image: any quantile, the moments and
+the mode follow from it. Histograms of blocks add up to the histogram of the frame, in any order, bit for bit.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Histogram:
         below, above = (self.first + np.searchsorted(cumulative, ranks, side="right")) / self.per_unit
         # The two branches are numpy's own `_lerp`: the same rounding, so the same bits.
         step = above - below
-        return np.where(fraction >= 0.5, above - step * (1 - fraction), below + step * fraction)
+        return np.asarray(np.where(fraction >= 0.5, above - step * (1 - fraction), below + step * fraction))
 
     def mean_and_std(self) -> tuple[float, float]:
         """Mean and population standard deviation, from integer sums without rounding on the way."""
@@ -170,7 +170,9 @@ def kernel_mode(counts: NDArray[np.int64], start: float, step: float, bandwidth:
     padded = np.pad(counts, (0, -counts.size % joined))
     coarse = padded.reshape(-1, joined).sum(axis=1).astype(np.float64)
     smoothing = bandwidth / (step * joined)
-    density = ndimage.gaussian_filter1d(np.pad(coarse, 1), smoothing, mode="constant") if smoothing > 0 else np.pad(coarse, 1)
+    density = (
+        ndimage.gaussian_filter1d(np.pad(coarse, 1), smoothing, mode="constant") if smoothing > 0 else np.pad(coarse, 1)
+    )
     peak = int(np.argmax(density[1:-1])) + 1
     left, top, right = density[peak - 1 : peak + 2]
     curvature = left - 2 * top + right

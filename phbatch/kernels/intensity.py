@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +71,9 @@ def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | No
     statistics : FrameStatistics
         Of the frame; its percentiles must hold those of the rule.
     rule : Normalization
-        ``median`` and ``mode`` divide by the factor times the statistic of the smoothed frame; ``percentile`` is CSBDeep's
-        ``(x - p_low) / (p_high - p_low + 1e-20)``; ``minmax`` maps the range to 0..1; ``fixed`` divides by a value.
+        ``median`` and ``mode`` divide by the factor times the statistic of the smoothed frame; ``percentile`` is
+        CSBDeep's ``(x - p_low) / (p_high - p_low + 1e-20)``; ``minmax`` maps the range to 0..1; ``fixed`` divides by
+        a value.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | No
     return Affine(0.0, float(divisor), float(divisor)) if usable else None
 
 
-def cast(image: NDArray[np.float32], dtype: np.dtype[np.generic]) -> tuple[NDArray[np.generic], int]:
+def cast(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[np.generic], int]:
     """Convert to the storage dtype; integers round half to even and saturate.
 
     Parameters

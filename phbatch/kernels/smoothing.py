@@ -1,8 +1,8 @@
 """Gaussian smoothing whose bits do not depend on how the image was cut.
 
-For 8 and 16 bit integers the filter is computed in fixed point: the weights are integers, so every product and every sum
-is an integer below 2**53, which float64 holds exactly. Whatever order a vectorized filter adds in, the result has the
-same bits, for a block with a halo as for the whole frame. Wider types are smoothed in float64 by SciPy, which adds
+For 8 and 16 bit integers the filter is computed in fixed point: the weights are integers, so every product and every
+sum is an integer below 2**53, which float64 holds exactly. Whatever order a vectorized filter adds in, the result has
+the same bits, for a block with a halo as for the whole frame. Wider types are smoothed in float64 by SciPy, which adds
 the taps of each pixel in one fixed order.
 """
 

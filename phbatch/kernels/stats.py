@@ -1,13 +1,14 @@
 """Robust statistics of one frame, exact for any cutting of it into blocks.
 
-The reduction has three verbs: `from_block` summarizes a block, `merge` joins summaries in any order, `finalize` makes the
-row of the statistics table. `measure_frame` is the same for a frame that is in memory whole, of any real dtype.
+The reduction has three verbs: `from_block` summarizes a block, `merge` joins summaries in any order, `finalize` makes
+the row of the statistics table. `measure_frame` is the same for a frame that is in memory whole, of any real dtype.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from phbatch.kernels.smoothing import is_fixed_point, smooth_fixed_point, smooth
 
 DEFAULT_PERCENTILES = (2.0, 99.8)
 """CSBDeep's percentiles of prediction."""
+
+FLAG_NAMES = ("zero", "constant", "nonfinite", "unscaled")
+"""Words that flag a frame; their order is that of the bits where flags are stored as numbers, lowest first."""
 
 _FLOAT_MODE_BINS = 1 << 16
 
@@ -34,8 +38,9 @@ class FrameStatistics:
     percentiles : mapping of float to float
         Percentile (0 to 100) to its value on the raw frame, as ``numpy.percentile`` has it.
     flags : tuple of str
-        What is wrong with the frame, empty when it is good: ``zero`` (all pixels zero), ``constant`` (all pixels equal),
-        ``nonfinite`` (NaN or infinity among the pixels; every statistic is then NaN).
+        What is wrong with the frame, empty when it is good: ``zero`` (all pixels zero), ``constant`` (all pixels
+        equal), ``nonfinite`` (NaN or infinity among the pixels; every statistic is then NaN), ``unscaled`` (the
+        normalization found no positive divisor).
     """
 
     median: float
@@ -64,7 +69,9 @@ class FrameState:
     smooth: Histogram
 
 
-def from_block(block: NDArray[np.integer], sigma: float, halo: Sequence[tuple[int, int]] = ((0, 0), (0, 0))) -> FrameState:
+def from_block(
+    block: NDArray[np.integer], sigma: float, halo: Sequence[tuple[int, int]] = ((0, 0), (0, 0))
+) -> FrameState:
     """Summarize a block of a frame.
 
     Parameters
@@ -120,7 +127,7 @@ def finalize(state: FrameState, percentiles: Sequence[float] = DEFAULT_PERCENTIL
 
 
 def measure_frame(
-    frame: NDArray[np.generic], sigma: float, percentiles: Sequence[float] = DEFAULT_PERCENTILES
+    frame: NDArray[Any], sigma: float, percentiles: Sequence[float] = DEFAULT_PERCENTILES
 ) -> FrameStatistics:
     """Statistics of a frame that is in memory whole.
 
@@ -174,6 +181,17 @@ def measure_frame(
         percentiles={p: float(value) for p, value in zip(percentiles, np.percentile(frame, percentiles), strict=True)},
         flags=_constancy_flags(low, high),
     )
+
+
+def flag_bits(flags: Sequence[str]) -> int:
+    """Flags as the bits of a number.
+
+    Examples
+    --------
+    >>> flag_bits(("zero", "constant"))
+    3
+    """
+    return sum(1 << FLAG_NAMES.index(flag) for flag in flags)
 
 
 def _mode_of_values(values: NDArray[np.float64]) -> float:

@@ -1,8 +1,9 @@
 """Tiling that leaves no trace: the halo a network needs, and tiles on its pooling grid.
 
-A U-Net with max pooling is equal tile by tile to the whole image when four things hold: the halo is at least its receptive
-field; every tile starts on the pooling grid of the frame as CSBDeep pads it (reflect, half before and half after);
-zeros are padded only at the true edges of that padded frame; and the statistics were fixed before. The first three are here.
+A U-Net with max pooling is equal tile by tile to the whole image when four things hold: the halo is at least its
+receptive field; every tile starts on the pooling grid of the frame as CSBDeep pads it (reflect, half before and half
+after); zeros are padded only at the true edges of that padded frame; and the statistics were fixed before. The first
+three are here.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 def required_halo(depth: int, kernel: int) -> int:
     """Pixels that a tile must read beyond what it writes, per side and axis, for a CARE U-Net.
 
-    Derived by interval arithmetic through the network: two convolutions per level, max pooling and nearest upsampling by
-    two. It is the need of tiles whose edges lie on the pooling grid, rounded up to that grid.
+    Derived by interval arithmetic through the network: two convolutions per level, max pooling and nearest upsampling
+    by two. It is the need of tiles whose edges lie on the pooling grid, rounded up to that grid.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def required_halo(depth: int, kernel: int) -> int:
         skip, below = down(level, low, high), up(level + 1, low // 2, high // 2)
         return min(skip[0], below[0]), max(skip[1], below[1])
 
-    grid = 2**depth
+    grid = 1 << depth
     need = 0
     for position in range(grid):
         low, high = up(0, position, position)
@@ -77,7 +78,7 @@ def split_padding(size: int, grid: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along one axis, in pixels of the padded frame: it reads ``[read, read + size)``, writes ``[start, stop)``."""
+    """One tile along an axis of the padded frame: it reads ``[read, read + size)``, writes ``[start, stop)``."""
 
     read: int
     start: int
@@ -151,7 +152,9 @@ class TilePlan:
     def __post_init__(self) -> None:
         for size, tile, padded in zip(self.shape, self.tile, self.padded_shape, strict=True):
             if size < 1 or tile % self.grid or tile > padded or (tile < padded and tile <= 2 * self.halo):
-                raise ValueError(f"tile {self.tile} does not fit frame {self.shape}, halo {self.halo}, grid {self.grid}")
+                raise ValueError(
+                    f"tile {self.tile} does not fit frame {self.shape}, halo {self.halo}, grid {self.grid}"
+                )
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
@@ -230,8 +233,7 @@ def choose_tile(shape: Sequence[int], halo: int, grid: int, max_pixels: int) -> 
         rank = (float(count) * pixels, pixels, tuple(-t for t in reversed(tile)))
         if best is None or rank < best:
             best = rank
-    assert best is not None
-    return tuple(-t for t in reversed(best[2]))
+    return tuple(-t for t in reversed(best[2])) if best else smallest
 
 
 def _tile_lengths(length: int, halo: int, grid: int) -> list[int]:

@@ -124,7 +124,9 @@ def restore_block(block: NDArray[Any], recipe: Recipe, predict: Predict | None) 
     return RestoredBlock(image, uncertainty, statistics, clipped)
 
 
-def predict_frame(frame: NDArray[np.float32], tiles: TilePlan, batch: int, predict: Predict) -> NDArray[np.float32]:
+def predict_frame(
+    frame: NDArray[np.float32], tiles: TilePlan, batch: int, predict: Predict, n_output: int
+) -> NDArray[np.float32]:
     """The network on one whole frame, tile by tile, equal to the network on the frame at once.
 
     Parameters
@@ -137,23 +139,22 @@ def predict_frame(frame: NDArray[np.float32], tiles: TilePlan, batch: int, predi
         Tiles per call.
     predict : callable
         The network on ``(n, *tile, c)``.
+    n_output : int
+        Output channels to keep, the first ones.
 
     Returns
     -------
     ndarray of float32
-        Shape of the frame, with the network's output channels.
+        Shape of the frame, with `n_output` channels.
     """
     padded = tiles.pad(frame)
     todo = tiles.tiles
-    output: NDArray[np.float32] | None = None
+    output = np.empty((*frame.shape[:-1], n_output), np.float32)
     for first in range(0, len(todo), batch):
         part = todo[first : first + batch]
         windows = np.stack([tiles.gather(padded, tile) for tile in part])
         for tile, result in zip(part, predict(windows), strict=True):
-            if output is None:
-                output = np.empty((*frame.shape[:-1], result.shape[-1]), np.float32)
-            tiles.scatter(output, tile, result)
-    assert output is not None
+            tiles.scatter(output, tile, result[..., :n_output])
     return output
 
 
@@ -175,14 +176,18 @@ def _restore_frame(
         unchanged = frame.astype(np.float32) if same else np.zeros(shape, np.float32)
         return unchanged, np.zeros(shape, np.float32) if recipe.uncertainty else None
     # One bad channel of several is background to the network: zeros.
-    usable = [affine if affine is not None else Affine(float(plane.flat[0])) for affine, plane in zip(affines, frame, strict=True)]
+    usable = [
+        affine if affine is not None else Affine(float(plane.flat[0]))
+        for affine, plane in zip(affines, frame, strict=True)
+    ]
     normalized = [affine.apply(plane) for affine, plane in zip(usable, frame, strict=True)]
     scale = None
     if predict is None or recipe.tiles is None:
         mean = np.stack(normalized)
     else:
         stack = normalized[0][..., np.newaxis] if len(normalized) == 1 else np.stack(normalized, axis=-1)
-        result = np.moveaxis(predict_frame(stack, recipe.tiles, recipe.batch, predict), -1, 0)
+        kept = recipe.n_output * (2 if recipe.uncertainty else 1)
+        result = np.moveaxis(predict_frame(stack, recipe.tiles, recipe.batch, predict, kept), -1, 0)
         mean = result[: recipe.n_output]
         scale = result[recipe.n_output :] if recipe.uncertainty else None
     if recipe.rescale:

@@ -64,7 +64,7 @@ def measure_block(
         Indices within the block; z is None for volumes.
     """
     found = {}
-    for t, c, z in frame_indices(np.shape(block), volumes=volumes):  # type: ignore[arg-type]
+    for t, c, z in frame_indices(np.shape(block), volumes=volumes):
         frame = block[t, c] if z is None else block[t, c, z]
         found[t, c, z] = measure_frame(frame, sigma, percentiles)
     return found

@@ -1,7 +1,7 @@
 """The ledger: an append-only record of the units that are finished, one checksummed line each.
 
-A unit is committed only after everything that it wrote is durable, so whatever is not in the ledger is done again. A line
-that was torn by a crash fails its checksum and is skipped.
+A unit is committed only after everything that it wrote is durable, so whatever is not in the ledger is done again. A
+line that was torn by a crash fails its checksum and is skipped.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ FOLDER = ".phbatch/ledger"
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
-    """One line: CRC-32 in hexadecimal, a blank, the record as JSON.
+    r"""One line: CRC-32 in hexadecimal, a blank, the record as JSON.
 
     Examples
     --------
     >>> encode_record({"unit": "t0"})
-    b'17c2bc7e {"unit": "t0"}\\n'
+    b'17c2bc7e {"unit": "t0"}\n'
     """
     text = json.dumps(record, sort_keys=True).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)

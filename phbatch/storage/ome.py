@@ -132,7 +132,8 @@ def read_image_metadata(version: Version, attributes: Mapping[str, Any]) -> tupl
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"the OME-Zarr {version} metadata are invalid at {place or 'their top'} ({first['msg']}); correct them, or give the"
+            f"the OME-Zarr {version} metadata are invalid at {place or 'their top'} ({first['msg']}); correct them,"
+            f" or give the"
             " path of the array itself with --axes."
         ) from error
     multiscale = image.multiscales[0]

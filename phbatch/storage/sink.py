@@ -1,7 +1,8 @@
 """The output: OME-Zarr, written in whole chunks by one owner each, durable before anything says so.
 
 On a local disk a region is first written into a scratch array with the same metadata by the fast codec pipeline, whose
-file writes are not atomic; its files are then synchronized and renamed into place. On an object store a chunk is one PUT.
+file writes are not atomic; its files are then synchronized and renamed into place. On an object store a chunk is one
+PUT.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any, Literal, cast
 
 import fsspec
 import numcodecs
-import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
@@ -61,7 +61,7 @@ class ArrayLayout:
 
 
 def read_output_attributes(path: str) -> dict[str, Any] | None:
-    """phbatch's attributes of an existing output; None where nothing is there.
+    """Our attributes on an existing output; None where nothing is there.
 
     Raises
     ------
@@ -123,7 +123,9 @@ def create_output(
     """
     try:
         with codec_pipeline(path):
-            root = zarr.open_group(path, mode="w-", zarr_format=zarr_format, attributes={ATTRIBUTE: {"status": "creating"}})
+            root = zarr.open_group(
+                path, mode="w-", zarr_format=zarr_format, attributes={ATTRIBUTE: {"status": "creating"}}
+            )
             root.create_group(PRIVATE)
             for name, attributes in groups.items():
                 if name:
@@ -132,12 +134,18 @@ def create_output(
                 _create_array(root, layout)
             root.attrs.put(dict(groups[""]))
     except (OSError, BaseZarrError) as error:
-        raise OutputError(f"{path} cannot be written ({error}); check its folder's permissions and the space left.") from error
+        raise OutputError(
+            f"{path} cannot be written ({error}); check its folder's permissions and the space left."
+        ) from error
 
 
 def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
     version_2 = root.metadata.zarr_format == 2
-    compressor = numcodecs.Blosc("lz4", 5, numcodecs.Blosc.SHUFFLE) if version_2 else BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    compressor = (
+        numcodecs.Blosc("lz4", 5, numcodecs.Blosc.SHUFFLE)
+        if version_2
+        else BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    )
     root.create_array(
         layout.path,
         shape=layout.shape,
@@ -231,7 +239,9 @@ class Sink:
         if name not in self._arrays:
             array = open_node(self.path, name, mode="r+")
             if not isinstance(array, zarr.Array):
-                raise OutputError(f"{self.path}/{name} is no array; the output is damaged, start it afresh with --overwrite.")
+                raise OutputError(
+                    f"{self.path}/{name} is no array; the output is damaged, start it afresh with --overwrite."
+                )
             self._arrays[name] = array.with_config({"write_empty_chunks": True})
         return self._arrays[name]
 

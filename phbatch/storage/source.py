@@ -147,10 +147,14 @@ def _open_image(path: str, group: zarr.Group, axes: str | None) -> Source:
             f"{path} names level 0 as {node!r} and that array is missing; restore it or correct the metadata."
         ) from error
     if not isinstance(array, zarr.Array):
-        raise InputError(f"{path}/{node} is a group where level 0 of the image should be an array; correct the metadata.")
+        raise InputError(
+            f"{path}/{node} is a group where level 0 of the image should be an array; correct the metadata."
+        )
     validate_axes(metadata.axes, array.ndim)
     if axes is not None and axes.lower() != metadata.axes:
-        raise InputError(f"--axes {axes} contradicts the OME-Zarr metadata, which say {metadata.axes}; leave --axes out.")
+        raise InputError(
+            f"--axes {axes} contradicts the OME-Zarr metadata, which say {metadata.axes}; leave --axes out."
+        )
     return Source(path, node, array, metadata.axes, metadata)
 
 
@@ -163,7 +167,9 @@ def _what_group(group: zarr.Group, attributes: dict[str, Any]) -> str:
         return "; it is a bioformats2raw collection: give the path of one image, such as INPUT/0."
     names = sorted(name for name, _ in group.arrays())
     if names:
-        return f"; it holds the arrays {', '.join(names[:5])}: give the path of one with --axes, such as INPUT/{names[0]}."
+        return (
+            f"; it holds the arrays {', '.join(names[:5])}: give the path of one with --axes, such as INPUT/{names[0]}."
+        )
     return " and holds no array; give the path of an image."
 
 

@@ -53,7 +53,7 @@ def open_node(path: str, node: str = "", mode: str = "r") -> zarr.Array[Any] | z
         Nothing is there, or it is no Zarr.
     """
     with codec_pipeline(path):
-        return zarr.open(path, path=node, mode=mode)  # type: ignore[arg-type, return-value]
+        return zarr.open(path, path=node, mode=mode)  # type: ignore[arg-type]
 
 
 def list_files(path: str) -> list[tuple[str, int, str]]:
@@ -62,7 +62,11 @@ def list_files(path: str) -> list[tuple[str, int, str]]:
         filesystem, root = fsspec.core.url_to_fs(path)
         found = filesystem.find(root, detail=True)
         return sorted(
-            (key[len(root) :].lstrip("/"), int(info["size"] or 0), str(info.get("ETag") or info.get("created") or info.get("LastModified") or ""))
+            (
+                key[len(root) :].lstrip("/"),
+                int(info["size"] or 0),
+                str(info.get("ETag") or info.get("created") or info.get("LastModified") or ""),
+            )
             for key, info in found.items()
         )
     root_path = local_path(path)

@@ -1,0 +1,221 @@
+"""The command line: options to the functions of `phbatch`, results to text; it decides nothing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tomllib
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import phbatch
+from phbatch.errors import PhbatchError, UsageError
+
+_METHODS = ["median", "mode", "percentile", "minmax", "fixed", "none"]
+Command = Callable[..., Any]
+
+
+def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+_statistics_options = _options(
+    click.option("--sigma", type=float, metavar="PX", help="Smoothing before median and mode.  [default: 2]"),
+    click.option("--pmin", type=float, metavar="P", help="Lower percentile.  [default: 2]"),
+    click.option("--pmax", type=float, metavar="P", help="Upper percentile.  [default: 99.8]"),
+    click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx."),
+    click.option("--channel", metavar="INDEX|NAME", help="Channel to process.  [default: all]"),
+    click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]"),
+    click.option(
+        "--memory", metavar="SIZE", help="Memory the run may use, such as 8GB.  [default: half of what is free]"
+    ),
+    click.option("--workers", type=int, metavar="N", help="Units worked on at once.  [default: up to 4, one per core]"),
+    click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.  [default: this process]"),
+)
+
+_run_options = _options(
+    click.argument("input"),
+    click.argument("output", required=False),
+    click.option(
+        "--model", metavar="NAME|DIR|none", help="Bundled name or CSBDeep model folder; none normalizes only."
+    ),
+    click.option("--normalize", type=click.Choice(_METHODS), help="Normalization.  [default: the model's own]"),
+    click.option(
+        "--factor", type=float, metavar="F", help="Multiple of the median or mode that becomes 1.  [default: 1]"
+    ),
+    click.option("--value", type=float, metavar="V", help="Divisor of --normalize fixed."),
+    _statistics_options,
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float16", "uint16", "uint8"]),
+        help="Of the output.  [default: float32]",
+    ),
+    click.option("--rescale/--no-rescale", default=None, help="Undo the normalization: intensities of the input."),
+    click.option("--uncertainty", is_flag=True, default=None, help="Also write the scale of a probabilistic model."),
+    click.option(
+        "--nan", type=click.Choice(["refuse", "skip"]), help="Frames with NaN or infinity.  [default: refuse]"
+    ),
+    click.option("--tile", metavar="AUTO|N", help="Tile length, halo included."),
+    click.option("--batch", metavar="AUTO|N", help="Tiles per call of the network."),
+    click.option("--backend", type=click.Choice(["tensorflow", "jax"]), help="Of Keras.  [default: tensorflow]"),
+    click.option(
+        "--config", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Options by name; the command line wins."
+    ),
+    click.option("--overwrite", is_flag=True, default=None, help="Start afresh where an output of phbatch exists."),
+)
+
+_common_options = _options(
+    click.option("--json", "as_json", is_flag=True, help="Print one machine-readable record last."),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="phbatch")
+def cli() -> None:
+    """Robust normalization and CARE restoration of phase-contrast time-lapses, Zarr to OME-Zarr."""
+
+
+@cli.command()
+@_run_options
+@_common_options
+def run(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> int:
+    """Normalize and restore every frame of INPUT into OUTPUT.
+
+    A run that was stopped continues when it is called again. OUTPUT is <stem>.phbatch.zarr beside INPUT unless it is
+    given.
+    """
+    chosen = _with_config(options)
+    command = shlex.join(["phbatch", *sys.argv[1:]])
+    with phbatch.report.ProgressReport() as listener:
+        result = phbatch.run(input, output, listener=listener, command=command, **chosen)
+    phbatch.report.print_result(result)
+    _print_record(as_json, result.as_dict())
+    return result.exit_code
+
+
+@cli.command()
+@_run_options
+@_common_options
+def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> None:
+    """Show what `run` would do; no pixel is read."""
+    report = phbatch.plan(input, output, **_with_config(options))
+    phbatch.report.print_plan(report)
+    _print_record(as_json, report.as_dict())
+
+
+@cli.command()
+@click.argument("input")
+@_statistics_options
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write .csv or .json instead of printing."
+)
+@_common_options
+def stats(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> None:
+    """Measure every frame of INPUT: one row each."""
+    suffix = Path(output).suffix.lower() if output else None
+    if suffix not in (None, ".csv", ".json"):
+        raise UsageError(f"--output {output} ends in {suffix!r}; give a name that ends in .csv or .json.")
+    with phbatch.report.ProgressReport() as listener:
+        rows = phbatch.statistics(input, listener=listener, **_given(options))
+    if output is not None:
+        text = json.dumps(rows, indent=1) if suffix == ".json" else phbatch.report.statistics_csv(rows)
+        Path(output).write_text(text, encoding="utf-8")
+        print(output)
+    elif not as_json:
+        phbatch.report.print_statistics(rows)
+    _print_record(as_json, rows)
+
+
+@cli.command()
+@click.argument("path")
+@_common_options
+def info(path: str, as_json: bool, debug: bool) -> None:
+    """Show what is at PATH: an image, an output of phbatch, or a model."""
+    facts = phbatch.info(path)
+    if not as_json:
+        phbatch.report.print_info(facts)
+    _print_record(as_json, facts)
+
+
+@cli.command()
+@click.argument("folder", required=False, default="phbatch-demo")
+@_common_options
+def demo(folder: str, as_json: bool, debug: bool) -> None:
+    """Restore a simulated time-lapse in FOLDER and draw a before/after picture."""
+    with phbatch.report.ProgressReport() as listener:
+        result = phbatch.run_demo(Path(folder), listener=listener)
+    print(
+        f"PSNR {result.psnr_before:.2f} dB -> {result.psnr_after:.2f} dB, SSIM {result.ssim_before:.3f} ->"
+        f" {result.ssim_after:.3f}"
+    )
+    print(f"noisy     {result.noisy}")
+    print(f"restored  {result.restored}")
+    print(f"picture   {result.picture}")
+    _print_record(
+        as_json, {name: str(value) if isinstance(value, Path) else value for name, value in vars(result).items()}
+    )
+
+
+def main() -> None:
+    """Entry point: one clear sentence per error and its exit code; a traceback only with ``--debug``."""
+    debug = "--debug" in sys.argv
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except click.exceptions.Abort:
+        code = _complain("interrupted.", 130)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = _complain("interrupted; call the same command again to continue.", 130)
+    except PhbatchError as error:
+        code = _complain(str(error), error.exit_code, debug=debug)
+    except Exception as error:  # a fault of phbatch: say so, without burying the user in a traceback
+        code = _complain(f"unexpected {type(error).__name__}: {error}; see the traceback with --debug.", 1, debug=debug)
+    sys.exit(code)
+
+
+def _complain(message: str, code: int, *, debug: bool = False) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message, "exit_code": code}))
+    return code
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _with_config(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of the configuration file, overruled by those of the command line."""
+    path = options.pop("config", None)
+    if path is None:
+        return _given(options)
+    try:
+        with Path(path).open("rb") as file:
+            stored = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path} cannot be read as TOML ({error}); correct it or leave it out.") from error
+    return stored | _given(options)
+
+
+def _print_record(as_json: bool, record: Any) -> None:
+    if as_json:
+        print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,312 @@
+"""Lazy statistics, normalization and restoration of Dask arrays: nothing is computed until asked.
+
+The numbers are those of `phbatch.run`, whatever the chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import psutil
+from dask.array.overlap import overlap
+
+from phbatch.axes import CANONICAL, Shape, validate_axes
+from phbatch.care.model import DEFAULT_MODEL, open_model
+from phbatch.config import Normalization, parse_settings
+from phbatch.engine import Job, load_predictor
+from phbatch.kernels.intensity import Affine, make_affine
+from phbatch.kernels.smoothing import gaussian_radius, is_fixed_point
+from phbatch.kernels.stats import (
+    DEFAULT_PERCENTILES,
+    FLAG_NAMES,
+    FrameState,
+    FrameStatistics,
+    finalize,
+    flag_bits,
+    from_block,
+    measure_frame,
+    merge,
+)
+from phbatch.resolve import resolve_rule, resolve_run
+from phbatch.stages.restoration import restore_block
+from phbatch.stages.statistics import percentiles_for
+from phbatch.storage.ome import ImageMetadata
+
+_SCALARS = ("median", "mode", "mean", "std", "min", "max")
+
+
+def image_statistics(
+    array: da.Array, axes: str, *, sigma: float = 2.0, percentiles: Sequence[float] = DEFAULT_PERCENTILES
+) -> da.Array:
+    """Robust statistics of every frame, as a Dask reduction.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        Of a real dtype.
+    axes : str
+        Its axes, such as ``"tcyx"``; a frame is one ``yx`` plane.
+    sigma : float
+        Standard deviation, in pixels, of the Gaussian that smooths a frame before its median and mode are taken.
+    percentiles : sequence of float
+        Of the raw frame, 0 to 100.
+
+    Returns
+    -------
+    dask.array.Array
+        Structured, with the shape of `array` without y and x, in the array's order. Fields: ``median``, ``mode``,
+        ``mean``, ``std``, ``min``, ``max``, percentiles as ``p2`` and ``p99.8`` (all float64, in counts) and
+        ``flags`` (uint8, bits in the order zero, constant, nonfinite). ``statistics["median"]`` is an array of its own.
+
+        For 8 and 16 bit integers blocks are summarized with the halo that smoothing needs and merged in a tree: the
+        same bits for any chunks. For other dtypes a frame is brought together in one block first.
+
+    Raises
+    ------
+    InputError
+        `axes` do not fit the array.
+
+    Examples
+    --------
+    >>> frames = da.from_array(np.arange(2 * 40 * 40, dtype=np.uint16).reshape(2, 40, 40), chunks=(1, 16, 40))
+    >>> image_statistics(frames, "tyx")["median"].compute()
+    array([ 799.5, 2399.5])
+    """
+    axes = validate_axes(axes, array.ndim)
+    frames = array.transpose(
+        [*(axes.index(axis) for axis in axes if axis not in "yx"), axes.index("y"), axes.index("x")]
+    )
+    dtype = _row_dtype(percentiles)
+    if not is_fixed_point(array.dtype):
+        frames = frames.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
+        return frames.map_blocks(
+            _measure_frames,
+            sigma,
+            tuple(percentiles),
+            dtype=dtype,
+            drop_axis=[array.ndim - 2, array.ndim - 1],
+            meta=np.empty((0,) * (array.ndim - 2), dtype),
+        )
+    radius = gaussian_radius(sigma)
+    halo = dict.fromkeys(range(array.ndim - 2), 0) | {array.ndim - 2: radius, array.ndim - 1: radius}
+    padded = overlap(frames, halo, "none", allow_rechunk=True) if radius else frames
+    ones = tuple((1,) * count for count in padded.numblocks[-2:])
+    states = padded.map_blocks(
+        _summarize_blocks,
+        sigma,
+        radius,
+        padded.numblocks[-2:],
+        dtype=object,
+        chunks=(*frames.chunks[:-2], *ones),
+        meta=np.empty((0,) * array.ndim, object),
+    )
+    return da.reduction(
+        states,
+        chunk=_keep,
+        combine=_merge_states,
+        aggregate=_Finalize(tuple(percentiles), dtype),
+        axis=(array.ndim - 2, array.ndim - 1),
+        dtype=dtype,
+        meta=np.empty((0,) * (array.ndim - 2), dtype),
+        concatenate=True,
+    )
+
+
+def normalize(array: da.Array, axes: str, *, normalize: str = "median", **options: Any) -> da.Array:
+    """Normalize every ``yx`` frame by its own statistic.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        Of a real dtype.
+    axes : str
+        Its axes, such as ``"tyx"``.
+    normalize : {"median", "mode", "percentile", "minmax", "fixed", "none"}
+        The rule.
+    **options
+        `factor`, `sigma`, `pmin`, `pmax`, `value`, as for `phbatch.run`.
+
+    Returns
+    -------
+    dask.array.Array
+        float32, shape, axes and chunks of `array`. Frames that cannot be normalized are unchanged.
+
+    Raises
+    ------
+    InputError
+        `axes` do not fit the array.
+    UsageError
+        An option is not valid.
+
+    Examples
+    --------
+    >>> frames = da.full((2, 32, 32), 50, dtype=np.uint16)
+    >>> frames[0, :8, :8] = 90
+    >>> normalize(frames, "tyx")[0, 20, 20].compute()
+    np.float32(1.0)
+    """
+    axes = validate_axes(axes, array.ndim)
+    rule, _ = resolve_rule(parse_settings({"normalize": normalize, **options}), None)
+    percentiles = percentiles_for(rule.pmin, rule.pmax)
+    rows = image_statistics(array, axes, sigma=rule.sigma, percentiles=percentiles)
+    expand = tuple(np.newaxis if axis in "yx" else slice(None) for axis in axes)
+    maps = rows.map_blocks(_make_affines, rule, percentiles, dtype=_AFFINE_DTYPE)[expand]
+    return da.map_blocks(_apply_affines, array, maps, dtype=np.float32, meta=np.empty((0,) * array.ndim, np.float32))
+
+
+def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **options: Any) -> da.Array:
+    """Normalize and restore every frame with a CARE network; the same numbers as `phbatch.run`.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        Of a real dtype. Frames that lie in several chunks are brought together.
+    axes : str
+        Its axes, such as ``"tcyx"``.
+    model : str or Path
+        Bundled name or CSBDeep model folder; it must be there on every worker.
+    **options
+        `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `dtype`, `rescale`, `tile`, `batch`, `backend`, as for
+        `phbatch.run`.
+
+    Returns
+    -------
+    dask.array.Array
+        Restored frames, float32 unless `dtype` says otherwise. Its axes are those of `array` in the order of
+        ``tczyx``, with a channel axis where the model makes several channels.
+
+    Raises
+    ------
+    InputError, ModelError, UsageError, MemoryLimitError
+        As `phbatch.run`.
+    """
+    axes = validate_axes(axes, array.ndim)
+    settings = parse_settings({"model": str(model), **options})
+    opened = open_model(model)
+    ordered = "".join(axis for axis in CANONICAL if axis in axes)
+    blocks = array.transpose([axes.index(axis) for axis in ordered])
+    blocks = blocks[tuple(slice(None) if axis in axes else np.newaxis for axis in CANONICAL)]
+    together = {3: -1, 4: -1}
+    if opened.config.n_channel_in > 1:
+        together[1] = -1
+    if opened.config.n_dim == 3:
+        together[2] = -1
+    blocks = blocks.rechunk(together)
+    resolved = resolve_run(
+        settings,
+        _DaskImage(blocks.shape, blocks.chunksize, np.dtype(array.dtype), ImageMetadata.bare(ordered)),
+        opened,
+        available_bytes=int(psutil.virtual_memory().available),
+        cores=cpu_count() or 1,
+    )
+    job = Job("", None, resolved.recipe, model=(opened.folder, opened.sha256), backend=settings.backend)
+    n_output = resolved.recipe.n_output
+    channels = (n_output,) if resolved.recipe.stacked else tuple(size * n_output for size in blocks.chunks[1])
+    restored = blocks.map_blocks(
+        _restore_frames,
+        job,
+        dtype=resolved.recipe.dtype,
+        chunks=(blocks.chunks[0], channels, *blocks.chunks[2:]),
+        meta=np.empty((0,) * 5, resolved.recipe.dtype),
+    )
+    kept = axes if restored.shape[1] == 1 else axes + "c"
+    return restored[tuple(slice(None) if axis in kept else 0 for axis in CANONICAL)]
+
+
+@dataclass(frozen=True)
+class _DaskImage:
+    shape: Shape
+    chunks: Shape
+    dtype: np.dtype[Any]
+    metadata: ImageMetadata
+
+
+_AFFINE_DTYPE = np.dtype([("offset", np.float64), ("divisor", np.float64)])
+
+
+@dataclass(frozen=True)
+class _Finalize:
+    """Aggregation of the reduction: merge what is left, and make the rows."""
+
+    percentiles: tuple[float, ...]
+    dtype: np.dtype[Any]
+
+    def __call__(self, states: Any, axis: Any, keepdims: bool) -> Any:
+        merged = _merge_states(states, axis, keepdims=True)[..., 0, 0]
+        rows = np.empty(merged.shape, self.dtype)
+        for index in np.ndindex(merged.shape):
+            rows[index] = _as_tuple(finalize(merged[index], self.percentiles))
+        return rows[..., np.newaxis, np.newaxis] if keepdims else rows
+
+
+def _keep(states: Any, axis: Any, keepdims: bool) -> Any:
+    return states
+
+
+def _merge_states(states: Any, axis: Any, keepdims: bool) -> Any:
+    merged = np.empty((*states.shape[:-2], 1, 1), object)
+    for index in np.ndindex(states.shape[:-2]):
+        parts: list[FrameState] = list(states[index].ravel())
+        total = parts[0]
+        for part in parts[1:]:
+            total = merge(total, part)
+        merged[(*index, 0, 0)] = total
+    return merged
+
+
+def _summarize_blocks(block: Any, sigma: float, radius: int, counts: tuple[int, int], block_id: Any = None) -> Any:
+    halo = [
+        (radius if position > 0 else 0, radius if position < count - 1 else 0)
+        for position, count in zip(block_id[-2:], counts, strict=True)
+    ]
+    states = np.empty((*block.shape[:-2], 1, 1), object)
+    for index in np.ndindex(block.shape[:-2]):
+        states[(*index, 0, 0)] = from_block(np.ascontiguousarray(block[index]), sigma, halo)
+    return states
+
+
+def _measure_frames(block: Any, sigma: float, percentiles: tuple[float, ...]) -> Any:
+    rows = np.empty(block.shape[:-2], _row_dtype(percentiles))
+    for index in np.ndindex(block.shape[:-2]):
+        rows[index] = _as_tuple(measure_frame(block[index], sigma, percentiles))
+    return rows
+
+
+def _row_dtype(percentiles: Sequence[float]) -> np.dtype[Any]:
+    names = [*_SCALARS, *(f"p{p:g}" for p in percentiles)]
+    return np.dtype([*((name, np.float64) for name in names), ("flags", np.uint8)])
+
+
+def _as_tuple(row: FrameStatistics) -> tuple[Any, ...]:
+    return (*(getattr(row, name) for name in _SCALARS), *row.percentiles.values(), flag_bits(row.flags))
+
+
+def _make_affines(rows: Any, rule: Normalization, percentiles: tuple[float, ...]) -> Any:
+    maps = np.empty(rows.shape, _AFFINE_DTYPE)
+    for index in np.ndindex(rows.shape):
+        row = rows[index]
+        statistics = FrameStatistics(
+            **{name: float(row[name]) for name in _SCALARS},
+            percentiles={p: float(row[f"p{p:g}"]) for p in percentiles},
+            flags=tuple(name for bit, name in enumerate(FLAG_NAMES) if row["flags"] >> bit & 1),
+        )
+        affine = make_affine(statistics, rule) or Affine()
+        maps[index] = (affine.offset, affine.divisor)
+    return maps
+
+
+def _apply_affines(block: Any, maps: Any) -> Any:
+    result = block.astype(np.float32)
+    result -= maps["offset"].astype(np.float32)
+    result /= maps["divisor"].astype(np.float32)
+    return result
+
+
+def _restore_frames(block: Any, job: Job) -> Any:
+    return restore_block(block, job.recipe, load_predictor(job)).image

@@ -1,0 +1,230 @@
+"""What people see: progress, tables, and before/after pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from phbatch.api import PlanReport, RunResult
+from phbatch.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
+from phbatch.memory import format_bytes
+
+_PLAIN_INTERVAL_S = 10.0
+
+
+class ProgressReport:
+    """Listener that shows a run: a bar on a terminal, plain lines where the output is piped.
+
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+        Default: the standard error stream.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._total = self._done = self._frames_now = 0
+        self._pixels = 0
+        self._started = self._told = monotonic()
+
+    def __enter__(self) -> ProgressReport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Notice(text, warning):
+                self._say(f"warning: {text}" if warning else text, "yellow" if warning else None)
+            case RunStarted():
+                self._start(event)
+            case UnitFinished(_, frames):
+                self._advance(frames)
+            case UnitFailed(unit, error):
+                self._say(f"unit {unit} failed: {error}", "red")
+
+    def _start(self, event: RunStarted) -> None:
+        self._total, self._done, self._pixels = event.frames, event.frames_done, event.frame_pixels
+        self._started = self._told = monotonic()
+        if event.units_done:
+            self._say(f"continuing: {event.units_done} of {event.units} units are finished")
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("frames  {task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("phbatch", total=self._total, completed=self._done, rate="")
+            self._bar.start()
+
+    def _advance(self, frames: int) -> None:
+        self._done += frames
+        self._frames_now += frames
+        now = monotonic()
+        per_second = self._frames_now / max(now - self._started, 1e-9)
+        rate = f"{per_second:.2f} frames/s  {per_second * self._pixels / 1e6:.2f} MPx/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, rate=rate)
+        elif now - self._told > _PLAIN_INTERVAL_S or self._done == self._total:
+            self._told = now
+            left = (self._total - self._done) / max(per_second, 1e-9)
+            self._say(f"{self._done}/{self._total} frames, {rate}, {left:.0f} s left")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_plan(plan: PlanReport) -> None:
+    """Print a plan as a table on standard output."""
+    rows = {
+        "input": f"{plan.input}  ({_by(plan.shape)} tczyx)",
+        "output": f"{plan.output}  ({plan.axes}, {_by(plan.output_shape)}, {plan.dtype})",
+        "chunks": _by(plan.output_chunks),
+        "normalization": plan.normalization,
+        "model": plan.model or "none (normalize only)",
+        "units": f"{plan.units} ({plan.frames} frames), {plan.workers} at once",
+        "passes": f"{plan.passes} (the first searches a float input for NaN)" if plan.passes > 1 else "1",
+        "read": f"{format_bytes(plan.bytes_read)} uncompressed",
+        "written": f"{format_bytes(plan.bytes_written)} uncompressed",
+        "memory": f"{format_bytes(plan.projected_mem)} projected, {format_bytes(plan.allowed_mem)} allowed",
+    }
+    if plan.tile:
+        rows["tiles"] = f"{plan.tiles_per_frame} per frame of {_by(plan.tile)}, batches of {plan.batch}"
+        rows["halo"] = f"{plan.halo} pixels per side, {plan.tile_overhead:.2f} x the pixels computed"
+    _print_pairs(rows)
+    for notice in plan.notices:
+        print(notice)
+
+
+def print_result(result: RunResult) -> None:
+    """Print what a run did."""
+    rate = result.pixels / max(result.seconds, 1e-9) / 1e6
+    skipped = f", {result.units_skipped} were finished before" if result.units_skipped else ""
+    print(f"{result.units_done} of {result.units} units in {result.seconds:.1f} s ({rate:.2f} MPx/s){skipped}")
+    print(f"peak memory {format_bytes(result.peak_rss_bytes)}")
+    if result.clipped:
+        print(f"{result.clipped} pixels were clipped to the range of the output's dtype")
+    _print_few("flagged", {frame: ", ".join(words) for frame, words in result.flagged.items()})
+    _print_few("failed", result.failed)
+    if result.failed:
+        print("call the same command again to retry the failed units")
+    print(result.output)
+
+
+def print_info(facts: Mapping[str, Any]) -> None:
+    """Print what `phbatch.info` found."""
+    rows = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            rows[name] = json.dumps(value, indent=None if name in ("scale", "units") else 1)
+        elif isinstance(value, list):
+            rows[name] = ", ".join(str(part) for part in value) or "none"
+        else:
+            rows[name] = format_bytes(value) if name == "bytes" else str(value)
+    _print_pairs(rows)
+
+
+def statistics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The statistics table as comma-separated values; flags are joined with blanks."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**row, "flags": " ".join(row["flags"])})
+    return text.getvalue()
+
+
+def print_statistics(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the statistics table: for people on a terminal, as CSV where it is piped."""
+    if not sys.stdout.isatty():
+        sys.stdout.write(statistics_csv(rows))
+        return
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "flags" else "right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def save_before_after(path: Path, images: Sequence[tuple[str, NDArray[Any]]], crop: int = 160) -> None:
+    """Save a picture of images side by side, whole above and a crop of the most textured place below.
+
+    Parameters
+    ----------
+    path : Path
+        PNG to write.
+    images : sequence of (title, (y, x) ndarray)
+        Of one shape and one range of intensities; the last sets the contrast.
+    crop : int
+        Side of the crop in pixels.
+    """
+    reference = images[-1][1]
+    low, high = np.percentile(reference, (0.1, 99.9))
+    crop = min(crop, *reference.shape)
+    y, x = _textured_corner(reference, crop)
+    with mpl.rc_context({"font.size": 11}):
+        figure = Figure(figsize=(4.2 * len(images), 8.6), layout="constrained")
+        axes = figure.subplots(2, len(images), squeeze=False)
+        for column, (title, image) in enumerate(images):
+            for row, part in enumerate((image, image[y : y + crop, x : x + crop])):
+                axes[row][column].imshow(part, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+                axes[row][column].set_axis_off()
+            axes[0][column].set_title(title)
+            axes[0][column].add_patch(Rectangle((x, y), crop, crop, fill=False, edgecolor="tab:orange"))
+        figure.savefig(path, dpi=110)
+
+
+def _textured_corner(image: NDArray[Any], crop: int) -> tuple[int, int]:
+    """Corner of the window, of those on a coarse grid, with the largest standard deviation."""
+    step = max(1, crop // 4)
+    corners = [
+        (y, x) for y in range(0, image.shape[0] - crop + 1, step) for x in range(0, image.shape[1] - crop + 1, step)
+    ]
+    return max(corners, key=lambda at: float(image[at[0] : at[0] + crop, at[1] : at[1] + crop].std()))
+
+
+def _by(lengths: Sequence[int]) -> str:
+    return "x".join(str(length) for length in lengths)
+
+
+def _print_pairs(rows: Mapping[str, str]) -> None:
+    width = max(len(name) for name in rows)
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _print_few(title: str, rows: Mapping[str, str], limit: int = 10) -> None:
+    for name, text in list(rows.items())[:limit]:
+        print(f"{title} {name}: {text}")
+    if len(rows) > limit:
+        print(f"{title}: {len(rows) - limit} more")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(value)
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
