@@ -1,5 +1,5 @@
 from . import csbdeep, report
-from .api import PlanReport, RunResult, info, plan, run, statistics
+from .api import plan, run, statistics
 from .config import Normalization, RunSettings
 from .demo import DemoResult, run_demo
 from .errors import (
@@ -13,6 +13,8 @@ from .errors import (
     UsageError,
 )
 from .graph import image_statistics, normalize, restore
+from .inspect import info
+from .results import PlanReport, RunResult
 from .simulate import PhaseContrast
 
 __all__ = [

@@ -17,7 +17,7 @@ from phbatch.events import Listener, ignore
 from phbatch.report import save_before_after
 from phbatch.simulate import PhaseContrast
 from phbatch.storage.ome import ImageMetadata, make_image_attributes
-from phbatch.storage.sink import ArrayLayout, Sink, create_output, remove_output
+from phbatch.storage.sink import ArrayLayout, Sink, create_output, read_output_attributes, remove_output
 from phbatch.storage.source import open_source
 
 DEMO_SEED = 20_261_124
@@ -99,6 +99,8 @@ def run_demo(
         remove_output(path)
         write_time_lapse(path, simulation, clean=is_clean)
     result = run(noisy, folder / "restored.zarr", overwrite=True, listener=listener)
+    attributes = read_output_attributes(result.output) or {}
+    divisors = attributes["statistics"]["divisor"]
     scores = []
     frames: tuple[NDArray[Any], ...] = ()
     for t in range(n_frames):
@@ -106,7 +108,7 @@ def run_demo(
         before, truth, after = (
             open_source(path).read(region)[0, 0, 0].astype(np.float64) for path in (noisy, clean, result.output)
         )
-        divisor = _median(result.output, t)
+        divisor = divisors[t]
         frames = (before / divisor, after, truth / divisor)
         scores.append([*_score(frames[2], frames[0]), *_score(frames[2], frames[1])])
     psnr_before, ssim_before, psnr_after, ssim_after = np.mean(scores, axis=0).tolist()
@@ -122,8 +124,3 @@ def _score(truth: NDArray[np.float64], image: NDArray[np.float64]) -> tuple[floa
         float(peak_signal_noise_ratio(truth, image, data_range=span)),
         float(structural_similarity(truth, image, data_range=span)),
     )
-
-
-def _median(output: str, t: int) -> float:
-    region = to_region((t, 0, 0, 0, 0), (t + 1, 1, 1, 1, 1))
-    return float(open_source(f"{output}/statistics/divisor", "x").read(region).item())

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from phbatch.api import PlanReport, RunResult
 from phbatch.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
 from phbatch.memory import format_bytes
+from phbatch.results import PlanReport, RunResult
 
 _PLAIN_INTERVAL_S = 10.0
 

@@ -1,0 +1,147 @@
+"""Everything before the first pixel: open, resolve, refuse, and create or continue the output."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from phbatch.care.model import DEFAULT_MODEL, Model, open_model
+from phbatch.care.weights import read_weights
+from phbatch.config import RunSettings
+from phbatch.engine import Job, forget_open_stores, require_finite
+from phbatch.errors import OutputError
+from phbatch.events import Notice
+from phbatch.output import OutputImage, create_image, default_output, require_separate
+from phbatch.resolve import ResolvedRun, find_differences, fingerprint, resolve_run
+from phbatch.storage.ledger import Ledger
+from phbatch.storage.sink import Sink, read_output_attributes, remove_output
+from phbatch.storage.source import Source, open_source
+from phbatch.storage.store import normalize_path
+
+_REPORTED_PACKAGES = ("phbatch", "numpy", "scipy", "zarr", "zarrs", "dask", "keras", "tensorflow", "jax")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may start: nothing is left to refuse but the pixels themselves."""
+
+    settings: RunSettings
+    source: Source
+    model: Model | None
+    resolved: ResolvedRun
+    job: Job
+    output: str
+    image: OutputImage
+    recorded: dict[str, Any] | None
+    notices: tuple[Notice, ...]
+
+
+def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -> Prepared:
+    """Everything that can be refused is refused here, and nothing is written."""
+    forget_open_stores()
+    source = open_source(input_path, settings.axes)
+    model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
+    if model is not None:
+        read_weights(model.weights_path, model.config)
+    destination = normalize_path(str(output)) if output is not None else default_output(source)
+    require_separate(source, destination)
+    recorded = read_output_attributes(destination)
+    continued = None if settings.overwrite else recorded
+    tile = ((continued or {}).get("fingerprint", {}).get("settings", {}) or {}).get("tile")
+    resolved = resolve_run(
+        settings,
+        source,
+        model,
+        available_bytes=available_bytes(),
+        cores=cpu_count() or 1,
+        tile=tuple(tile) if tile and settings.tile is None else None,
+    )
+    image = OutputImage.make(source, resolved.geometry, resolved.recipe)
+    job = Job(
+        source=source.path,
+        axes=settings.axes,
+        recipe=resolved.recipe,
+        nan=settings.nan,
+        output=destination,
+        output_axes=image.metadata.axes,
+        model=(model.folder, model.sha256) if model else None,
+        backend=settings.backend,
+    )
+    notices = resolved.notices
+    if settings.model is None and model is not None:
+        notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
+    return Prepared(settings, source, model, resolved, job, destination, image, continued, notices)
+
+
+def open_output(prepared: Prepared, command: str) -> dict[str, dict[str, Any]]:
+    """Create the output or continue it; returns the records of the units that are finished."""
+    settings, resolved = prepared.settings, prepared.resolved
+    mark = fingerprint(settings, resolved, prepared.source, prepared.model)
+    recorded = prepared.recorded
+    if recorded is not None and "fingerprint" in recorded:
+        differences = find_differences(recorded["fingerprint"], mark)
+        if differences:
+            raise OutputError(
+                f"{prepared.output} was begun differently ({'; '.join(differences[:4])}); repeat the old settings"
+                f" to continue, choose"
+                " another output, or start afresh with --overwrite."
+            )
+        Sink(prepared.output).remove_scratch()
+        units = {unit.key for unit in resolved.geometry.units}
+        return {key: record for key, record in Ledger(prepared.output).records().items() if key in units}
+    if must_scan(prepared):
+        require_finite(prepared.job, resolved.geometry.units, workers=resolved.workers, scheduler=settings.scheduler)
+    remove_output(prepared.output)
+    forget_open_stores()
+    create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
+    return {}
+
+
+def must_scan(prepared: Prepared) -> bool:
+    """Whether a float input is searched for NaN and infinity before anything is written."""
+    return prepared.source.dtype.kind == "f" and prepared.settings.nan == "refuse" and prepared.recorded is None
+
+
+def available_bytes() -> int:
+    """Memory of the machine that is free now."""
+    return int(psutil.virtual_memory().available)
+
+
+def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[str, Any]:
+    recipe, model = prepared.resolved.recipe, prepared.model
+    return {
+        "status": "running",
+        "command": command,
+        "input": prepared.source.path,
+        "settings": prepared.settings.model_dump(mode="json", exclude={"overwrite", "scheduler", "workers", "memory"}),
+        "normalization": recipe.rule.model_dump(),
+        "model": {
+            "name": model.name,
+            "sha256": model.sha256,
+            "config": asdict(model.config),
+            "facts": dict(model.facts),
+        }
+        if model
+        else None,
+        "tile": {"shape": list(recipe.tiles.tile), "halo": recipe.tiles.halo, "grid": recipe.tiles.grid}
+        if recipe.tiles
+        else None,
+        "notices": [notice.text for notice in prepared.notices],
+        "versions": {"python": platform.python_version()} | _versions(),
+        "fingerprint": mark,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _REPORTED_PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
