@@ -3,8 +3,8 @@
     python benchmarks/train_demo_model.py FOLDER [--quick]
 
 Writes config.json, weights_best.h5 and phbatch.json (rule, training facts, held-out scores) into FOLDER; needs
-``pip install phbatch[train]``. The simulator's settings are drawn anew for every training image, so that the network sees
-many kinds of cells, exposures, cameras and optics. Seeds of evaluation are disjoint from those of training.
+``pip install phbatch[train]``. The simulator's settings are drawn anew for every training image, so that the network
+sees many kinds of cells, exposures, cameras and optics. Seeds of evaluation are disjoint from those of training.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def evaluate(folder: Path) -> dict[str, Any]:
         restored = np.asarray(phbatch.restore(da.from_array(noisy), "yx", model=folder))
         scores = [score(truth / median, image) for image in (noisy / median, restored)]
         rows.append([*scores[0], *scores[1]])
-        print(f"{kind:9} {shape}  PSNR {rows[-1][0]:.2f} -> {rows[-1][2]:.2f} dB, SSIM {rows[-1][1]:.3f} -> {rows[-1][3]:.3f}")
+        print(f"{kind:9} {shape}  PSNR {rows[-1][0]:.2f} -> {rows[-1][2]:.2f} dB, SSIM {rows[-1][1]:.3f} ->"
+        f" {rows[-1][3]:.3f}")
     psnr_before, ssim_before, psnr_after, ssim_after = (round(float(value), 3) for value in np.mean(rows, axis=0))
     print(f"mean  PSNR {psnr_before:.2f} -> {psnr_after:.2f} dB, SSIM {ssim_before:.3f} -> {ssim_after:.3f}")
     return {
@@ -164,12 +165,23 @@ def main() -> None:
         "normalization": {"method": "median", "factor": 1.0, "sigma": 2.0},
         "pixel_size_um": PIXEL_SIZE_UM,
         "training": facts,
-        "limits": "Trained on simulations alone: it removes shot and read noise. It does not sharpen, does not remove the halo,"
-        " and was not made for other modalities. Check it on your own data before you measure with it.",
-    }
-    (arguments.folder / "phbatch.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    card["evaluation"] = evaluate(arguments.folder)
-    (arguments.folder / "phbatch.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        "limits": "Trained on simulations alone: it removes shot and read noise. It does
+        not
+      
+       
+        sharpen,
+       
+        does not
+        remove the halo," " and
+        was not
+        made for other modalities.
+        Check it on your own data before you measure with it.",
+  
+   
+    } (arguments.folder / "phbatch.json").write_text(json.dumps(card,
+    indent=1) + "\n", encoding="utf-8")
+    card["evaluation"] = evaluate(arguments.folder) (arguments.folder / "phbatch.json").write_text(json.dumps(card,
+    indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -224,6 +224,9 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
 
 def peak_rss_bytes() -> int:
     """Peak resident memory of this process, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory at the fork
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -129,19 +129,20 @@ def mode_bandwidth(n: int, std: float, interquartile_range: float) -> float:
     n : int
         Number of pixels.
     std, interquartile_range : float
-        Of the smoothed frame, in counts of intensity; where the quartiles coincide, `std` alone is used.
+        Of the smoothed frame, in counts of intensity.
 
     Returns
     -------
     float
-        Bandwidth (standard deviation of the Gaussian kernel) in counts of intensity; 0 for a constant image.
+        Standard deviation of the Gaussian kernel, in counts of intensity; 0 where half of the pixels have one value,
+        which then is the mode.
 
     Examples
     --------
     >>> round(mode_bandwidth(2048 * 2048, 100.0, 134.9), 1)
     11.0
     """
-    scale = min(std, interquartile_range / 1.349) or std
+    scale = min(std, interquartile_range / 1.349)
     return float((4 / 5) ** (1 / 7) * scale * n ** (-1 / 7))
 
 

@@ -27,7 +27,7 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     Examples
     --------
     >>> encode_record({"unit": "t0"})
-    b'17c2bc7e {"unit": "t0"}\n'
+    b'dbe586f7 {"unit": "t0"}\n'
     """
     text = json.dumps(record, sort_keys=True).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)

@@ -1,0 +1,170 @@
+"""Statistics equal NumPy and SciPy on the whole frame, for any blocks merged in any order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth
+from phbatch.kernels.smoothing import gaussian_radius
+from phbatch.kernels.stats import FrameState, finalize, from_block, measure_frame, merge
+
+DTYPES = ("uint8", "int8", "uint16", "int16")
+PERCENTILES = (0.0, 2.0, 17.3, 50.0, 99.8, 100.0)
+
+
+def cell_image(dtype: str, shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Background with noise and a gradient, dark and bright objects: what a mode is made for."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = 100 + 4 * draw.standard_normal(shape) + 3 * y / shape[0] - 2 * x / shape[1]
+    image[(y // 7 + x // 9) % 5 == 0] *= 0.8
+    image *= 1.2 if np.dtype(dtype).itemsize == 1 else 28.3
+    info = np.iinfo(dtype) if np.dtype(dtype).kind in "ui" else None
+    return (image.clip(info.min, info.max) if info else image).astype(dtype)
+
+
+def reference_mode(smooth: np.ndarray) -> float:
+    """The mode by its definition on unbinned values: a Gaussian kernel density estimate on a very fine grid."""
+    lower, upper = np.percentile(smooth, (25, 75))
+    bandwidth = mode_bandwidth(smooth.size, smooth.std(), upper - lower)
+    step = bandwidth / 200
+    start = smooth.min() - 5 * bandwidth
+    counts = np.bincount(np.round((smooth.ravel() - start) / step).astype(int), minlength=2000)
+    density = ndimage.gaussian_filter1d(np.pad(counts, 1000).astype(float), 200.0, mode="constant", truncate=5)
+    return float(start + step * (int(np.argmax(density)) - 1000))
+
+
+def split(size: int, cuts: Sequence[float]) -> list[tuple[int, int]]:
+    edges = sorted({0, size, *(int(cut * size) for cut in cuts)})
+    return list(pairwise(edges))
+
+
+def states_of_blocks(
+    image: np.ndarray, sigma: float, rows: Sequence[float], columns: Sequence[float]
+) -> list[FrameState]:
+    radius = gaussian_radius(sigma)
+    states = []
+    for y0, y1 in split(image.shape[0], rows):
+        for x0, x1 in split(image.shape[1], columns):
+            spans = [(y0, y1, image.shape[0]), (x0, x1, image.shape[1])]
+            halo = [(min(radius, start), min(radius, size - stop)) for start, stop, size in spans]
+            window = tuple(slice(a - h[0], b + h[1]) for (a, b, _), h in zip(spans, halo, strict=True))
+            states.append(from_block(np.ascontiguousarray(image[window]), sigma, halo))
+    return states
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(st.sampled_from([np.dtype(name) for name in DTYPES]), st.tuples(st.integers(1, 40), st.integers(1, 40))),
+    st.lists(st.floats(0, 1), max_size=3),
+    st.lists(st.floats(0, 1), max_size=3),
+    st.randoms(use_true_random=False),
+)
+def test_blocks_merge_to_the_whole_frame_bit_for_bit(
+    image: np.ndarray, rows: list[float], columns: list[float], order: random.Random
+) -> None:
+    whole = finalize(from_block(image, 1.0), PERCENTILES)
+    states = states_of_blocks(image, 1.0, rows, columns)
+    while len(states) > 1:  # a random tree
+        order.shuffle(states)
+        states.append(merge(states.pop(), states.pop()))
+    assert finalize(states[0], PERCENTILES) == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(st.sampled_from([np.dtype(n) for n in DTYPES]), st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_raw_statistics_are_numpys(image: np.ndarray) -> None:
+    row = measure_frame(image, 2.0, PERCENTILES)
+    assert tuple(row.percentiles.values()) == tuple(np.percentile(image, PERCENTILES).tolist())
+    assert (row.min, row.max) == (image.min(), image.max())
+    assert row.mean == pytest.approx(image.mean(dtype=np.float64), abs=1e-9)
+    assert row.std == pytest.approx(image.std(dtype=np.float64), abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    hnp.arrays(st.sampled_from([np.dtype(n) for n in DTYPES]), st.tuples(st.integers(1, 50), st.integers(1, 50))),
+    st.sampled_from([0.0, 1.0, 2.0]),
+)
+def test_median_is_within_half_a_count_of_scipy_and_numpy(image: np.ndarray, sigma: float) -> None:
+    expected = np.median(ndimage.gaussian_filter(image.astype(np.float64), sigma))
+    assert abs(measure_frame(image, sigma).median - expected) <= 0.14
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16"])
+def test_mode_is_within_half_a_count_of_its_definition(dtype: str, seed: int) -> None:
+    image = cell_image(dtype, (300, 290), seed)
+    smooth = ndimage.gaussian_filter(image.astype(np.float64), 2.0)
+    assert abs(measure_frame(image, 2.0).mode - reference_mode(smooth)) <= 0.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint32", "int32"])
+def test_floats_and_wide_integers_are_within_1e_4(dtype: str) -> None:
+    image = cell_image("float64", (200, 210), 7).astype(dtype)
+    smooth = ndimage.gaussian_filter(image.astype(np.float64), 2.0)
+    row = measure_frame(image, 2.0, PERCENTILES)
+    assert row.median == pytest.approx(np.median(smooth), rel=1e-12)
+    assert row.mode == pytest.approx(reference_mode(smooth), rel=1e-4)
+    assert tuple(row.percentiles.values()) == tuple(np.percentile(image, PERCENTILES).tolist())
+
+
+def test_float_mode_survives_a_hot_pixel() -> None:
+    image = cell_image("float64", (200, 210), 7)
+    hot = image.copy()
+    hot[50, 60] = 1e9
+    assert measure_frame(hot, 0.0).mode == pytest.approx(measure_frame(image, 0.0).mode, rel=1e-3)
+
+
+def test_volume_pools_planes_smoothed_one_by_one() -> None:
+    volume = np.stack([cell_image("uint16", (60, 50), seed) + 100 * seed for seed in range(3)]).astype(np.uint16)
+    smooth = np.stack([ndimage.gaussian_filter(plane.astype(float), 2.0) for plane in volume])
+    assert abs(measure_frame(volume, 2.0).median - np.median(smooth)) <= 0.14
+    assert measure_frame(volume.astype(float), 2.0).median == np.median(smooth)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "uint32"])
+def test_flags(dtype: str) -> None:
+    assert measure_frame(np.zeros((9, 8), dtype), 2.0).flags == ("zero", "constant")
+    constant = measure_frame(np.full((9, 8), 7, dtype), 2.0)
+    assert (constant.flags, constant.std) == (("constant",), 0)
+    assert (constant.median, constant.mode) == pytest.approx((7, 7), rel=1e-12)
+    assert measure_frame(np.arange(72).reshape(9, 8).astype(dtype), 2.0).flags == ()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite_frames_have_no_statistics(bad: float) -> None:
+    image = np.ones((9, 8), np.float32)
+    image[3, 4] = bad
+    row = measure_frame(image, 2.0)
+    assert row.flags == ("nonfinite",)
+    assert np.isnan(row.median)
+
+
+def test_moments_of_a_huge_histogram_do_not_overflow() -> None:
+    half = 30_000 * 30_000 // 2
+    counts = np.zeros(262_144, np.int64)
+    counts[0] = counts[-1] = half
+    mean, std = Histogram(0, counts, 4).mean_and_std()
+    assert (mean, std) == (262_143 / 8, 262_143 / 8)
+
+
+def test_mode_takes_the_lowest_of_equal_peaks() -> None:
+    counts = np.zeros(1001, np.int64)
+    counts[[200, 800]] = 50
+    assert kernel_mode(counts, 0.0, 1.0, 10.0) == pytest.approx(200, abs=0.6)
+
+
+def test_state_is_at_most_two_mebibytes_for_the_widest_image() -> None:
+    image = np.array([[0, 65535], [65535, 0]], np.uint16)
+    state = from_block(image, 0.0)
+    assert state.raw.counts.nbytes + state.smooth.counts.nbytes <= 2.6 * 2**20

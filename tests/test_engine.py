@@ -1,0 +1,114 @@
+"""The same numbers in a plain loop, in threads and on a Dask cluster, for any chunks; memory flat in frames."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from distributed import LocalCluster
+
+import phbatch
+from phbatch.config import Normalization
+from phbatch.engine import Job, Outcome, execute
+from phbatch.planning import Geometry, Unit
+from phbatch.stages.restoration import Recipe
+
+
+def frames(shape: tuple[int, ...] = (7, 70, 61), dtype: str = "uint16") -> np.ndarray:
+    draw = np.random.default_rng(3)
+    return (1000 + 40 * draw.standard_normal(shape) + 200 * (draw.random(shape) > 0.97)).astype(dtype)
+
+
+def make_input(folder: Path, image: np.ndarray, chunks: tuple[int, ...], name: str = "in.zarr") -> Path:
+    zarr.create_array(folder / name, data=image, chunks=chunks)
+    return folder / name
+
+
+def contents(output: str) -> tuple[np.ndarray, dict[str, object]]:
+    attributes = zarr.open_group(output, mode="r").attrs.asdict()["phbatch"]
+    return zarr.open_array(output, path="0", mode="r")[:], attributes["statistics"]
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint8", "float32"])
+def test_chunks_and_workers_change_no_bit(tmp_path: Path, dtype: str) -> None:
+    image = (frames() / 8).astype("uint8") if dtype == "uint8" else frames(dtype=dtype)
+    expected = None
+    for index, chunks in enumerate([(1, 70, 61), (3, 20, 61), (7, 13, 9), (2, 70, 17)]):
+        path = make_input(tmp_path, image, chunks, f"in{index}.zarr")
+        for workers in (1, 3):
+            result = phbatch.run(
+                path, tmp_path / f"out{index}-{workers}.zarr", model="phase-2d", workers=workers, tile=56
+            )
+            found = contents(result.output)
+            expected = expected or found
+            np.testing.assert_array_equal(found[0], expected[0])
+            assert found[1] == expected[1]
+
+
+def test_a_dask_cluster_gives_the_same_bits(tmp_path: Path) -> None:
+    path = make_input(tmp_path, frames(), (1, 70, 61))
+    alone = phbatch.run(path, tmp_path / "alone.zarr", model="none", workers=1)
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+    ) as cluster:
+        there = phbatch.run(path, tmp_path / "there.zarr", model="none", scheduler=cluster.scheduler_address)
+    np.testing.assert_array_equal(contents(there.output)[0], contents(alone.output)[0])
+    assert contents(there.output)[1] == contents(alone.output)[1]
+
+
+def test_no_scheduler_there_is_a_usage_error(tmp_path: Path) -> None:
+    path = make_input(tmp_path, frames(), (1, 70, 61))
+    with pytest.raises(phbatch.UsageError, match="no Dask scheduler answers"):
+        phbatch.run(path, model="none", scheduler="tcp://127.0.0.1:9")
+
+
+def fail_on_odd(job: Job, unit: Unit) -> int:
+    t = unit.source[0].start
+    if t % 2:
+        raise RuntimeError(f"unit {t} is odd")
+    return int(t)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_failing_units_are_outcomes_and_the_others_go_on(workers: int) -> None:
+    units = Geometry((9, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(9), (0,)).units
+    job = Job("", None, Recipe(Normalization()))
+    outcomes: list[Outcome[int]] = list(execute(fail_on_odd, job, units, workers=workers))
+    assert sorted(outcome.result for outcome in outcomes if outcome.result is not None) == [0, 2, 4, 6, 8]
+    assert {str(outcome.error) for outcome in outcomes if outcome.error} == {f"unit {t} is odd" for t in (1, 3, 5, 7)}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopping_finishes_what_runs_and_starts_no_more(workers: int) -> None:
+    units = Geometry((50, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(50), (0,)).units
+    seen: list[str] = []
+    job = Job("", None, Recipe(Normalization()))
+    outcomes = execute(fail_on_odd, job, units, workers=workers, stop=lambda: len(seen) >= 5)
+    seen.extend(outcome.unit.key for outcome in outcomes)
+    assert 5 <= len(seen) <= 5 + workers
+
+
+MEASURE = """
+import sys, json, phbatch
+r = phbatch.run(sys.argv[1], sys.argv[2], model="none", workers=2, memory="1GB")
+p = phbatch.plan(sys.argv[1], sys.argv[2] + "x", model="none", workers=2, memory="1GB")
+print(json.dumps([r.peak_rss_bytes, p.projected_mem, p.allowed_mem]))
+"""
+
+
+def test_peak_memory_is_flat_in_the_number_of_frames_and_below_the_plan(tmp_path: Path) -> None:
+    peaks = []
+    for count in (4, 64):
+        image = np.broadcast_to(frames((1, 700, 800)), (count, 700, 800))
+        path = make_input(tmp_path, np.asarray(image), (1, 700, 800), f"in{count}.zarr")
+        command = [sys.executable, "-c", MEASURE, str(path), str(tmp_path / f"out{count}.zarr")]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True)
+        peak, projected, allowed = json.loads(shown.stdout)
+        assert peak <= projected <= allowed
+        peaks.append(peak)
+    assert peaks[1] <= peaks[0] * 1.15

@@ -1,0 +1,93 @@
+"""Lazy Dask arrays: nothing is computed until asked, and the numbers do not depend on chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import phbatch
+from phbatch.kernels.stats import measure_frame
+
+
+def frames(dtype: str = "uint16") -> np.ndarray:
+    draw = np.random.default_rng(5)
+    image = 900 + 60 * draw.standard_normal((3, 2, 50, 43)) + 300 * (draw.random((3, 2, 50, 43)) > 0.95)
+    image[1, 0] = 17
+    return image.astype(dtype)
+
+
+def chunk_lists(sizes: tuple[int, ...]) -> st.SearchStrategy[tuple[tuple[int, ...], ...]]:
+    def one(size: int) -> st.SearchStrategy[tuple[int, ...]]:
+        cuts = st.sets(st.integers(1, size - 1), max_size=4) if size > 1 else st.just(set())
+        return cuts.map(lambda edges: tuple(np.diff([0, *sorted(edges), size]).tolist()))
+
+    return st.tuples(*(one(size) for size in sizes))
+
+
+@settings(max_examples=25, deadline=None)
+@given(chunk_lists((3, 2, 50, 43)), st.sampled_from(["uint16", "uint8", "float32"]))
+def test_statistics_do_not_depend_on_chunks(chunks: tuple[tuple[int, ...], ...], dtype: str) -> None:
+    image = (frames() / 8).astype(dtype) if dtype == "uint8" else frames(dtype)
+    with dask.config.set(scheduler="synchronous"):
+        found = phbatch.image_statistics(da.from_array(image, chunks=chunks), "tcyx").compute()
+    for t, c in np.ndindex(3, 2):
+        expected = measure_frame(image[t, c], 2.0)
+        row = found[t, c]
+        assert (row["median"], row["mode"], row["mean"], row["std"]) == (
+            expected.median,
+            expected.mode,
+            expected.mean,
+            expected.std,
+        )
+        assert (row["p2"], row["p99.8"]) == tuple(expected.percentiles.values())
+    assert found["flags"].tolist() == [[0, 0], [2, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("method", ["median", "mode", "percentile", "minmax", "none"])
+@pytest.mark.parametrize("chunks", [(1, 1, 50, 43), (3, 2, 11, 9)])
+def test_normalize_is_what_run_computes(tmp_path: Path, method: str, chunks: tuple[int, ...]) -> None:
+    image = frames()
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 1, 50, 43))
+    result = phbatch.run(tmp_path / "in.zarr", model="none", normalize=method, axes="tcyx", workers=1)
+    lazy = phbatch.normalize(da.from_array(image, chunks=chunks), "tcyx", normalize=method)
+    assert lazy.chunks == da.from_array(image, chunks=chunks).chunks
+    np.testing.assert_array_equal(lazy.compute(), zarr.open_array(result.output, path="0")[:])
+
+
+def test_restore_is_what_run_computes(tmp_path: Path) -> None:
+    image = frames()
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 1, 50, 43))
+    result = phbatch.run(tmp_path / "in.zarr", model="phase-2d", axes="tcyx", workers=2)
+    lazy = phbatch.restore(da.from_array(image, chunks=(2, 1, 20, 43)), "tcyx")
+    np.testing.assert_array_equal(lazy.compute(), zarr.open_array(result.output, path="0")[:])
+
+
+def test_other_axis_orders_and_missing_axes() -> None:
+    image = frames()[:, 0]
+    moved = da.from_array(image.transpose(1, 2, 0), chunks=(50, 20, 1))
+    straight = da.from_array(image, chunks=(1, 50, 43))
+    np.testing.assert_array_equal(
+        phbatch.image_statistics(moved, "yxt").compute(), phbatch.image_statistics(straight, "tyx").compute()
+    )
+    np.testing.assert_array_equal(phbatch.restore(moved, "yxt").compute(), phbatch.restore(straight, "tyx").compute())
+    assert phbatch.restore(straight[0], "yx").shape == (50, 43)
+
+
+def test_nothing_is_computed_until_asked() -> None:
+    def explode(block: np.ndarray) -> np.ndarray:
+        raise AssertionError("computed")
+
+    array = da.zeros((2, 64, 64), chunks=(1, 64, 64), dtype=np.uint16).map_blocks(
+        explode, dtype=np.uint16, meta=np.empty((0, 0, 0), np.uint16)
+    )
+    lazy = [phbatch.image_statistics(array, "tyx"), phbatch.normalize(array, "tyx"), phbatch.restore(array, "tyx")]
+    for result in lazy:
+        with pytest.raises(AssertionError, match="computed"):
+            result.compute(scheduler="synchronous")

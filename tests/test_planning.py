@@ -1,0 +1,79 @@
+"""Units read whole chunks once and own whole output chunks: a brute-force twin checks the arithmetic."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phbatch.axes import region_shape
+from phbatch.planning import Geometry, frame_keys, source_reads
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    shape = tuple(draw(st.integers(1, top)) for top in (23, 4, 5, 40, 40))
+    chunks = tuple(draw(st.integers(1, size)) for size in shape)
+    start = draw(st.integers(0, shape[0] - 1))
+    times = range(start, draw(st.integers(start + 1, shape[0])), draw(st.integers(1, 4)))
+    channels = sorted(draw(st.sets(st.integers(0, shape[1] - 1), min_size=1)))
+    stacked = draw(st.booleans())
+    return Geometry(
+        shape,  # type: ignore[arg-type]
+        chunks,  # type: ignore[arg-type]
+        times,
+        tuple(channels),
+        volumes=draw(st.booleans()),
+        stacked=stacked,
+        n_output=draw(st.integers(1, 3)) if stacked or len(channels) == 1 else 1,
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(geometries())
+def test_units_partition_the_output_in_whole_chunks(geometry: Geometry) -> None:
+    owners = np.zeros(geometry.output_shape, int)
+    for unit in geometry.units:
+        owners[unit.output] += 1
+        for part, chunk, size in zip(unit.output, geometry.output_chunks, geometry.output_shape, strict=True):
+            assert part.start % chunk == 0
+            assert part.stop % chunk == 0 or part.stop == size
+    assert (owners == 1).all()
+    assert len({unit.key for unit in geometry.units}) == len(geometry.units)
+
+
+@settings(max_examples=200, deadline=None)
+@given(geometries())
+def test_every_selected_frame_is_read_once_and_no_chunk_twice(geometry: Geometry) -> None:
+    reads: dict[tuple[int, ...], int] = {}
+    found = []
+    for unit in geometry.units:
+        touched = [
+            range(part.start // chunk, (part.stop - 1) // chunk + 1)
+            for part, chunk in zip(unit.source, geometry.chunks, strict=True)
+        ]
+        for t in touched[0]:
+            for c in touched[1]:
+                for z in touched[2]:
+                    reads[t, c, z] = reads.get((t, c, z), 0) + 1
+        planes = [None] if geometry.volumes else range(unit.source[2].stop - unit.source[2].start)
+        for t in range(len(unit.keep_t)):
+            for c in range(len(unit.keep_c)):
+                found += [unit.frame_key(t, c, z) for z in planes]
+    assert set(reads.values()) == {1}
+    assert sorted(found, key=str) == sorted(frame_keys(geometry), key=str)
+    assert source_reads(geometry) == sum(prod(region_shape(unit.source)) for unit in geometry.units)
+
+
+def test_small_frames_are_taken_together_and_share_a_chunk() -> None:
+    geometry = Geometry((1000, 1, 1, 64, 64), (1, 1, 1, 64, 64), range(1000), (0,))
+    assert len(geometry.units) == 4
+    assert geometry.output_chunks == (256, 1, 1, 64, 64)
+
+
+def test_large_frames_have_one_unit_each_and_chunks_of_at_most_1024() -> None:
+    geometry = Geometry((3, 1, 1, 2048, 2100), (1, 1, 1, 512, 512), range(3), (0,))
+    assert [unit.key for unit in geometry.units] == ["t0/c0", "t1/c0", "t2/c0"]
+    assert geometry.output_chunks == (1, 1, 1, 1024, 700)
