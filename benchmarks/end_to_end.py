@@ -3,9 +3,9 @@
     python benchmarks/end_to_end.py [--model NAME|DIR] [--size 1024] [--frames 6] [--runs 3] [--json FILE]
 
 The loop is what a CSBDeep user writes: read a frame with zarr-python, ``CARE.predict`` with CSBDeep's own percentile
-normalizer, write the frame with zarr-python's defaults. phbatch runs with ``--normalize percentile --rescale``, which is
-the same arithmetic. Both are timed from after the imports to the last byte written, loading and compiling included; runs
-alternate, and medians are printed. The input is simulated.
+normalizer, write the frame with zarr-python's defaults. phbatch runs with ``--normalize percentile --rescale``, which
+is the same arithmetic. Both are timed from after the imports to the last byte written, loading and compiling included;
+runs alternate, and medians are printed. The input is simulated.
 """
 
 from __future__ import annotations
@@ -102,11 +102,8 @@ def compare(model: str, size: int, frames: int, runs: int) -> dict[str, Any]:
 def machine() -> str:
     """Processor and cores."""
     info = Path("/proc/cpuinfo")
-    names = (
-        {line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line}
-        if info.exists()
-        else set()
-    )
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
     return f"{', '.join(sorted(names)) or platform.processor()}, {os.cpu_count()} cores"
 
 
@@ -120,9 +117,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(f"{machine()}; medians of {arguments.runs} alternating runs")
-    print(
-        "| model | frames | CSBDeep loop MPx/s | phbatch MPx/s | ratio (range) | peak memory, loop / phbatch | max difference / std |"
+    columns = (
+        "model",
+        "frames",
+        "loop MPx/s",
+        "phbatch MPx/s",
+        "ratio (range)",
+        "peak MB, loop / phbatch",
+        "max diff / std",
     )
+    print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|")
     rows = []
     for model in arguments.model or ["phase-2d"]:
@@ -130,9 +134,9 @@ def main() -> None:
         rows.append(row)
         low, high = row["ratio_range"]
         print(
-            f"| {row['model']} | {row['frames']} x {row['size']}^2 | {row['loop_mpx_per_s']} | {row['phbatch_mpx_per_s']}"
-            f" | {row['ratio']} ({low}-{high}) | {row['loop_peak_mb']} / {row['phbatch_peak_mb']} MB"
-            f" | {row['max_difference_over_std']:.1e} |"
+            f"| {row['model']} | {row['frames']} x {row['size']}^2 | {row['loop_mpx_per_s']}"
+            f" | {row['phbatch_mpx_per_s']} | {row['ratio']} ({low}-{high})"
+            f" | {row['loop_peak_mb']} / {row['phbatch_peak_mb']} | {row['max_difference_over_std']:.1e} |"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")

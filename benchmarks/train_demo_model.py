@@ -35,6 +35,10 @@ from phbatch.kernels.stats import measure_frame
 TRAINING_SEED, HELD_OUT_SEED = 1, 900_000
 KINDS = ("rods", "round", "adherent", "mixed")
 PIXEL_SIZE_UM = 0.1625
+LIMITS = (
+    "Trained on simulations alone: it removes shot and read noise. It does not sharpen, does not remove the halo, and"
+    " was not made for other modalities. Check it on your own data before you measure with it."
+)
 
 
 def draw_settings(random: np.random.Generator) -> dict[str, Any]:
@@ -128,8 +132,10 @@ def evaluate(folder: Path) -> dict[str, Any]:
         restored = np.asarray(phbatch.restore(da.from_array(noisy), "yx", model=folder))
         scores = [score(truth / median, image) for image in (noisy / median, restored)]
         rows.append([*scores[0], *scores[1]])
-        print(f"{kind:9} {shape}  PSNR {rows[-1][0]:.2f} -> {rows[-1][2]:.2f} dB, SSIM {rows[-1][1]:.3f} ->"
-        f" {rows[-1][3]:.3f}")
+        print(
+            f"{kind:9} {shape}  PSNR {rows[-1][0]:.2f} -> {rows[-1][2]:.2f} dB, SSIM {rows[-1][1]:.3f} ->"
+            f" {rows[-1][3]:.3f}"
+        )
     psnr_before, ssim_before, psnr_after, ssim_after = (round(float(value), 3) for value in np.mean(rows, axis=0))
     print(f"mean  PSNR {psnr_before:.2f} -> {psnr_after:.2f} dB, SSIM {ssim_before:.3f} -> {ssim_after:.3f}")
     return {
@@ -165,23 +171,16 @@ def main() -> None:
         "normalization": {"method": "median", "factor": 1.0, "sigma": 2.0},
         "pixel_size_um": PIXEL_SIZE_UM,
         "training": facts,
-        "limits": "Trained on simulations alone: it removes shot and read noise. It does
-        not
-      
-       
-        sharpen,
-       
-        does not
-        remove the halo," " and
-        was not
-        made for other modalities.
-        Check it on your own data before you measure with it.",
-  
-   
-    } (arguments.folder / "phbatch.json").write_text(json.dumps(card,
-    indent=1) + "\n", encoding="utf-8")
-    card["evaluation"] = evaluate(arguments.folder) (arguments.folder / "phbatch.json").write_text(json.dumps(card,
-    indent=1) + "\n", encoding="utf-8")
+        "limits": LIMITS,
+    }
+    card["evaluation"] = evaluate(write_card(arguments.folder, card))
+    write_card(arguments.folder, card)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> Path:
+    """Write phbatch.json beside the weights; returns the folder."""
+    (folder / "phbatch.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return folder
 
 
 if __name__ == "__main__":
