@@ -22,7 +22,6 @@ from functools import lru_cache
 from math import ceil, floor, isfinite, pi, sin
 from typing import Literal
 
-
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray

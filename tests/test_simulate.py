@@ -1,0 +1,95 @@
+"""The simulator: seeded, random access, and with the marks of phase contrast."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from phbatch.kernels.stats import measure_frame
+from phbatch.simulate import PhaseContrast
+
+SMALL = PhaseContrast(shape=(121, 90), n_frames=8, seed=4)
+
+
+def test_frames_are_a_pure_function_of_settings_and_time() -> None:
+    backwards = [SMALL.pair(t) for t in reversed(range(3))][::-1]
+    for t in range(3):
+        noisy, clean = replace(SMALL).pair(t)
+        np.testing.assert_array_equal(noisy, backwards[t][0])
+        np.testing.assert_array_equal(clean, backwards[t][1])
+        np.testing.assert_array_equal(SMALL.frame(t), noisy)
+        np.testing.assert_array_equal(SMALL.clean(t), clean)
+
+
+def test_shapes_and_dtypes() -> None:
+    noisy, clean = SMALL.pair(0)
+    assert (noisy.shape, noisy.dtype, clean.shape, clean.dtype) == ((121, 90), np.uint16, (121, 90), np.float32)
+
+
+def test_other_seeds_and_times_are_other_frames() -> None:
+    first = SMALL.clean(0)
+    assert np.abs(replace(SMALL, seed=5).clean(0) - first).max() > 1
+    assert np.abs(SMALL.clean(7) - first).max() > 1
+
+
+def test_noise_is_shot_and_read_noise_of_the_truth() -> None:
+    movie = replace(SMALL, shape=(400, 400), gain=3.0, read_noise_electrons=2.0)
+    noisy, clean = movie.pair(1)
+    expected = movie.gain * (clean - movie.offset) + (movie.gain * movie.read_noise_electrons) ** 2 + 1 / 12
+    assert ((noisy - clean) ** 2).mean() == pytest.approx(expected.mean(), rel=0.02)
+    assert (noisy - clean).mean() == pytest.approx(0, abs=0.15)
+
+
+@pytest.mark.parametrize("kind", ["rods", "round", "adherent", "mixed"])
+def test_most_of_a_frame_is_background(kind: str) -> None:
+    clean = PhaseContrast(shape=(300, 300), seed=2, kind=kind, illumination=0.0, density=0.1).clean(3)  # type: ignore[arg-type]
+    assert (np.abs(clean / np.median(clean) - 1) < 0.05).mean() > 0.5
+
+
+def test_cells_are_dark_with_a_bright_halo_that_the_ring_makes() -> None:
+    movie = PhaseContrast(
+        shape=(200, 200),
+        seed=8,
+        kind="round",
+        illumination=0.0,
+        roughness_rad=0.0,
+        debris_per_mm2=0.0,
+        flicker=0.0,
+        jump=0.0,
+    )
+    clean = movie.clean(0) - movie.offset
+    background = np.median(clean)
+    assert clean.min() < 0.6 * background
+    assert clean.max() > 1.15 * background
+    # A ring that neither dims nor is narrow is hardly a phase ring: the negative one turns the contrast round.
+    negative = replace(movie, contrast="negative").clean(0) - movie.offset
+    cell = clean < 0.6 * background
+    assert negative[cell].mean() > np.median(negative)
+
+
+def test_lamp_flickers_in_time_and_the_field_is_uneven() -> None:
+    movie = replace(SMALL, flicker=0.05, jump_probability=0.0, n_frames=30, illumination=0.3, density=0.0)
+    levels = np.array([np.median(movie.clean(t) - movie.offset) for t in range(30)])
+    assert levels.std() / levels.mean() == pytest.approx(0.05, rel=0.5)
+    frame = movie.clean(0) - movie.offset
+    assert frame.max() / frame.min() > 1.1
+
+
+def test_truth_and_noisy_frame_have_one_median() -> None:
+    noisy, clean = replace(SMALL, shape=(256, 256)).pair(2)
+    assert measure_frame(noisy, 2.0).median == pytest.approx(measure_frame(clean, 2.0).median, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"density": 2.0}, {"shape": (3, 3)}, {"kind": "worms"}, {"pixel_size_um": 0.6}, {"gain": float("nan")}]
+)
+def test_settings_that_describe_no_microscope_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(SMALL, **wrong)  # type: ignore[arg-type]
+
+
+def test_there_is_no_frame_beyond_the_end() -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        SMALL.clean(8)
