@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
@@ -60,6 +61,10 @@ def _parse_auto(value: Any) -> Any:
     return None if isinstance(value, str) and value.upper() == "AUTO" else value
 
 
+def _parse_path(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
 Auto = BeforeValidator(_parse_auto)
 
 
@@ -72,7 +77,9 @@ class RunSettings(_Settings):
     8000000000
     """
 
-    model: str | None = Field(None, description="Bundled name, CSBDeep model folder, or 'none' to normalize only.")
+    model: Annotated[str | None, BeforeValidator(_parse_path)] = Field(
+        None, description="Bundled name, CSBDeep model folder, or 'none' to normalize only."
+    )
     normalize: Method | None = Field(None, description="Normalization method.")
     factor: float | None = Field(None, gt=0, description="Multiple of the median or mode that becomes 1.")
     sigma: float | None = Field(None, ge=0, le=100, description="Smoothing before the statistics, in pixels.")

@@ -162,9 +162,9 @@ def print_statistics(rows: Sequence[Mapping[str, Any]]) -> None:
     if not sys.stdout.isatty():
         sys.stdout.write(statistics_csv(rows))
         return
-    table = Table()
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for name in rows[0]:
-        table.add_column(name, justify="left" if name == "flags" else "right")
+        table.add_column(name, justify="left" if name == "flags" else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table)
@@ -227,4 +227,4 @@ def _print_few(title: str, rows: Mapping[str, str], limit: int = 10) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(value)
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
