@@ -29,7 +29,7 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     >>> encode_record({"unit": "t0"})
     b'dbe586f7 {"unit": "t0"}\n'
     """
-    text = json.dumps(record, sort_keys=True).encode()
+    text = json.dumps(record).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -88,5 +88,5 @@ class Ledger:
         if not self._remote:
             files: list[Path] = sorted(self._path.glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
             yield from (file.read_bytes() for file in files)
-        elif self._filesystem.exists(self._folder):
-            yield from self._filesystem.cat(self._folder, recursive=True).values()
+        else:
+            yield from (self._filesystem.cat_file(key) for key in sorted(self._filesystem.find(self._folder)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,6 +173,7 @@ class Sink:
         self.path = path
         self._local = not is_url(path)
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._opening = threading.Lock()
         self._scratch_name = f"{PRIVATE}/scratch/{uuid.uuid4().hex}"
 
     def write(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> None:
@@ -193,17 +195,16 @@ class Sink:
         OutputError
             The region does not cover whole chunks: two writers could lose each other's pixels.
         """
-        array = self._open(name)
+        with self._opening:
+            array = self._open(name)
+            scratch = self._open_scratch(name, array) if self._local else array
         selection = tuple(region[CANONICAL.index(axis)] for axis in axes)
         _require_whole_chunks(array, selection)
         absent = tuple(index for index, axis in enumerate(CANONICAL) if axis not in axes)
         values = block.squeeze(absent) if absent else block
-        if not self._local:
-            array[selection] = values
-            return
-        scratch = self._open_scratch(name, array)
         scratch[selection] = values
-        self._move_into_place(name, _chunk_keys(array, selection))
+        if self._local:
+            self._move_into_place(name, _chunk_keys(array, selection))
 
     def write_table(self, group: str, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
         """Write small arrays of one chunk each into a group, replacing what is there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +39,15 @@ def normalize_path(path: str) -> str:
 
 
 @contextmanager
-def codec_pipeline(path: str) -> Iterator[None]:
-    """While arrays are opened inside, they get the codec pipeline that suits the place."""
-    with _CONFIG_LOCK, zarr.config.set({"codec_pipeline.path": _PIPELINES[not is_url(path)]}):
+def codec_pipeline(path: str, *, fast: bool = True) -> Iterator[None]:
+    """While arrays are opened inside, they get the codec pipeline that suits the place; zarr's own where not `fast`."""
+    with (
+        _CONFIG_LOCK,
+        zarr.config.set({"codec_pipeline.path": _PIPELINES[fast and not is_url(path)]}),
+        warnings.catch_warnings(),
+    ):
+        # zarrs falls back to zarr's own pipeline for codecs and dtypes that it does not know, and says so.
+        warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
         yield
 
 
@@ -53,7 +60,16 @@ def open_node(path: str, node: str = "", mode: str = "r") -> zarr.Array[Any] | z
         Nothing is there, or it is no Zarr.
     """
     with codec_pipeline(path):
-        return zarr.open(path, path=node, mode=mode)  # type: ignore[arg-type]
+        found = zarr.open(path, path=node, mode=mode)  # type: ignore[arg-type]
+    if isinstance(found, zarr.Array) and not _suits_zarrs(found):
+        with codec_pipeline(path, fast=False):
+            found = zarr.open(path, path=node, mode=mode)  # type: ignore[arg-type]
+    return found
+
+
+def _suits_zarrs(array: zarr.Array[Any]) -> bool:
+    """Whether zarrs reads the array: it refuses foreign byte order and Fortran order when the first chunk is read."""
+    return array.dtype.isnative and getattr(array.metadata, "order", "C") == "C"
 
 
 def list_files(path: str) -> list[tuple[str, int, str]]:

@@ -1,0 +1,20 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.handmade import CommandLine
+
+
+@pytest.fixture
+def phbatch_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(monkeypatch, capsys)
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    """Three frames of 40 x 36 with background, noise and bright spots."""
+    draw = np.random.default_rng(12)
+    return (500 + 20 * draw.standard_normal((3, 40, 36)) + 200 * (draw.random((3, 40, 36)) > 0.97)).astype("uint16")

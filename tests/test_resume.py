@@ -1,0 +1,168 @@
+"""A run that was stopped continues where it left, and ends byte for byte as if it never was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import phbatch
+from phbatch import api
+from phbatch.engine import Job
+from phbatch.events import Event, UnitFinished
+from phbatch.planning import Unit
+from tests.handmade import write_model
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    image = draw.integers(400, 600, (10, 1040, 1030), dtype="uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 520, 1030))
+    return tmp_path / "in.zarr"
+
+
+def files(output: str | Path) -> dict[str, bytes]:
+    """Every file of an output but its ledger, which holds times."""
+    root = Path(output)
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and "ledger" not in path.parts
+    }
+
+
+class StopAfter:
+    """Listener that sends this process a signal after a number of units."""
+
+    def __init__(self, units: int) -> None:
+        self._left = units
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, UnitFinished):
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopped_and_continued_is_byte_equal(source: Path, tmp_path: Path, workers: int) -> None:
+    options: dict[str, Any] = {"model": "none", "workers": workers, "command": "same"}
+    whole = phbatch.run(source, tmp_path / "whole.zarr", **options)
+    with pytest.raises(phbatch.InterruptedRunError, match="call the same command again"):
+        phbatch.run(source, tmp_path / "parts.zarr", listener=StopAfter(1), **options)
+    assert zarr.open_group(tmp_path / "parts.zarr").attrs.asdict()["phbatch"]["status"] == "running"
+    with pytest.raises(phbatch.InterruptedRunError):
+        phbatch.run(source, tmp_path / "parts.zarr", listener=StopAfter(1), **options)
+    last = phbatch.run(source, tmp_path / "parts.zarr", **options)
+    assert 2 <= last.units_skipped <= 2 + 2 * workers
+    assert last.units_done == 10 - last.units_skipped
+    assert files(last.output) == files(whole.output)
+
+
+def test_a_finished_output_is_left_as_it_is(source: Path) -> None:
+    first = phbatch.run(source, model="none")
+    before = files(first.output)
+    again = phbatch.run(source, model="none")
+    assert (again.units_done, again.units_skipped) == (0, 10)
+    assert files(again.output) == before
+
+
+def test_failed_units_are_retried(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = api.restore_unit
+
+    def fail_once(job: Job, unit: Unit) -> dict[str, Any]:
+        if unit.key in ("t2/c0", "t4/c0"):
+            raise OSError("connection reset")
+        return original(job, unit)
+
+    monkeypatch.setattr(api, "restore_unit", fail_once)
+    first = phbatch.run(source, tmp_path / "out.zarr", model="none", command="same")
+    assert set(first.failed) == {"t2/c0", "t4/c0"}
+    assert first.failed["t2/c0"] == "connection reset"
+    assert (first.exit_code, first.units_done) == (4, 8)
+    monkeypatch.undo()
+    second = phbatch.run(source, tmp_path / "out.zarr", model="none", command="same")
+    assert (second.exit_code, second.units_done, second.units_skipped) == (0, 2, 8)
+    whole = phbatch.run(source, tmp_path / "whole.zarr", model="none", command="same")
+    assert files(second.output) == files(whole.output)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"factor": 2}, "settings.normalization.factor was 1.0 and is 2.0"),
+        ({"normalize": "mode"}, "settings.normalization.method was median and is mode"),
+        ({"frames": "0:5"}, "settings.frames"),
+        ({"dtype": "float16"}, "settings.dtype was float32 and is float16"),
+    ],
+)
+def test_changed_settings_are_named(source: Path, change: dict[str, Any], named: str) -> None:
+    first = phbatch.run(source, model="none")
+    before = files(first.output)
+    with pytest.raises(phbatch.OutputError, match=named):
+        phbatch.run(source, first.output, **({"model": "none"} | change))
+    assert files(first.output) == before
+    afresh = phbatch.run(source, first.output, overwrite=True, **({"model": "none"} | change))
+    assert afresh.units_skipped == 0
+
+
+def test_changed_model_and_input_are_named(tmp_path: Path, frames: np.ndarray) -> None:
+    source = tmp_path / "in.zarr"
+    zarr.create_array(source, data=frames, chunks=(1, 40, 36))
+    model = write_model(tmp_path / "model", seed=1)
+    first = phbatch.run(source, model=model)
+    write_model(model, seed=2)
+    with pytest.raises(phbatch.OutputError, match=r"model\.sha256 was"):
+        phbatch.run(source, first.output, model=model)
+    write_model(model, seed=1)
+    assert phbatch.run(source, first.output, model=model).units_done == 0
+    zarr.open_array(source, mode="r+")[1, 3, 4] = 1
+    with pytest.raises(phbatch.OutputError, match=r"input\.digest was"):
+        phbatch.run(source, first.output, model=model)
+
+
+def test_the_tile_of_the_first_run_is_kept(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(400, 600, (1, 300, 280), dtype="uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=image)
+    model = write_model(tmp_path / "model")
+    first = phbatch.run(tmp_path / "in.zarr", model=model, tile=64)
+    assert phbatch.run(tmp_path / "in.zarr", model=model).units_skipped == first.units
+    with pytest.raises(phbatch.OutputError, match=r"settings\.tile"):
+        phbatch.run(tmp_path / "in.zarr", model=model, tile=128)
+
+
+def test_sigterm_drains_and_says_how_to_go_on(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(400, 600, (8, 1500, 1500), dtype="uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=np.tile(image, (8, 1, 1)), chunks=(1, 1500, 1500))
+    command = [
+        sys.executable,
+        "-m",
+        "phbatch.cli",
+        "run",
+        str(tmp_path / "in.zarr"),
+        "--model",
+        "none",
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    output = tmp_path / "in.phbatch.zarr"
+    deadline = time.monotonic() + 60
+    while not list(output.glob(".phbatch/ledger/*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "call the same command again to continue" in errors
+    assert "Traceback" not in errors
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert zarr.open_group(output).attrs.asdict()["phbatch"]["status"] == "complete"
