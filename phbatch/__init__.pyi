@@ -1,7 +1,7 @@
-from . import csbdeep, report
+from . import csbdeep, report, simulate
 from .api import plan, run, statistics
 from .config import Normalization, RunSettings
-from .demo import DemoResult, run_demo
+from .demo import DemoResult, run_demo, write_time_lapse
 from .errors import (
     InputError,
     InterruptedRunError,
@@ -41,5 +41,7 @@ __all__ = [
     "restore",
     "run",
     "run_demo",
+    "simulate",
     "statistics",
+    "write_time_lapse",
 ]

@@ -171,3 +171,17 @@ def test_a_foreign_model_and_a_contradiction_are_said(
     assert any("was trained with median" in notice for notice in attributes["notices"])
     assert phbatch_command("plan", source) == 0
     assert "model: phase-2d, bundled" in phbatch_command.out
+
+
+def test_rescaled_integers_round_saturate_and_count(
+    phbatch_command: CommandLine, source: Path, frames: np.ndarray
+) -> None:
+    output = source.parent / "out.zarr"
+    assert phbatch_command("run", source, output, "--model", "none", "--rescale", "--dtype", "uint16") == 0
+    np.testing.assert_array_equal(zarr.open_array(output, path="0")[:], frames)
+    assert "clipped" not in phbatch_command.out
+    assert (
+        phbatch_command("run", source, output, "--model", "none", "--rescale", "--dtype", "uint8", "--overwrite") == 0
+    )
+    np.testing.assert_array_equal(zarr.open_array(output, path="0")[:], frames.clip(0, 255))
+    assert f"{np.count_nonzero(frames > 255)} pixels were clipped" in phbatch_command.out

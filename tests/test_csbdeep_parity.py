@@ -39,6 +39,9 @@ CASES = [
     Case(n_dim=3, depth=1, kernel=3),
     Case(n_dim=3, depth=2, kernel=3, probabilistic=True),
     Case(n_dim=3, depth=1, kernel=5, channels=(2, 1), residual=False),
+    Case(n_dim=3, depth=1, kernel=7),
+    Case(n_dim=3, depth=3, kernel=3),
+    Case(n_dim=3, depth=4, kernel=3, n_first=2),
     Case(n_dim=3, depth=1, kernel=3, channels=(2, 2), last="relu", probabilistic=True),
 ]
 

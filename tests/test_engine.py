@@ -95,18 +95,22 @@ def test_stopping_finishes_what_runs_and_starts_no_more(workers: int) -> None:
 
 MEASURE = """
 import sys, json, phbatch
-r = phbatch.run(sys.argv[1], sys.argv[2], model="none", workers=2, memory="1GB")
-p = phbatch.plan(sys.argv[1], sys.argv[2] + "x", model="none", workers=2, memory="1GB")
+options = {"model": sys.argv[3], "workers": 2, "memory": sys.argv[4]}
+r = phbatch.run(sys.argv[1], sys.argv[2], **options)
+p = phbatch.plan(sys.argv[1], sys.argv[2] + "x", **options)
 print(json.dumps([r.peak_rss_bytes, p.projected_mem, p.allowed_mem]))
 """
 
 
-def test_peak_memory_is_flat_in_the_number_of_frames_and_below_the_plan(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "memory", "counts"), [("none", "1GB", (4, 64)), ("phase-2d", "1800MB", (2, 8))])
+def test_peak_memory_is_flat_in_the_number_of_frames_and_below_the_plan(
+    tmp_path: Path, model: str, memory: str, counts: tuple[int, int]
+) -> None:
     peaks = []
-    for count in (4, 64):
+    for count in counts:
         image = np.broadcast_to(frames((1, 700, 800)), (count, 700, 800))
         path = make_input(tmp_path, np.asarray(image), (1, 700, 800), f"in{count}.zarr")
-        command = [sys.executable, "-c", MEASURE, str(path), str(tmp_path / f"out{count}.zarr")]
+        command = [sys.executable, "-c", MEASURE, str(path), str(tmp_path / f"out{count}.zarr"), model, memory]
         shown = subprocess.run(command, capture_output=True, text=True, check=True)
         peak, projected, allowed = json.loads(shown.stdout)
         assert peak <= projected <= allowed
