@@ -20,8 +20,9 @@ from phbatch.axes import CANONICAL, Shape, validate_axes
 from phbatch.care.model import DEFAULT_MODEL, open_model
 from phbatch.config import Normalization, parse_settings
 from phbatch.engine import Job, load_predictor
+from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.intensity import Affine, make_affine
-from phbatch.kernels.smoothing import gaussian_radius, is_fixed_point
+from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.stats import (
     DEFAULT_PERCENTILES,
     FLAG_NAMES,
@@ -38,7 +39,7 @@ from phbatch.stages.restoration import restore_block
 from phbatch.stages.statistics import percentiles_for
 from phbatch.storage.ome import ImageMetadata
 
-_SCALARS = ("median", "mode", "mean", "std", "min", "max")
+_SCALARS = ("median", "mode", "mad", "mean", "std", "min", "max", "saturated", "zero", "focus", "background")
 
 
 def image_statistics(
@@ -61,7 +62,8 @@ def image_statistics(
     -------
     dask.array.Array
         Structured, with the shape of `array` without y and x, in the array's order. Fields: ``median``, ``mode``,
-        ``mean``, ``std``, ``min``, ``max``, percentiles as ``p2`` and ``p99.8`` (all float64, in counts) and
+        ``mad``, ``mean``, ``std``, ``min``, ``max``, ``saturated``, ``zero``, ``focus``, ``background``, percentiles as
+        ``p2`` and ``p99.8`` (all float64; see `phbatch.kernels.stats.FrameStatistics`) and
         ``flags`` (uint8, bits in the order zero, constant, nonfinite). ``statistics["median"]`` is an array of its own.
 
         For 8 and 16 bit integers blocks are summarized with the halo that smoothing needs and merged in a tree: the
@@ -93,9 +95,9 @@ def image_statistics(
             drop_axis=[array.ndim - 2, array.ndim - 1],
             meta=np.empty((0,) * (array.ndim - 2), dtype),
         )
-    radius = gaussian_radius(sigma)
+    radius = halo_of_counting(sigma)
     halo = dict.fromkeys(range(array.ndim - 2), 0) | {array.ndim - 2: radius, array.ndim - 1: radius}
-    padded = overlap(frames, halo, "none", allow_rechunk=True) if radius else frames
+    padded = overlap(frames, halo, "none", allow_rechunk=True)
     ones = tuple((1,) * count for count in padded.numblocks[-2:])
     states = padded.map_blocks(
         _summarize_blocks,

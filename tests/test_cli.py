@@ -78,7 +78,10 @@ def test_statistics_table(phbatch_command: CommandLine, source: Path, tmp_path: 
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [row["t"] for row in rows] == [0, 1, 2]
     assert [row["median"] for row in rows] == np.median(frames, axis=(1, 2)).tolist()
-    assert list(rows[0]) == ["t", "c", "z", "median", "mode", "mean", "std", "min", "max", "p2", "p99.8", "flags"]
+    assert list(rows[0]) == [
+        *("t", "c", "z", "median", "mode", "mad", "mean", "std", "min", "max", "p2", "p99.8"),
+        *("saturated", "zero", "focus", "background", "flags"),
+    ]
     assert rows[0]["flags"] == []
     assert phbatch_command("stats", source, "-o", tmp_path / "rows.csv", "--sigma", "0") == 0
     table = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))

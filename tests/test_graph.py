@@ -47,6 +47,7 @@ def test_statistics_do_not_depend_on_chunks(chunks: tuple[tuple[int, ...], ...],
             expected.std,
         )
         assert (row["p2"], row["p99.8"]) == tuple(expected.percentiles.values())
+    assert found["focus"][0, 1] == measure_frame(image[0, 1], 2.0).focus
     assert found["flags"].tolist() == [[0, 0], [2, 0], [0, 0]]
 
 

@@ -35,7 +35,7 @@ DOORS = {
     "jax": {"care"},
     "dask": {"graph", "engine", "api"},
     "distributed": {"engine"},
-    "cv2": {"kernels"},
+    "numba": {"kernels"},
     "click": {"cli"},
     "rich": {"report"},
     "matplotlib": {"report"},

@@ -117,7 +117,7 @@ def parse_config(config: Mapping[str, Any]) -> NetworkConfig:
             last_activation=config["unet_last_activation"],
             probabilistic=bool(config["probabilistic"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(
             f"config.json lacks a valid {error}; it is no configuration of a CARE model of CSBDeep."
         ) from error

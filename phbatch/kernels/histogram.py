@@ -7,6 +7,7 @@ the mode follow from it. Histograms of blocks add up to the histogram of the fra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,14 @@ class Histogram:
     ----------
     first : int
         Index of the first bin; bin `i` of `counts` stands for the value ``(first + i) / per_unit``.
-    counts : (n,) ndarray of int64
-        Pixels per bin; the first and the last are not zero unless `counts` is empty.
+    counts : (n,) ndarray of uint32, or int64 above 2**32 pixels
+        Pixels per bin.
     per_unit : int
         Bins per count of intensity.
     """
 
     first: int
-    counts: NDArray[np.int64]
+    counts: NDArray[np.integer]
     per_unit: int
 
     @classmethod
@@ -51,21 +52,30 @@ class Histogram:
             flat = flat.astype(np.int64) - first
         return cls(first, np.bincount(flat).astype(np.int64), per_unit)
 
+    def trim(self) -> Histogram:
+        """The same histogram without empty bins at its ends."""
+        occupied = np.flatnonzero(self.counts)
+        if occupied.size == 0:
+            return Histogram(0, self.counts[:0], self.per_unit)
+        start, stop = int(occupied[0]), int(occupied[-1]) + 1
+        return Histogram(self.first + start, self.counts[start:stop].copy(), self.per_unit)
+
     def merge(self, other: Histogram) -> Histogram:
         """Histogram of both populations together; exact, commutative and associative."""
         if self.counts.size == 0 or other.counts.size == 0:
             return other if self.counts.size == 0 else self
         first = min(self.first, other.first)
         stop = max(self.first + self.counts.size, other.first + other.counts.size)
-        counts = np.zeros(stop - first, np.int64)
+        narrow = self.size + other.size < 2**32
+        counts: NDArray[Any] = np.zeros(stop - first, np.uint32 if narrow else np.int64)
         for part in (self, other):
-            counts[part.first - first : part.first - first + part.counts.size] += part.counts
+            counts[part.first - first : part.first - first + part.counts.size] += part.counts.astype(counts.dtype)
         return Histogram(first, counts, self.per_unit)
 
     @property
     def size(self) -> int:
         """Number of pixels counted."""
-        return int(self.counts.sum())
+        return int(self.counts.sum(dtype=np.int64))
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -85,7 +95,7 @@ class Histogram:
         >>> Histogram.from_values(np.arange(12)).quantiles(np.array([0.5]))
         array([5.5])
         """
-        cumulative = np.cumsum(self.counts)
+        cumulative = np.cumsum(self.counts, dtype=np.int64)
         position = q * (cumulative[-1] - 1)
         lower = np.floor(position)
         fraction = position - lower
@@ -99,7 +109,7 @@ class Histogram:
         """Mean and population standard deviation, from integer sums without rounding on the way."""
         steps = np.arange(self.counts.size)
         n = self.size
-        weighted = steps * self.counts
+        weighted = steps * self.counts.astype(np.int64)
         total = int(weighted.sum())
         # Squares in two halves: 30,000 x 30,000 pixels of 16 bits would overflow 64 bits in one.
         high, low = weighted >> 24, weighted & (2**24 - 1)
@@ -107,10 +117,23 @@ class Histogram:
         mean = (self.first + total / n) / self.per_unit
         return mean, (n * squares - total * total) ** 0.5 / n / self.per_unit
 
+    def deviation(self, center: float) -> float:
+        """Median of the distances from `center`: the MAD where it is the median."""
+        distances = np.abs(self.values - center)
+        order = np.argsort(distances, kind="stable")
+        cumulative = np.cumsum(self.counts[order], dtype=np.int64)
+        ranks = np.array([(cumulative[-1] - 1) // 2, cumulative[-1] // 2])
+        return float(distances[order][np.searchsorted(cumulative, ranks, side="right")].mean())
+
+    def fraction(self, low: float, high: float) -> float:
+        """Fraction of the pixels from `low` to `high`, both included."""
+        inside = (self.values >= low) & (self.values <= high)
+        return int(self.counts[inside].sum(dtype=np.int64)) / self.size
+
     def mode(self) -> float:
         """Highest peak of the smoothed histogram: see `kernel_mode`."""
-        if self.counts.size <= 1:
-            return float(self.values[0])
+        if np.count_nonzero(self.counts) <= 1:
+            return float(self.values[np.argmax(self.counts)])
         lower, upper = self.quantiles(np.array([0.25, 0.75]))
         bandwidth = mode_bandwidth(self.size, self.mean_and_std()[1], float(upper - lower))
         return kernel_mode(self.counts, self.first / self.per_unit, 1 / self.per_unit, bandwidth)
@@ -146,7 +169,7 @@ def mode_bandwidth(n: int, std: float, interquartile_range: float) -> float:
     return float((4 / 5) ** (1 / 7) * scale * n ** (-1 / 7))
 
 
-def kernel_mode(counts: NDArray[np.int64], start: float, step: float, bandwidth: float) -> float:
+def kernel_mode(counts: NDArray[np.integer], start: float, step: float, bandwidth: float) -> float:
     """Position of the highest peak of a histogram smoothed with a Gaussian kernel; the lowest on ties.
 
     Parzen's mode estimator (1962, Ann. Math. Statist. 33, 1065-1076, https://doi.org/10.1214/aoms/1177704472) on binned

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -19,9 +18,15 @@ from scipy import ndimage
 TRUNCATE = 4.0
 """The Gaussian is cut off at this many sigma, as SciPy's default is."""
 
-_ROW_WEIGHT_BITS = 30  # 16 bit pixels: sums of the first pass stay below 2**46
-_FRACTION_BITS = 10  # kept between the passes: 26 bits, an error of 2**-11 count
-_COLUMN_WEIGHT_BITS = 26  # sums of the second pass stay below 2**52
+COLUMN_WEIGHT_BITS = 30
+"""Of the weights of the first pass, along y: with 16 bit pixels its sums stay below 2**46."""
+
+FRACTION_BITS = 10
+"""Kept between the passes: 26 bits in all, an error of 2**-11 count."""
+
+ROW_WEIGHT_BITS = 26
+"""Of the weights of the second pass, along x: its sums stay below 2**52."""
+
 _FIXED_POINT_DTYPES = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16"))
 
 
@@ -44,6 +49,8 @@ def is_fixed_point(dtype: np.dtype[np.generic]) -> bool:
 def smooth_fixed_point(block: NDArray[np.integer], sigma: float) -> NDArray[np.float64]:
     """Smooth an 8 or 16 bit integer image with a Gaussian, exactly in fixed point.
 
+    The plain version: `phbatch.kernels.counting.count_block` computes the same bits without making the image.
+
     Parameters
     ----------
     block : (y, x) ndarray of uint8, int8, uint16 or int16
@@ -60,18 +67,12 @@ def smooth_fixed_point(block: NDArray[np.integer], sigma: float) -> NDArray[np.f
     """
     if sigma == 0:
         return block.astype(np.float64)
-    source = block if block.dtype.itemsize == 2 else block.astype(np.int16)  # OpenCV knows no int8 to float64
-    identity = np.ones(1)
-    rows = cv2.sepFilter2D(
-        source, cv2.CV_64F, identity, _integer_weights(sigma, _ROW_WEIGHT_BITS), borderType=cv2.BORDER_REFLECT
+    columns = ndimage.correlate1d(
+        block.astype(np.float64), integer_weights(sigma, COLUMN_WEIGHT_BITS), 0, mode="reflect"
     )
-    rows *= 2.0 ** (_FRACTION_BITS - _ROW_WEIGHT_BITS)
-    np.rint(rows, out=rows)
-    columns = cv2.sepFilter2D(
-        rows, cv2.CV_64F, _integer_weights(sigma, _COLUMN_WEIGHT_BITS), identity, borderType=cv2.BORDER_REFLECT
-    )
-    columns *= 2.0 ** -(_FRACTION_BITS + _COLUMN_WEIGHT_BITS)
-    return np.asarray(columns, dtype=np.float64)
+    columns = np.rint(columns * 2.0 ** (FRACTION_BITS - COLUMN_WEIGHT_BITS))
+    rows = ndimage.correlate1d(columns, integer_weights(sigma, ROW_WEIGHT_BITS), 1, mode="reflect")
+    return np.asarray(rows * 2.0 ** -(FRACTION_BITS + ROW_WEIGHT_BITS), dtype=np.float64)
 
 
 def smooth_float(block: NDArray[np.generic], sigma: float) -> NDArray[np.float64]:
@@ -96,7 +97,7 @@ def smooth_float(block: NDArray[np.generic], sigma: float) -> NDArray[np.float64
 
 
 @lru_cache(maxsize=64)
-def _integer_weights(sigma: float, bits: int) -> NDArray[np.float64]:
+def integer_weights(sigma: float, bits: int) -> NDArray[np.float64]:
     """Gaussian weights as integers that add up to 2**bits; the rounding surplus goes to the centre."""
     radius = gaussian_radius(sigma)
     offsets = np.arange(-radius, radius + 1)

@@ -28,11 +28,16 @@ class StatisticsRow:
             "z": self.key.z,
             "median": s.median,
             "mode": s.mode,
+            "mad": s.mad,
             "mean": s.mean,
             "std": s.std,
             "min": s.min,
             "max": s.max,
             **{f"p{p:g}": value for p, value in s.percentiles.items()},
+            "saturated": s.saturated,
+            "zero": s.zero,
+            "focus": s.focus,
+            "background": s.background,
             "flags": list(s.flags),
         }
 

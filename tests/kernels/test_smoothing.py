@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,18 +57,6 @@ def test_a_block_with_its_halo_has_the_bits_of_the_whole(image: np.ndarray, sigm
     cropped = block[tuple(slice(before, before + stop - start) for start, stop, before in inner)]
     # The reflect border of a block is right only where the frame ends too: elsewhere the halo covers it.
     np.testing.assert_array_equal(cropped, whole[tuple(slice(start, stop) for start, stop, _ in inner)])
-
-
-def test_bits_do_not_depend_on_opencv_threads() -> None:
-    image = np.random.default_rng(0).integers(0, 65536, (700, 900), dtype=np.uint16)
-    threads = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(1)
-        one = smooth_fixed_point(image, 2.0)
-        cv2.setNumThreads(4)
-        np.testing.assert_array_equal(smooth_fixed_point(image, 2.0), one)
-    finally:
-        cv2.setNumThreads(threads)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint32", "int64", "float16"])

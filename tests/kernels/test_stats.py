@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth
-from phbatch.kernels.smoothing import gaussian_radius
+from phbatch.kernels.smoothing import smooth_fixed_point
 from phbatch.kernels.stats import FrameState, finalize, from_block, measure_frame, merge
 
 DTYPES = ("uint8", "int8", "uint16", "int16")
@@ -51,7 +52,7 @@ def split(size: int, cuts: Sequence[float]) -> list[tuple[int, int]]:
 def states_of_blocks(
     image: np.ndarray, sigma: float, rows: Sequence[float], columns: Sequence[float]
 ) -> list[FrameState]:
-    radius = gaussian_radius(sigma)
+    radius = halo_of_counting(sigma)
     states = []
     for y0, y1 in split(image.shape[0], rows):
         for x0, x1 in split(image.shape[1], columns):
@@ -84,7 +85,9 @@ def test_blocks_merge_to_the_whole_frame_bit_for_bit(
 @given(hnp.arrays(st.sampled_from([np.dtype(n) for n in DTYPES]), st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_raw_statistics_are_numpys(image: np.ndarray) -> None:
     row = measure_frame(image, 2.0, PERCENTILES)
-    assert tuple(row.percentiles.values()) == tuple(np.percentile(image, PERCENTILES).tolist())
+    # NumPy subtracts signed integers in their own dtype and may overflow: hence int32.
+    wide = image.astype(np.int32) if image.dtype.kind == "i" else image
+    assert tuple(row.percentiles.values()) == tuple(np.percentile(wide, PERCENTILES).tolist())
     assert (row.min, row.max) == (image.min(), image.max())
     assert row.mean == pytest.approx(image.mean(dtype=np.float64), abs=1e-9)
     assert row.std == pytest.approx(image.std(dtype=np.float64), abs=1e-6)
@@ -97,7 +100,7 @@ def test_raw_statistics_are_numpys(image: np.ndarray) -> None:
 )
 def test_median_is_within_half_a_count_of_scipy_and_numpy(image: np.ndarray, sigma: float) -> None:
     expected = np.median(ndimage.gaussian_filter(image.astype(np.float64), sigma))
-    assert abs(measure_frame(image, sigma).median - expected) <= 0.14
+    assert abs(measure_frame(image, sigma).median - expected) <= 0.18
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -128,7 +131,7 @@ def test_float_mode_survives_a_hot_pixel() -> None:
 def test_volume_pools_planes_smoothed_one_by_one() -> None:
     volume = np.stack([cell_image("uint16", (60, 50), seed) + 100 * seed for seed in range(3)]).astype(np.uint16)
     smooth = np.stack([ndimage.gaussian_filter(plane.astype(float), 2.0) for plane in volume])
-    assert abs(measure_frame(volume, 2.0).median - np.median(smooth)) <= 0.14
+    assert abs(measure_frame(volume, 2.0).median - np.median(smooth)) <= 0.18
     assert measure_frame(volume.astype(float), 2.0).median == np.median(smooth)
 
 
@@ -164,7 +167,42 @@ def test_mode_takes_the_lowest_of_equal_peaks() -> None:
     assert kernel_mode(counts, 0.0, 1.0, 10.0) == pytest.approx(200, abs=0.6)
 
 
-def test_state_is_at_most_two_mebibytes_for_the_widest_image() -> None:
+def test_state_is_at_most_one_mebibyte_for_the_widest_image() -> None:
     image = np.array([[0, 65535], [65535, 0]], np.uint16)
     state = from_block(image, 0.0)
-    assert state.raw.counts.nbytes + state.smooth.counts.nbytes <= 2.6 * 2**20
+    assert state.raw.counts.nbytes + state.smooth.counts.nbytes <= 2**20
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(st.sampled_from([np.dtype(n) for n in DTYPES]), st.tuples(st.integers(1, 40), st.integers(1, 40))),
+    st.sampled_from([0.0, 0.7, 2.0]),
+)
+def test_compiled_counting_has_the_bits_of_the_plain_smoothing(image: np.ndarray, sigma: float) -> None:
+    state = from_block(image, sigma)
+    per_unit = state.smooth.per_unit
+    bins = np.floor(smooth_fixed_point(image, sigma) * per_unit + 0.5).astype(np.int64)
+    expected = np.bincount((bins - state.smooth.first).ravel())
+    np.testing.assert_array_equal(state.smooth.counts, expected)
+    assert state.raw.first == image.min()
+    laplacian = ndimage.laplace(bins, mode="reflect")
+    assert state.laplacian == (laplacian.sum(), (laplacian.astype(object) ** 2).sum())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
+def test_spread_fractions_and_focus_are_numpys(dtype: str) -> None:
+    image = cell_image(dtype, (90, 81), 3)
+    image[:4, :7] = 0
+    image[60, 10:30] = np.iinfo(dtype).max if dtype != "float64" else 5000
+    smooth = ndimage.gaussian_filter(image.astype(float), 2.0)
+    row = measure_frame(image, 2.0)
+    assert row.mad == pytest.approx(np.median(np.abs(smooth - np.median(smooth))), abs=0.4)
+    assert row.zero == (image == 0).mean()
+    assert row.saturated == (0 if dtype == "float64" else (image == np.iinfo(dtype).max).mean())
+    assert row.focus == pytest.approx(ndimage.laplace(smooth, mode="reflect").var(), rel=0.03)
+    assert row.background == pytest.approx((np.abs(smooth / row.mode - 1) <= 0.05).mean(), abs=0.01)
+
+
+def test_merging_more_than_32_bits_of_pixels_does_not_wrap() -> None:
+    half = Histogram(5, np.array([2**32 - 1], np.uint32), 1)
+    assert half.merge(half).size == 2**33 - 2
