@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from os import cpu_count
 from pathlib import Path
@@ -13,18 +13,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from phbatch.config import parse_settings
+from phbatch.config import RunSettings, parse_settings
 from phbatch.engine import Job, execute, forget_open_stores, load_predictor, measure_unit, restore_unit, stop_on_signal
 from phbatch.errors import InputError, InterruptedRunError
 from phbatch.events import Event, Listener, RunStarted, UnitFailed, UnitFinished, ignore
+from phbatch.graph import measure_large_frames
 from phbatch.output import finish_image
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import Prepared, available_bytes, must_scan, open_output, prepare
-from phbatch.resolve import resolve_run
+from phbatch.resolve import ResolvedStatistics, resolve_statistics
 from phbatch.results import PlanReport, RunResult
+from phbatch.stages.restoration import Recipe
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.sink import Sink
-from phbatch.storage.source import open_source
+from phbatch.storage.source import Source, open_source
 
 
 def run(
@@ -87,7 +89,7 @@ def run(
     if settings.scheduler is None:
         load_predictor(prepared.job)
     with stop_on_signal() as stop:
-        committed = open_output(prepared, command)
+        committed = open_output(prepared, command, stop)
         todo = [unit for unit in units if unit.key not in committed]
         listener(_started(prepared, units, todo))
         failed: dict[str, str] = {}
@@ -199,24 +201,17 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     """
     settings = parse_settings(options | {"model": "none"})
     source = open_source(str(input), settings.axes)
-    resolved = resolve_run(settings, source, None, available_bytes=available_bytes(), cores=cpu_count() or 1)
-    job = Job(source.path, settings.axes, resolved.recipe)
-    units = resolved.geometry.units
-    frame_pixels = prod(source.shape[3:])
-    frames = resolved.geometry.frames
-    listener(RunStarted("", len(units), 0, frames, 0, frame_pixels))
+    resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+    geometry = resolved.geometry
+    frames = geometry.frames
+    listener(RunStarted("", len(geometry.units), 0, frames, 0, prod(source.shape[3:])))
     rows: list[dict[str, Any]] = []
     with stop_on_signal() as stop:
         forget_open_stores()
-        for outcome in execute(
-            measure_unit, job, units, workers=resolved.workers, scheduler=settings.scheduler, stop=stop
-        ):
-            if outcome.result is None:
-                raise InputError(
-                    f"unit {outcome.unit.key} cannot be read: {_describe_error(outcome.error)}", frame=outcome.unit.key
-                )
-            rows += outcome.result
-            listener(UnitFinished(outcome.unit.key, len(outcome.result)))
+        measured = _measure_frame_by_frame if resolved.large else _measure_units
+        for unit, found in measured(resolved, source, settings, stop):
+            rows += found
+            listener(UnitFinished(unit, len(found)))
         if len(rows) < frames:
             raise InterruptedRunError(f"stopped after {len(rows)} of {frames} frames; call the same command again.")
     return sorted((_without_nan(row) for row in rows), key=_row_order)
@@ -229,6 +224,30 @@ def peak_rss_bytes() -> int:
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+Measured = Iterator[tuple[str, list[dict[str, Any]]]]
+
+
+def _measure_units(
+    resolved: ResolvedStatistics, source: Source, settings: RunSettings, stop: Callable[[], bool]
+) -> Measured:
+    job = Job(source.path, settings.axes, Recipe(resolved.rule))
+    units, workers = resolved.geometry.units, resolved.workers
+    for outcome in execute(measure_unit, job, units, workers=workers, scheduler=settings.scheduler, stop=stop):
+        key = outcome.unit.key
+        if outcome.result is None:
+            raise InputError(f"unit {key} cannot be read: {_describe_error(outcome.error)}", frame=key)
+        yield key, outcome.result
+
+
+def _measure_frame_by_frame(
+    resolved: ResolvedStatistics, source: Source, settings: RunSettings, stop: Callable[[], bool]
+) -> Measured:
+    for row in measure_large_frames(source, resolved.geometry, resolved.rule, resolved.workers):
+        yield str(row.key), [row.as_dict()]
+        if stop():
+            return
 
 
 def _python_command(prepared: Prepared, options: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ The numbers are those of `phbatch.run`, whatever the chunks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 from dask.array.overlap import overlap
 
-from phbatch.axes import CANONICAL, Shape, validate_axes
+from phbatch.axes import CANONICAL, FrameKey, Shape, to_region, validate_axes
 from phbatch.care.model import DEFAULT_MODEL, open_model
 from phbatch.config import Normalization, parse_settings
 from phbatch.engine import Job, load_predictor
@@ -34,11 +34,14 @@ from phbatch.kernels.stats import (
     measure_frame,
     merge,
 )
+from phbatch.planning import Geometry, frame_keys
 from phbatch.resolve import resolve_rule, resolve_run
 from phbatch.stages.restoration import restore_block
-from phbatch.stages.statistics import percentiles_for
+from phbatch.stages.statistics import StatisticsRow, percentiles_for
 from phbatch.storage.ome import ImageMetadata
+from phbatch.storage.source import Source
 
+_LARGE_CHUNK = 1024  # pixels a side that a task of a large frame reads, at least
 _SCALARS = ("median", "mode", "mad", "mean", "std", "min", "max", "saturated", "zero", "focus", "background")
 
 
@@ -221,6 +224,62 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
     return restored[tuple(slice(None) if axis in kept else 0 for axis in CANONICAL)]
 
 
+def measure_large_frames(
+    source: Source, geometry: Geometry, rule: Normalization, workers: int
+) -> Iterator[StatisticsRow]:
+    """Statistics of frames that are too large for one task: a tree reduction over each frame's chunks.
+
+    Parameters
+    ----------
+    source : Source
+        Of 8 or 16 bit integers; every chunk is decoded once.
+    geometry : Geometry
+        Which frames.
+    rule : Normalization
+        Its sigma and percentiles.
+    workers : int
+        Threads.
+
+    Yields
+    ------
+    StatisticsRow
+        One per frame, in the order of t, c, z.
+    """
+    percentiles = percentiles_for(rule.pmin, rule.pmax)
+    # Small chunks are read together: a task should be worth its overhead.
+    chunks = tuple(-(-_LARGE_CHUNK // chunk) * chunk for chunk in source.chunks[3:])
+    for key in frame_keys(geometry):
+        array = da.from_array(_Plane(source, key), chunks=chunks, asarray=False, name=False)
+        rows = image_statistics(array, "yx", sigma=rule.sigma, percentiles=percentiles)
+        found = rows.compute(scheduler="threads", num_workers=workers)
+        yield StatisticsRow(key, _statistics_of_row(found[()], percentiles))
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    """One ``yx`` frame of a source, as Dask reads it."""
+
+    source: Source
+    key: FrameKey
+    ndim: int = 2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape[3:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.source.dtype
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray[Any, Any]:
+        t, c, z = self.key.t, self.key.c, self.key.z or 0
+        (y_start, y_stop, _), (x_start, x_stop, _) = (
+            part.indices(size) for part, size in zip(window, self.shape, strict=True)
+        )
+        region = to_region((t, c, z, y_start, x_start), (t + 1, c + 1, z + 1, y_stop, x_stop))
+        return np.asarray(self.source.read(region)[0, 0, 0])
+
+
 @dataclass(frozen=True)
 class _DaskImage:
     shape: Shape
@@ -289,16 +348,18 @@ def _as_tuple(row: FrameStatistics) -> tuple[Any, ...]:
     return (*(getattr(row, name) for name in _SCALARS), *row.percentiles.values(), flag_bits(row.flags))
 
 
+def _statistics_of_row(row: Any, percentiles: tuple[float, ...]) -> FrameStatistics:
+    return FrameStatistics(
+        **{name: float(row[name]) for name in _SCALARS},
+        percentiles={p: float(row[f"p{p:g}"]) for p in percentiles},
+        flags=tuple(name for bit, name in enumerate(FLAG_NAMES) if row["flags"] >> bit & 1),
+    )
+
+
 def _make_affines(rows: Any, rule: Normalization, percentiles: tuple[float, ...]) -> Any:
     maps = np.empty(rows.shape, _AFFINE_DTYPE)
     for index in np.ndindex(rows.shape):
-        row = rows[index]
-        statistics = FrameStatistics(
-            **{name: float(row[name]) for name in _SCALARS},
-            percentiles={p: float(row[f"p{p:g}"]) for p in percentiles},
-            flags=tuple(name for bit, name in enumerate(FLAG_NAMES) if row["flags"] >> bit & 1),
-        )
-        affine = make_affine(statistics, rule) or Affine()
+        affine = make_affine(_statistics_of_row(rows[index], percentiles), rule) or Affine()
         maps[index] = (affine.offset, affine.divisor)
     return maps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phbatch.errors import MemoryLimitError
@@ -12,7 +13,8 @@ RESERVED_BYTES = 500_000_000
 RESERVED_NETWORK_BYTES = 700_000_000
 """TensorFlow or JAX on top, without any tile."""
 
-_STATISTICS_BYTES_PER_PIXEL = 40  # two float64 passes of the smoothing, bins and the masks between
+_FLOAT_STATISTICS_BYTES_PER_PIXEL = 48  # float64: the frame, smoothed, its Laplacian, distances, and their sorted copy
+_STATE_BYTES = 8 << 20  # histograms of a frame of integers while they are made and merged
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def unit_bytes(
     outputs_per_frame: int,
     chunk_bytes: int,
     network: bool,
+    fixed_point: bool,
 ) -> int:
     """Bytes that one unit takes while it is in flight.
 
@@ -102,11 +105,33 @@ def unit_bytes(
         One chunk of the input, decoded.
     network : bool
         Whether padded and predicted copies of a frame are made.
+    fixed_point : bool
+        Whether frames are measured by counting (8 and 16 bit integers).
     """
-    raw = frame_pixels * frames * itemsize * 2 + chunk_bytes  # twice: an axis order other than tczyx is copied
+    raw = _raw_bytes(frame_pixels, frames, itemsize, chunk_bytes)
     restored = frame_pixels * frames * outputs_per_frame * output_itemsize * 2  # twice: the chunks being encoded
     working = frame_pixels * (4 + (8 + 8 * outputs_per_frame if network else 4 * outputs_per_frame))
-    return raw + restored + max(working, frame_pixels * _STATISTICS_BYTES_PER_PIXEL)
+    return raw + restored + max(working, _measuring_bytes(frame_pixels, fixed_point=fixed_point))
+
+
+def measuring_unit_bytes(*, frame_pixels: int, frames: int, itemsize: int, chunk_bytes: int, fixed_point: bool) -> int:
+    """Bytes that one unit takes that is only measured; parameters as for `unit_bytes`."""
+    raw = _raw_bytes(frame_pixels, frames, itemsize, chunk_bytes)
+    return raw + _measuring_bytes(frame_pixels, fixed_point=fixed_point)
+
+
+def reduction_bytes(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> int:
+    """Bytes that a tree reduction over the chunks of one large frame takes: three rows of chunks, and the states."""
+    rows = 3 * max(chunks[-2], 1024) * (shape[-1] + chunks[-1]) * itemsize
+    return int(rows) + 4 * _STATE_BYTES
+
+
+def _raw_bytes(frame_pixels: int, frames: int, itemsize: int, chunk_bytes: int) -> int:
+    return frame_pixels * frames * itemsize * 2 + chunk_bytes  # twice: an axis order other than tczyx is copied
+
+
+def _measuring_bytes(frame_pixels: int, *, fixed_point: bool) -> int:
+    return _STATE_BYTES if fixed_point else frame_pixels * _FLOAT_STATISTICS_BYTES_PER_PIXEL
 
 
 def format_bytes(count: int) -> str:

@@ -14,8 +14,16 @@ from phbatch.care.model import Model
 from phbatch.config import Normalization, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
+from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.tiling import TilePlan, choose_tile
-from phbatch.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, MemoryPlan, unit_bytes
+from phbatch.memory import (
+    RESERVED_BYTES,
+    RESERVED_NETWORK_BYTES,
+    MemoryPlan,
+    measuring_unit_bytes,
+    reduction_bytes,
+    unit_bytes,
+)
 from phbatch.planning import Geometry
 from phbatch.stages.restoration import Recipe
 from phbatch.storage.ome import ImageMetadata
@@ -191,6 +199,54 @@ def resolve_run(
     return ResolvedRun(geometry, recipe, memory, workers, notices)
 
 
+@dataclass(frozen=True)
+class ResolvedStatistics:
+    """How an image will be measured.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        Frames and units.
+    rule : Normalization
+        Its sigma and percentiles.
+    workers : int
+        Units at once.
+    large : bool
+        Whether a frame is too large for one task, and is measured by a reduction over its chunks.
+    """
+
+    geometry: Geometry
+    rule: Normalization
+    workers: int
+    large: bool
+
+
+def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes: int, cores: int) -> ResolvedStatistics:
+    """Decide how an image is measured; arguments and errors as for `resolve_run`."""
+    rule, _ = resolve_rule(settings, None)
+    geometry = _resolve_geometry(settings, source, None)
+    allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
+    fixed_point = is_fixed_point(source.dtype)
+    unit_mem = measuring_unit_bytes(
+        frame_pixels=prod(source.shape[3:]),
+        frames=geometry.largest_unit_frames,
+        itemsize=source.dtype.itemsize,
+        chunk_bytes=prod(source.chunks) * source.dtype.itemsize,
+        fixed_point=fixed_point,
+    )
+    asked = settings.workers or max(1, min(4, cores))
+    fitting = max(1, (allowed - RESERVED_BYTES) // max(unit_mem, 1))
+    workers = asked if settings.workers is not None else min(asked, fitting)
+    memory = MemoryPlan(RESERVED_BYTES, unit_mem, 0, workers, allowed)
+    large = fixed_point and memory.projected_mem > allowed
+    if large:
+        memory = MemoryPlan(
+            RESERVED_BYTES, reduction_bytes(source.shape, source.chunks, source.dtype.itemsize), 0, 1, allowed
+        )
+    memory.require_fit(None)
+    return ResolvedStatistics(geometry, rule, asked if large else workers, large)
+
+
 def fingerprint(settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None) -> dict[str, Any]:
     """What two runs must share to continue each other, as nested plain values."""
     recipe, geometry = resolved.recipe, resolved.geometry
@@ -309,4 +365,5 @@ def _unit_mem(settings: RunSettings, source: Image, model: Model | None, geometr
         outputs_per_frame=geometry.n_output,
         chunk_bytes=prod(source.chunks) * source.dtype.itemsize,
         network=model is not None,
+        fixed_point=is_fixed_point(source.dtype),
     )

@@ -66,25 +66,27 @@ def count_block(
     low, high = int(block.min()), int(block.max())
     raw = np.zeros(high - low + 1, np.uint32)
     smooth = np.zeros((high - low) * per_unit + 1, np.uint32)
-    radius = gaussian_radius(sigma)
-    columns = _half(integer_weights(sigma, COLUMN_WEIGHT_BITS)) if sigma > 0 else np.array([2.0**COLUMN_WEIGHT_BITS])
-    rows = _half(integer_weights(sigma, ROW_WEIGHT_BITS)) if sigma > 0 else np.array([2.0**ROW_WEIGHT_BITS])
+    columns, rows = _half(sigma, COLUMN_WEIGHT_BITS), _half(sigma, ROW_WEIGHT_BITS)
     (top, bottom), (left, right) = halo
     height, width = block.shape
     window = (top, height - bottom, left, width - right)
     sums = np.zeros(3, np.int64)
-    padded = np.zeros(width + 2 * radius, np.float64)
+    padded = np.zeros(width + 2 * (columns.size - 1), np.float64)
     _sweep(np.ascontiguousarray(block), columns, rows, window, per_unit, low, raw, smooth, padded, sums)
     total, upper, lower = (int(value) for value in sums)
     return low, raw, low * per_unit, smooth, (total, upper, lower)
 
 
-def _half(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.ascontiguousarray(weights[weights.size // 2 :])
+def _half(sigma: float, bits: int) -> NDArray[np.float64]:
+    """Weights of the centre and of one side, filled up with zeros to one and a multiple of four."""
+    radius = gaussian_radius(sigma)
+    side = np.zeros(1 + -(-radius // 4) * 4)
+    side[: radius + 1] = integer_weights(sigma, bits)[radius:] if sigma > 0 else 2.0**bits
+    return side
 
 
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
-_reorder = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
+_compile = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_reorder = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -98,20 +100,23 @@ def _mirror(index: int, size: int) -> int:
 def _smooth_row(
     block: Any, y: int, columns: Any, rows: Any, scale: float, padded: Any, sums: Any, bins: Any
 ) -> None:  # pragma: no cover
-    """Bins of one smoothed row: along y into `padded`, its ends reflected, then along x, scaled and rounded."""
+    """Bins of one smoothed row: along y into `padded`, its ends reflected, then along x, scaled and rounded.
+
+    Several taps per side are taken in one sweep of the row, which saves traffic to and from the cache; with more rows
+    than here, LLVM gives up proving that they do not overlap, and its loop is scalar.
+    """
     height, width = block.shape
     radius = columns.shape[0] - 1
     body = padded[radius : radius + width]
     row = block[y]
     for x in range(width):
         body[x] = columns[0] * row[x]
-    # Two taps per side in one sweep of the row: half the traffic to and from the cache. An odd last one has no partner.
     for k in range(1, radius + 1, 2):
-        above, below = block[_mirror(y - k, height)], block[_mirror(y + k, height)]
-        over, under = block[_mirror(y - k - 1, height)], block[_mirror(y + k + 1, height)]
-        near, far = columns[k], columns[k + 1] if k < radius else 0.0
+        w0, w1 = columns[k], columns[k + 1]
+        a0, b0 = block[_mirror(y - k, height)], block[_mirror(y + k, height)]
+        a1, b1 = block[_mirror(y - k - 1, height)], block[_mirror(y + k + 1, height)]
         for x in range(width):
-            body[x] += near * (np.int32(above[x]) + np.int32(below[x])) + far * (np.int32(over[x]) + np.int32(under[x]))
+            body[x] += w0 * (np.int32(a0[x]) + np.int32(b0[x])) + w1 * (np.int32(a1[x]) + np.int32(b1[x]))
     for x in range(width):
         body[x] = np.rint(body[x] * _COLUMN_SCALE)
     for k in range(1, radius + 1):
@@ -119,15 +124,16 @@ def _smooth_row(
         padded[radius + width - 1 + k] = body[_mirror(width - 1 + k, width)]
     for x in range(width):
         sums[x] = rows[0] * body[x]
-    for k in range(1, radius + 1, 2):
-        before, after, near = padded[radius - k :], padded[radius + k :], rows[k]
-        if k < radius:
-            farther, beyond, far = padded[radius - k - 1 :], padded[radius + k + 1 :], rows[k + 1]
-            for x in range(width):
-                sums[x] += near * (before[x] + after[x]) + far * (farther[x] + beyond[x])
-        else:
-            for x in range(width):
-                sums[x] += near * (before[x] + after[x])
+    for k in range(1, radius + 1, 4):
+        w0, w1, w2, w3 = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
+        before, after = padded[radius - k - 3 :], padded[radius + k :]
+        for x in range(width):
+            sums[x] += (
+                w0 * (before[x + 3] + after[x])
+                + w1 * (before[x + 2] + after[x + 1])
+                + w2 * (before[x + 1] + after[x + 2])
+                + w3 * (before[x] + after[x + 3])
+            )
     for x in range(width):
         bins[x] = np.int32(np.floor(sums[x] * scale + 0.5))
 
@@ -160,7 +166,6 @@ def _sweep(
             row, source = ring[y % 3], block[y]
             for x in range(left, right):
                 smooth[np.uint32(row[x] - low * per_unit)] += 1
-            for x in range(left, right):
                 raw[np.uint32(np.int64(source[x]) - low)] += 1
         if top < y <= stop:
             _sum_laplacian(ring[(y - 2) % 3], ring[(y - 1) % 3], ring[y % 3], left, right, totals)
