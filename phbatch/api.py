@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from os import cpu_count
 from pathlib import Path
@@ -18,12 +19,14 @@ from phbatch.engine import Job, execute, forget_open_stores, load_predictor, mea
 from phbatch.errors import InputError, InterruptedRunError
 from phbatch.events import Event, Listener, RunStarted, UnitFailed, UnitFinished, ignore
 from phbatch.graph import measure_large_frames
+from phbatch.kernels.stats import FrameStatistics
 from phbatch.output import finish_image
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import Prepared, available_bytes, must_scan, open_output, prepare
 from phbatch.resolve import ResolvedStatistics, resolve_statistics
 from phbatch.results import PlanReport, RunResult
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.restoration import FrameIndex, Recipe
+from phbatch.stages.statistics import StatisticsRow, judge_series
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import Source, open_source
@@ -91,6 +94,8 @@ def run(
     with stop_on_signal() as stop:
         committed = open_output(prepared, command, stop)
         todo = [unit for unit in units if unit.key not in committed]
+        if prepared.resolved.recipe.two_passes and todo:
+            todo = _measure_before(prepared, units, {unit.key for unit in todo}, stop)
         listener(_started(prepared, units, todo))
         failed: dict[str, str] = {}
         ledger, workers = Ledger(prepared.output), prepared.resolved.workers
@@ -158,8 +163,8 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
         normalization=recipe.rule.describe(),
         units=len(geometry.units),
         frames=geometry.frames,
-        passes=2 if scan else 1,
-        bytes_read=source_reads(geometry) * source.dtype.itemsize * (2 if scan else 1),
+        passes=1 + scan + recipe.two_passes,
+        bytes_read=source_reads(geometry) * source.dtype.itemsize * (1 + scan + recipe.two_passes),
         bytes_written=prod(geometry.output_shape) * itemsize,
         tile=recipe.tiles.tile if recipe.tiles else None,
         tiles_per_frame=len(recipe.tiles.tiles) if recipe.tiles else 0,
@@ -205,7 +210,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     geometry = resolved.geometry
     frames = geometry.frames
     listener(RunStarted("", len(geometry.units), 0, frames, 0, prod(source.shape[3:])))
-    rows: list[dict[str, Any]] = []
+    rows: list[StatisticsRow] = []
     with stop_on_signal() as stop:
         forget_open_stores()
         measured = _measure_frame_by_frame if resolved.large else _measure_units
@@ -214,7 +219,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
             listener(UnitFinished(unit, len(found)))
         if len(rows) < frames:
             raise InterruptedRunError(f"stopped after {len(rows)} of {frames} frames; call the same command again.")
-    return sorted((_without_nan(row) for row in rows), key=_row_order)
+    return [_without_nan(row.as_dict()) for row in judge_series(rows, settings.smooth_time)]
 
 
 def peak_rss_bytes() -> int:
@@ -226,7 +231,31 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-Measured = Iterator[tuple[str, list[dict[str, Any]]]]
+def _measure_before(
+    prepared: Prepared, units: Sequence[Unit], wanted: set[str], stop: Callable[[], bool]
+) -> list[Unit]:
+    """The first of two passes: measure every unit, judge the series, and hand the statistics to the units to do."""
+    workers, scheduler = prepared.resolved.workers, prepared.settings.scheduler
+    found: list[tuple[Unit, dict[FrameIndex, FrameStatistics]]] = []
+    for outcome in execute(measure_unit, prepared.job, units, workers=workers, scheduler=scheduler, stop=stop):
+        if outcome.result is None:
+            key = outcome.unit.key
+            raise InputError(
+                f"unit {key} cannot be read: {_describe_error(outcome.error)}; repair it first.", frame=key
+            )
+        found.append((outcome.unit, outcome.result))
+    if len(found) < len(units):
+        raise InterruptedRunError("stopped while frames were measured; call the same command again to continue.")
+    rows = [StatisticsRow(unit.frame_key(*index), row) for unit, measured in found for index, row in measured.items()]
+    judged = {row.key: row.statistics for row in judge_series(rows, prepared.resolved.recipe.smooth_time)}
+    return [
+        replace(unit, measured={index: judged[unit.frame_key(*index)] for index in measured})
+        for unit, measured in found
+        if unit.key in wanted
+    ]
+
+
+Measured = Iterator[tuple[str, list[StatisticsRow]]]
 
 
 def _measure_units(
@@ -238,14 +267,14 @@ def _measure_units(
         key = outcome.unit.key
         if outcome.result is None:
             raise InputError(f"unit {key} cannot be read: {_describe_error(outcome.error)}", frame=key)
-        yield key, outcome.result
+        yield key, [StatisticsRow(outcome.unit.frame_key(*index), found) for index, found in outcome.result.items()]
 
 
 def _measure_frame_by_frame(
     resolved: ResolvedStatistics, source: Source, settings: RunSettings, stop: Callable[[], bool]
 ) -> Measured:
     for row in measure_large_frames(source, resolved.geometry, resolved.rule, resolved.workers):
-        yield str(row.key), [row.as_dict()]
+        yield str(row.key), [row]
         if stop():
             return
 

@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 import phbatch
-from phbatch.errors import PhbatchError, UsageError
+from phbatch.errors import OutputError, PhbatchError, UsageError
 
-_METHODS = ["median", "mode", "percentile", "minmax", "fixed", "none"]
+_METHODS = ["median", "mode", "percentile", "minmax", "fixed", "zscore", "none"]
 Command = Callable[..., Any]
 
 
@@ -33,6 +33,9 @@ _statistics_options = _options(
     click.option("--sigma", type=float, metavar="PX", help="Smoothing before median and mode.  [default: 2]"),
     click.option("--pmin", type=float, metavar="P", help="Lower percentile.  [default: 2]"),
     click.option("--pmax", type=float, metavar="P", help="Upper percentile.  [default: 99.8]"),
+    click.option(
+        "--smooth-time", type=int, metavar="N", help="Running median of the statistic over N frames.  [default: 1]"
+    ),
     click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx."),
     click.option("--channel", metavar="INDEX|NAME", help="Channel to process.  [default: all]"),
     click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]"),
@@ -64,6 +67,11 @@ _run_options = _options(
     click.option("--uncertainty", is_flag=True, default=None, help="Also write the scale of a probabilistic model."),
     click.option(
         "--nan", type=click.Choice(["refuse", "skip"]), help="Frames with NaN or infinity.  [default: refuse]"
+    ),
+    click.option(
+        "--bad-frames",
+        type=click.Choice(["normalize", "skip", "copy"]),
+        help="Frames that are outliers of their series.  [default: normalize]",
     ),
     click.option("--tile", metavar="AUTO|N", help="Tile length, halo included."),
     click.option("--batch", metavar="AUTO|N", help="Tiles per call of the network."),
@@ -126,11 +134,18 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
     suffix = Path(output).suffix.lower() if output else None
     if suffix not in (None, ".csv", ".json"):
         raise UsageError(f"--output {output} ends in {suffix!r}; give a name that ends in .csv or .json.")
+    if output is not None and not Path(output).absolute().parent.is_dir():
+        raise OutputError(f"--output {output} lies in no folder; make {Path(output).absolute().parent} first.")
     with phbatch.report.ProgressReport() as listener:
         rows = phbatch.statistics(input, listener=listener, **_given(options))
     if output is not None:
         text = json.dumps(rows, indent=1) if suffix == ".json" else phbatch.report.statistics_csv(rows)
-        Path(output).write_text(text, encoding="utf-8")
+        try:
+            Path(output).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"--output {output} cannot be written ({error.strerror}); choose another place."
+            ) from error
         print(output)
     elif not as_json:
         phbatch.report.print_statistics(rows)
@@ -177,6 +192,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
+        _print_error_record(error.format_message(), code)
     except KeyboardInterrupt:
         code = _complain("interrupted; call the same command again to continue.", 130)
     except PhbatchError as error:
@@ -190,9 +206,13 @@ def _complain(message: str, code: int, *, debug: bool = False) -> int:
     if debug:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
+    _print_error_record(message, code)
+    return code
+
+
+def _print_error_record(message: str, code: int) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": message, "exit_code": code}))
-    return code
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -207,8 +227,11 @@ def _with_config(options: dict[str, Any]) -> dict[str, Any]:
     try:
         with Path(path).open("rb") as file:
             stored = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # text that is not UTF-8 is no TOMLDecodeError
         raise UsageError(f"--config {path} cannot be read as TOML ({error}); correct it or leave it out.") from error
+    unknown = sorted(stored.keys() - phbatch.RunSettings.model_fields.keys())
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is no setting of phbatch; see `phbatch run --help` for their names.")
     return stored | _given(options)
 
 

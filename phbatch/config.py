@@ -10,12 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from phbatch.errors import UsageError
 
-Method = Literal["median", "mode", "percentile", "minmax", "fixed", "none"]
+Method = Literal["median", "mode", "percentile", "minmax", "fixed", "zscore", "none"]
 """How a frame is normalized."""
 
 OutputDtype = Literal["float32", "float16", "uint16", "uint8"]
 Backend = Literal["tensorflow", "jax"]
 NanPolicy = Literal["refuse", "skip"]
+BadFrames = Literal["normalize", "skip", "copy"]
 
 
 class _Settings(BaseModel):
@@ -50,6 +51,8 @@ class Normalization(_Settings):
 
     def describe(self) -> str:
         """The rule in a few words, with the settings that matter to it."""
+        if self.method == "zscore":
+            return f"zscore, sigma {self.sigma:g} px"
         if self.method in ("median", "mode"):
             return f"{self.method}, factor {self.factor:g}, sigma {self.sigma:g} px"
         if self.method == "percentile":
@@ -93,6 +96,8 @@ class RunSettings(_Settings):
     rescale: bool = Field(False, description="Undo the normalization at the end: intensities of the input.")
     uncertainty: bool = Field(False, description="Write the scale of a probabilistic model as a second image.")
     nan: NanPolicy = Field("refuse", description="What a frame with NaN or infinity does.")
+    smooth_time: int = Field(1, ge=1, description="Running median of the statistic over this odd number of frames.")
+    bad_frames: BadFrames = Field("normalize", description="What frames that are outliers of their series get.")
     tile: Annotated[int | None, Auto] = Field(None, ge=1, description="Tile length in pixels, halo included.")
     batch: Annotated[int | None, Auto] = Field(None, ge=1, description="Tiles per call of the network.")
     backend: Backend = Field("tensorflow", description="Keras backend.")
@@ -104,6 +109,10 @@ class RunSettings(_Settings):
     @model_validator(mode="after")
     def _check(self) -> RunSettings:
         self.select_frames(1)
+        if self.smooth_time % 2 == 0:
+            raise ValueError(
+                f"smooth_time {self.smooth_time} must be odd, so that a frame is in the middle of its window"
+            )
         if self.dtype.startswith("uint") and not self.rescale:
             raise ValueError(f"dtype {self.dtype} needs a stated range: add --rescale to write the input's intensities")
         return self

@@ -13,6 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from phbatch.api import run
 from phbatch.axes import to_region
+from phbatch.errors import OutputError
 from phbatch.events import Listener, ignore
 from phbatch.report import save_before_after
 from phbatch.simulate import PhaseContrast
@@ -92,7 +93,10 @@ def run_demo(
     shape : (int, int)
         Height and width in pixels.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made a folder ({error.strerror}); choose another place.") from error
     simulation = PhaseContrast(shape=shape, n_frames=n_frames, seed=DEMO_SEED)
     noisy, clean = str(folder / "noisy.zarr"), str(folder / "clean.zarr")
     for path, is_clean in ((noisy, False), (clean, True)):

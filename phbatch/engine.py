@@ -22,10 +22,11 @@ from distributed import Client, as_completed
 
 from phbatch.care.predictor import Predictor, get_predictor
 from phbatch.config import Backend, NanPolicy
-from phbatch.errors import InputError, UsageError
+from phbatch.errors import InputError, InterruptedRunError, UsageError
 from phbatch.kernels.intensity import make_affine
+from phbatch.kernels.stats import FrameStatistics
 from phbatch.planning import Unit
-from phbatch.stages.restoration import Recipe, restore_block
+from phbatch.stages.restoration import FrameIndex, Recipe, restore_block
 from phbatch.stages.statistics import StatisticsRow, measure_block, percentiles_for
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import Source, open_source
@@ -112,7 +113,7 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     """Restore a unit and write it; the returned record is what the ledger keeps."""
     started = perf_counter()
     block = read_unit(job, unit)
-    restored = restore_block(block, job.recipe, load_predictor(job))
+    restored = restore_block(block, job.recipe, load_predictor(job), unit.measured)
     rows = []
     for (t, c, z), statistics in restored.statistics.items():
         key = unit.frame_key(t, c, z)
@@ -131,12 +132,11 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     return {"unit": unit.key, "statistics": rows, "clipped": restored.clipped, "seconds": seconds}
 
 
-def measure_unit(job: Job, unit: Unit) -> list[dict[str, Any]]:
-    """Rows of the statistics table for a unit; nothing is written."""
+def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
+    """Statistics of the frames of a unit, by their indices within it; nothing is written."""
     rule = job.recipe.rule
     percentiles = percentiles_for(rule.pmin, rule.pmax)
-    found = measure_block(read_unit(job, unit), rule.sigma, percentiles, volumes=job.recipe.volumes)
-    return [StatisticsRow(unit.frame_key(*index), statistics).as_dict() for index, statistics in found.items()]
+    return measure_block(read_unit(job, unit), rule.sigma, percentiles, volumes=job.recipe.volumes)
 
 
 def scan_unit(job: Job, unit: Unit) -> str | None:
@@ -149,19 +149,30 @@ def scan_unit(job: Job, unit: Unit) -> str | None:
     return str(unit.frame_key(t, c, None if job.recipe.volumes else z))
 
 
-def require_finite(job: Job, units: Sequence[Unit], *, workers: int, scheduler: str | None) -> None:
+def require_finite(
+    job: Job, units: Sequence[Unit], *, workers: int, scheduler: str | None, stop: Callable[[], bool] = lambda: False
+) -> None:
     """Read a float input once and refuse it where a frame holds NaN or infinity, before anything is written.
+
+    A unit that cannot be read is passed over: the run sets it aside and reports it, and finishes the others.
 
     Raises
     ------
     InputError
         Names the first such frame.
+    InterruptedRunError
+        `stop` said so before all units were searched.
     """
-    for outcome in execute(scan_unit, job, units, workers=workers, scheduler=scheduler):
-        if outcome.error is not None:
-            raise outcome.error
+    searched = 0
+    for outcome in execute(scan_unit, job, units, workers=workers, scheduler=scheduler, stop=stop):
+        searched += 1
         if outcome.result is not None:
             raise _nonfinite_error(outcome.result)
+    if searched < len(units):
+        raise InterruptedRunError(
+            f"stopped after {searched} of {len(units)} units were searched for NaN, and nothing is written; call the"
+            " same command again to start."
+        )
 
 
 def execute(
@@ -244,11 +255,19 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
         with client:
             yield client
         return
-    # One process, threads only: no pixel crosses a process boundary, and loopback sockets are not needed.
+    # One process, threads only: no pixel crosses a process boundary. Dask opens its HTTP servers even without a
+    # dashboard, by default on every interface and on port 8787, where two runs on one machine collide.
+    quiet = "127.0.0.1:0"
     with (
         dask.config.set({"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False}),
         Client(
-            processes=False, n_workers=1, threads_per_worker=workers, dashboard_address=None, memory_limit=None
+            processes=False,
+            n_workers=1,
+            threads_per_worker=workers,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": quiet},
+            worker_dashboard_address=quiet,
+            memory_limit=None,
         ) as client,
     ):
         yield client

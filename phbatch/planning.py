@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
 
 from phbatch.axes import CANONICAL, FrameKey, Region, Shape, to_region
+from phbatch.kernels.stats import FrameStatistics
 
 _UNIT_PIXELS = 1 << 20  # small frames are taken together until a unit has this many
 _CHUNK_LENGTH = 1024  # of the output along y and x, at most
@@ -28,6 +29,8 @@ class Unit:
         Indices along t and c, within what is read, of the frames that were asked for.
     output : tuple of slice
         What is written, along ``tczyx`` of the output.
+    measured : mapping of (t, c, z) to FrameStatistics, or None
+        What an earlier pass found for its frames, by their indices within the unit.
     """
 
     key: str
@@ -35,6 +38,7 @@ class Unit:
     keep_t: tuple[int, ...]
     keep_c: tuple[int, ...]
     output: Region
+    measured: Mapping[tuple[int, int, int | None], FrameStatistics] | None = None
 
     def frame_key(self, t: int, c: int, z: int | None) -> FrameKey:
         """Key, in the input, of a frame by its indices among those kept."""

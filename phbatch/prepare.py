@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -80,7 +81,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     return Prepared(settings, source, model, resolved, job, destination, image, continued, notices)
 
 
-def open_output(prepared: Prepared, command: str) -> dict[str, dict[str, Any]]:
+def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> dict[str, dict[str, Any]]:
     """Create the output or continue it; returns the records of the units that are finished."""
     settings, resolved = prepared.settings, prepared.resolved
     mark = fingerprint(settings, resolved, prepared.source, prepared.model)
@@ -97,7 +98,13 @@ def open_output(prepared: Prepared, command: str) -> dict[str, dict[str, Any]]:
         units = {unit.key for unit in resolved.geometry.units}
         return {key: record for key, record in Ledger(prepared.output).records().items() if key in units}
     if must_scan(prepared):
-        require_finite(prepared.job, resolved.geometry.units, workers=resolved.workers, scheduler=settings.scheduler)
+        require_finite(
+            prepared.job,
+            resolved.geometry.units,
+            workers=resolved.workers,
+            scheduler=settings.scheduler,
+            stop=stop,
+        )
     remove_output(prepared.output)
     forget_open_stores()
     create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
@@ -106,7 +113,8 @@ def open_output(prepared: Prepared, command: str) -> dict[str, dict[str, Any]]:
 
 def must_scan(prepared: Prepared) -> bool:
     """Whether a float input is searched for NaN and infinity before anything is written."""
-    return prepared.source.dtype.kind == "f" and prepared.settings.nan == "refuse" and prepared.recorded is None
+    begun = prepared.recorded is not None and "fingerprint" in prepared.recorded
+    return prepared.source.dtype.kind == "f" and prepared.settings.nan == "refuse" and not begun
 
 
 def available_bytes() -> int:

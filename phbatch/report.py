@@ -106,7 +106,7 @@ def print_plan(plan: PlanReport) -> None:
         "normalization": plan.normalization,
         "model": plan.model or "none (normalize only)",
         "units": f"{plan.units} ({plan.frames} frames), {plan.workers} at once",
-        "passes": f"{plan.passes} (the first searches a float input for NaN)" if plan.passes > 1 else "1",
+        "passes": f"{plan.passes} over the input" if plan.passes > 1 else "1",
         "read": f"{format_bytes(plan.bytes_read)} uncompressed",
         "written": f"{format_bytes(plan.bytes_written)} uncompressed",
         "memory": f"{format_bytes(plan.projected_mem)} projected, {format_bytes(plan.allowed_mem)} allowed",

@@ -195,6 +195,8 @@ def resolve_run(
         tiles=tiles,
         batch=batch,
         uncertainty=settings.uncertainty,
+        smooth_time=settings.smooth_time,
+        bad_frames=settings.bad_frames,
     )
     return ResolvedRun(geometry, recipe, memory, workers, notices)
 
@@ -258,6 +260,8 @@ def fingerprint(settings: RunSettings, resolved: ResolvedRun, source: Source, mo
             "rescale": recipe.rescale,
             "uncertainty": recipe.uncertainty,
             "nan": settings.nan,
+            "smooth_time": settings.smooth_time,
+            "bad_frames": settings.bad_frames,
             "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
             "channels": list(geometry.channels),
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import zarr
 
+import phbatch
 from tests.handmade import CONFIG, CommandLine, write_model, write_weights
 
 
@@ -24,17 +25,23 @@ def make(path: Path, data: np.ndarray, **options: Any) -> Path:
     return path
 
 
-def refused(command: CommandLine, folder: Path, *arguments: object, part: str, output: Path | None = None) -> None:
-    """The command exits with 3, says one sentence that holds `part`, and leaves no output."""
-    output = output or folder / "out.zarr"
-    before = sorted(folder.rglob("*"))
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    """Every file in a folder with its bytes, every folder with None."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def refused(command: CommandLine, folder: Path, *arguments: object, part: str) -> None:
+    """The command exits with 3, says one sentence that holds `part`, and leaves every file as it was."""
+    before = contents(folder)
     assert command("run", *arguments) == 3
     lines = [line for line in command.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert part in lines[0]
     assert lines[0].endswith(".")
+    assert command.err.splitlines()[-1] == lines[0]
     assert "Traceback" not in command.err
-    assert sorted(folder.rglob("*")) == before
+    assert "unexpected" not in command.err
+    assert contents(folder) == before
 
 
 def missing_array(folder: Path) -> Path:
@@ -55,6 +62,20 @@ def empty_folder(folder: Path) -> Path:
     return folder / "in.zarr"
 
 
+def broken_metadata(folder: Path) -> Path:
+    (folder / "in.zarr").mkdir()
+    (folder / "in.zarr" / "zarr.json").write_text('{"zarr_format": 3,')
+    return folder / "in.zarr"
+
+
+def with_ome(value: Any) -> Callable[[Path], Path]:
+    def build(folder: Path) -> Path:
+        zarr.open_group(folder / "in.zarr", mode="w").attrs["ome"] = value
+        return folder / "in.zarr"
+
+    return build
+
+
 def strange_axis(folder: Path) -> Path:
     path = missing_array(folder)
     group = zarr.open_group(path, mode="r+")
@@ -72,6 +93,11 @@ def strange_axis(folder: Path) -> Path:
         (lambda folder: folder / "nowhere.zarr", (), "holds no Zarr"),
         (text_file, (), "Zarr"),
         (empty_folder, (), "holds no Zarr"),
+        (broken_metadata, (), "cannot be read as Zarr"),
+        (with_ome(None), (), "no OME-Zarr image"),
+        (with_ome(3), (), "no OME-Zarr image"),
+        (with_ome({"multiscales": []}), (), "metadata are invalid at multiscales"),
+        (lambda folder: "nowhere://in.zarr", (), "Protocol not known"),
         (missing_array, (), "that array is missing"),
         (strange_axis, (), "axis 'angle' is unknown"),
         (lambda f: make(f / "in.zarr", np.ones((2, 2, 8, 8), "uint16")), (), "no axes in its metadata"),
@@ -89,7 +115,7 @@ def strange_axis(folder: Path) -> Path:
 def test_inputs(
     phbatch_command: CommandLine,
     tmp_path: Path,
-    build: Callable[[Path], Path],
+    build: Callable[[Path], Path | str],
     options: tuple[str, ...],
     part: str,
 ) -> None:
@@ -97,12 +123,23 @@ def test_inputs(
     refused(phbatch_command, tmp_path, source, tmp_path / "out.zarr", "--model", "none", *options, part=part)
 
 
-def test_string_dtype(phbatch_command: CommandLine, tmp_path: Path) -> None:
-    zarr.create_array(tmp_path / "in.zarr", shape=(2, 8, 8), chunks=(1, 8, 8), dtype="S4", zarr_format=2)
+@pytest.mark.parametrize("dtype", ["S4", "U4", "datetime64[s]"])
+def test_dtypes_that_are_no_numbers(phbatch_command: CommandLine, tmp_path: Path, dtype: str) -> None:
+    zarr.create_array(tmp_path / "in.zarr", shape=(2, 8, 8), chunks=(1, 8, 8), dtype=dtype, zarr_format=2)
     refused(phbatch_command, tmp_path, tmp_path / "in.zarr", "--model", "none", part="no real number")
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_real_process_says_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "phbatch.cli", "run", str(tmp_path / "nowhere.zarr"), str(tmp_path / "out.zarr")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 3
+    assert shown.stdout == ""
+    assert shown.stderr.startswith(f"error: {tmp_path}/nowhere.zarr holds no Zarr array or group; ")
+    assert len(shown.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nan_names_the_frame_and_skip_passes_it_through(
     phbatch_command: CommandLine, tmp_path: Path, frames: np.ndarray, bad: float, workers: int
@@ -115,8 +152,45 @@ def test_nan_names_the_frame_and_skip_passes_it_through(
     assert phbatch_command("run", *arguments, "--nan", "skip") == 0
     assert "flagged t1/c0/z0: nonfinite" in phbatch_command.out
     written = zarr.open_array(tmp_path / "out.zarr", path="0")[:]
-    np.testing.assert_array_equal(written[1], image[1])
+    assert written[1].tobytes() == image[1].tobytes()
     assert np.isfinite(written[[0, 2]]).all()
+
+
+def test_integers_cannot_hold_nan_and_say_so(phbatch_command: CommandLine, tmp_path: Path, frames: np.ndarray) -> None:
+    image = frames.astype("float32")
+    image[1, 3, 4:7] = np.nan, np.inf, -np.inf
+    source = make(tmp_path / "in.zarr", image)
+    options = ("--model", "none", "--nan", "skip", "--rescale", "--dtype", "uint16", "--json")
+    assert phbatch_command("run", source, tmp_path / "out.zarr", *options) == 0
+    record = json.loads(phbatch_command.out.splitlines()[-1])
+    assert (record["flagged"], record["clipped"]) == ({"t1/c0/z0": ["nonfinite"]}, 3)
+    written = zarr.open_array(tmp_path / "out.zarr", path="0")[:]
+    assert written[1, 3, 4:7].tolist() == [0, 65535, 0]
+    kept = np.isfinite(image)
+    np.testing.assert_array_equal(written[kept], frames[kept])
+
+
+def test_overwriting_with_a_bad_input_keeps_the_old_output(
+    phbatch_command: CommandLine, tmp_path: Path, frames: np.ndarray
+) -> None:
+    phbatch.run(make(tmp_path / "good.zarr", frames), tmp_path / "out.zarr", model="none")
+    image = frames.astype("float32")
+    image[2, 0, 0] = np.nan
+    arguments = (make(tmp_path / "in.zarr", image), tmp_path / "out.zarr", "--model", "none", "--overwrite")
+    refused(phbatch_command, tmp_path, *arguments, part="frame t2/c0/z0 holds NaN or infinity")
+    refused(phbatch_command, tmp_path, *arguments[:-1], part="was begun differently")
+
+
+def test_an_output_that_was_only_begun_is_replaced_by_good_input_alone(
+    phbatch_command: CommandLine, tmp_path: Path, frames: np.ndarray
+) -> None:
+    zarr.open_group(tmp_path / "out.zarr", mode="w", attributes={"phbatch": {"status": "creating"}})
+    image = frames.astype("float32")
+    image[2, 0, 0] = np.nan
+    bad, good = make(tmp_path / "bad.zarr", image), make(tmp_path / "good.zarr", frames)
+    arguments = (tmp_path / "out.zarr", "--model", "none")
+    refused(phbatch_command, tmp_path, bad, *arguments, part="frame t2/c0/z0 holds NaN or infinity")
+    assert phbatch_command("run", good, *arguments) == 0
 
 
 @pytest.mark.parametrize("model", ["none", "phase-2d"])
@@ -195,6 +269,24 @@ def test_output_inside_the_input_and_the_other_way_round(
     ):
         for extra in ((), ("--overwrite",)):
             refused(phbatch_command, tmp_path, source, output, "--model", "none", *extra, part=part)
+
+
+def test_other_spellings_of_a_place_inside_the_input(
+    phbatch_command: CommandLine, tmp_path: Path, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(tmp_path / "in.zarr", frames)
+    (tmp_path / "link.zarr").symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    for output in ("link.zarr/out.zarr", f"file://{source}/out.zarr", "other/../in.zarr/out.zarr", "in.zarr/"):
+        refused(phbatch_command, tmp_path, source, output, "--model", "none", part="inside the input")
+    refused(phbatch_command, tmp_path, "link.zarr", source / "out.zarr", "--model", "none", part="inside the input")
+
+
+def test_an_output_url_of_no_known_kind(phbatch_command: CommandLine, tmp_path: Path, frames: np.ndarray) -> None:
+    source = make(tmp_path / "in.zarr", frames)
+    refused(
+        phbatch_command, tmp_path, source, "nowhere://out.zarr", "--model", "none", part="nowhere://out.zarr cannot be"
+    )
 
 
 @pytest.mark.parametrize("extra", [(), ("--overwrite",)])

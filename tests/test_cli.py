@@ -5,15 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import zarr
+from rich.console import Console
 
+import phbatch
+from phbatch.events import Event, UnitFinished
+from phbatch.report import ProgressReport
 from tests.handmade import CommandLine, write_model
 
 
@@ -30,6 +38,10 @@ def source(tmp_path: Path, frames: np.ndarray) -> Path:
         (("--dtype", "uint16", "--model", "none"), "--rescale"),
         (("--frames", "a:b", "--model", "none"), "START:STOP"),
         (("--pmin", "90", "--pmax", "10", "--model", "none"), "below pmax"),
+        (("--pmin", "50", "--pmax", "50", "--model", "none"), "below pmax"),
+        (("--frames", "0:3:0", "--model", "none"), "STEP from 1"),
+        (("--memory", "plenty", "--model", "none"), "--memory 'plenty'"),
+        (("--config", "nowhere.toml"), "cannot be read as TOML"),
         (("--normalize", "fixed", "--model", "none"), "--value"),
         (("--uncertainty",), "probabilistic"),
         (("--tile", "20"), "halo"),
@@ -55,6 +67,35 @@ def test_configuration_file(phbatch_command: CommandLine, source: Path, tmp_path
     config.write_text("factor = \n")
     assert phbatch_command("run", source, "--config", config) == 2
     assert "cannot be read as TOML" in phbatch_command.err
+
+
+@pytest.mark.parametrize("key", ["input", "output", "listener", "command", "json", "debug"])
+def test_a_configuration_file_holds_settings_alone(
+    phbatch_command: CommandLine, source: Path, tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "run.toml").write_text(f'{key} = "x"\n')
+    assert phbatch_command("run", source, "--model", "none", "--config", tmp_path / "run.toml") == 2
+    assert f"error: '{key}' is no setting of phbatch" in phbatch_command.err
+    assert not (source.parent / "in.phbatch.zarr").exists()
+
+
+def test_a_configuration_file_that_is_no_text(phbatch_command: CommandLine, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes(b"\xff\xfe")
+    assert phbatch_command("run", source, "--config", tmp_path / "run.toml") == 2
+    assert "cannot be read as TOML" in phbatch_command.err
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [(("--colour", "red"), "No such option"), (("--pmin", "90", "--pmax", "10"), "below pmax")],
+)
+def test_usage_errors_have_a_record_too(
+    phbatch_command: CommandLine, source: Path, options: tuple[str, ...], part: str
+) -> None:
+    assert phbatch_command("run", source, *options, "--json") == 2
+    record = json.loads(phbatch_command.out)
+    assert record["exit_code"] == 2
+    assert part in record["error"]
 
 
 def test_json_records(phbatch_command: CommandLine, source: Path) -> None:
@@ -89,6 +130,30 @@ def test_statistics_table(phbatch_command: CommandLine, source: Path, tmp_path: 
     assert phbatch_command("stats", source) == 0
     assert len(list(csv.DictReader(io.StringIO(phbatch_command.out)))) == 3
     assert phbatch_command("stats", source, "-o", tmp_path / "rows.xlsx") == 2
+
+
+@pytest.mark.parametrize("name", ["nowhere/rows.csv", "in.zarr.csv/rows.csv", "folder.csv"])
+def test_a_table_that_cannot_be_written(phbatch_command: CommandLine, source: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "in.zarr.csv").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    code = phbatch_command("stats", source, "-o", tmp_path / name)
+    assert code == (2 if name == "folder.csv" else 3)  # a folder is refused by click, as an invalid value
+    assert "Traceback" not in phbatch_command.err
+    assert list((tmp_path / "folder.csv").iterdir()) == []
+
+
+def test_plan_needs_no_chunk(phbatch_command: CommandLine, source: Path) -> None:
+    before = phbatch_command("plan", source, "--json"), phbatch_command.out
+    for chunk in [path for path in (source / "c").rglob("*") if path.is_file()]:
+        chunk.unlink()
+    assert (phbatch_command("plan", source, "--json"), phbatch_command.out) == before
+
+
+def test_default_outputs_lie_beside_the_whole_zarr(phbatch_command: CommandLine, tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "a.b.zarr", mode="w").create_array("well/0", shape=(2, 8, 8), dtype="uint16")
+    assert phbatch_command("plan", tmp_path / "a.b.zarr" / "well" / "0", "--model", "none", "--json") == 0
+    output = json.loads(phbatch_command.out.splitlines()[-1])["output"]
+    assert output == str(tmp_path / "a.b.well.0.phbatch.zarr")
 
 
 def test_plan_touches_no_pixel(phbatch_command: CommandLine, source: Path) -> None:
@@ -134,6 +199,70 @@ def test_a_failing_unit_is_set_aside(phbatch_command: CommandLine, tmp_path: Pat
     assert phbatch_command("run", source, "--model", "none") == 3
     assert "was begun differently" in phbatch_command.err
     assert phbatch_command("run", source, "--model", "none", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_unit_that_fails_is_done_by_the_next_call(
+    phbatch_command: CommandLine, tmp_path: Path, dtype: str, workers: int
+) -> None:
+    image = np.random.default_rng(0).integers(400, 600, (3, 1100, 1000)).astype(dtype)
+    source, output = tmp_path / "in.zarr", tmp_path / "in.phbatch.zarr"
+    zarr.create_array(source, data=image, chunks=(1, 1100, 1000))
+    arguments = ("run", source, "--model", "none", "--workers", workers, "--json")
+    assert phbatch_command(*arguments[:2], tmp_path / "whole.zarr", *arguments[2:]) == 0
+    chunk = source / "c" / "1" / "0" / "0"
+    good, times = chunk.read_bytes(), chunk.stat()
+    chunk.write_bytes(bytes(len(good)))
+    os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a disk that fails for a while
+    assert phbatch_command(*arguments) == 4
+    record = json.loads(phbatch_command.out.splitlines()[-1])
+    assert list(record["failed"]) == ["t1/c0"]
+    assert zarr.open_group(output).attrs.asdict()["phbatch"]["status"] == "running"
+    whole = zarr.open_array(tmp_path / "whole.zarr", path="0")[:]
+    np.testing.assert_array_equal(zarr.open_array(output, path="0")[:][[0, 2]], whole[[0, 2]])
+    chunk.write_bytes(good)
+    os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert phbatch_command(*arguments) == 0
+    record = json.loads(phbatch_command.out.splitlines()[-1])
+    assert (record["units_done"], record["units_skipped"], record["failed"]) == (1, 2, {})
+    np.testing.assert_array_equal(zarr.open_array(output, path="0")[:], whole)
+
+
+def test_progress_is_plain_lines_where_it_is_piped(phbatch_command: CommandLine, source: Path) -> None:
+    assert phbatch_command("run", source, "--model", "none") == 0
+    last = phbatch_command.err.splitlines()[-1]
+    for part in ("3/3 frames", " frames/s", " MPx/s", "0 s left"):
+        assert part in last
+    assert "\x1b" not in phbatch_command.err
+    assert phbatch_command("run", source, "--model", "none") == 0
+    assert "continuing: 1 of 1 units are finished" in phbatch_command.err
+    assert "0 of 1 units" in phbatch_command.out
+
+
+def test_progress_is_a_bar_on_a_terminal(source: Path) -> None:
+    screen = io.StringIO()
+    with ProgressReport(Console(file=screen, force_terminal=True, width=120)) as listener:
+        phbatch.run(source, model="none", listener=listener)
+    assert "3/3" in screen.getvalue()
+    assert "MPx/s" in screen.getvalue()
+    assert "\x1b[" in screen.getvalue()
+
+
+def test_two_runs_share_a_machine_and_nobody_else_is_listened_to(source: Path) -> None:
+    listening: set[str] = set()
+
+    def look(event: Event) -> None:
+        if isinstance(event, UnitFinished):
+            mine = psutil.Process().net_connections("inet")
+            listening.update(each.laddr.ip for each in mine if each.status == psutil.CONN_LISTEN)
+
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # taken by a Dask of somebody else, which is as good
+            other.bind(("127.0.0.1", 8787))
+        phbatch.run(source, model="none", workers=2, listener=look)
+    assert listening == {"127.0.0.1"}
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:

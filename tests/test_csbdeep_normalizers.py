@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,56 @@ def test_one_instance_is_safe_in_many_threads(normalizer: RobustNormalizer) -> N
     for (normalized, back), one, right in zip(results, images, expected, strict=True):
         np.testing.assert_array_equal(normalized, right)
         np.testing.assert_allclose(back, one, rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_eight_threads_between_before_and_after_do_not_mix(normalizer: RobustNormalizer) -> None:
+    barrier = Barrier(8, timeout=30)
+
+    def round_trip(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        normalized = normalizer.before(image(seed), "YX")
+        barrier.wait()  # every thread has measured its own image before any undoes its own
+        return normalized, normalizer.after(normalized, None, "YX")[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(round_trip, range(8)))
+    for seed, (normalized, back) in enumerate(results):
+        np.testing.assert_array_equal(normalized, type(normalizer)(*_parameters(normalizer)).before(image(seed), "YX"))
+        np.testing.assert_allclose(back, image(seed), rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["YX", "XY", "YXC", "CYX", "ZYX", "ZYXC", "CZYX", "YCXZ"])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_after_undoes_before_for_axes_in_any_order(normalizer: RobustNormalizer, axes: str) -> None:
+    ordered = [axis for axis in "CZYX" if axis in axes]
+    planes = np.stack([image(seed, (40, 50)) for seed in range(6)]).reshape(2, 3, 40, 50)  # (c, z, y, x)
+    stored = planes[tuple(slice(None) if axis in axes else 0 for axis in "CZYX")]
+    moved = stored.transpose([ordered.index(axis) for axis in axes])
+    normalized = normalizer.before(moved, axes)
+    assert (normalized.shape, normalized.dtype) == (moved.shape, np.float32)
+    back, scale = normalizer.after(normalized, np.ones_like(normalized), axes)
+    np.testing.assert_allclose(back, moved, rtol=1e-6)
+    np.testing.assert_allclose(scale * normalized, moved, rtol=1e-6)
+    # The order of the axes is no matter for the numbers: as if every channel came alone, with its planes pooled.
+    channels = stored if "C" in axes else stored[np.newaxis]
+    alone = np.stack([normalizer.before(channel, "ZYX" if "Z" in axes else "YX") for channel in channels])
+    expected = (alone if "C" in axes else alone[0]).transpose([ordered.index(axis) for axis in axes])
+    np.testing.assert_array_equal(normalized, expected)
+
+
+def _parameters(normalizer: RobustNormalizer) -> tuple[float, float]:
+    return normalizer.rule.factor, normalizer.rule.sigma
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint8", "float32"])
+@pytest.mark.parametrize("method", ["median", "mode"])
+def test_channels_of_run_are_normalized_alike(tmp_path: Path, method: Literal["median", "mode"], dtype: str) -> None:
+    frames = np.stack([image(seed) for seed in range(6)]).reshape(3, 2, 60, 50) // (16 if dtype == "uint8" else 1)
+    frames = frames.astype(dtype)
+    zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 2, 30, 25))
+    result = phbatch.run(tmp_path / "in.zarr", axes="tcyx", model="none", normalize=method, sigma=1.0, workers=2)
+    expected = np.stack([RobustNormalizer(method, 1.0, 1.0).before(frame, "CYX") for frame in frames])
+    np.testing.assert_array_equal(zarr.open_array(result.output, path="0")[:], expected)
 
 
 @pytest.mark.parametrize("method", ["median", "mode"])
@@ -102,3 +153,24 @@ def test_patches_with_channels() -> None:
     np.testing.assert_array_equal(x, y)
     assert np.median(x[:, 0]) == pytest.approx(1, abs=0.02)
     assert np.median(x[:, 1]) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("method", ["median", "mode"])
+def test_patches_of_a_volume_share_the_statistic_of_its_pooled_planes(method: Literal["median", "mode"]) -> None:
+    noisy = np.stack([image(seed, (64, 70)) for seed in range(5)])
+    clean = noisy // 2
+    raw = RawData.from_arrays([noisy], [clean], axes="ZYX")
+    np.random.seed(0)  # noqa: NPY002
+    x, y, axes = create_patches(
+        raw, (4, 32, 32), 5, patch_filter=None, normalization=patch_normalization(method, 2.0, 1.0), verbose=False
+    )
+    assert axes == "SCZYX"
+    whole = RobustNormalizer(method, 2.0, 1.0).before(noisy, "ZYX")
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (4, 32, 32))
+    targets = np.lib.stride_tricks.sliding_window_view(clean, (4, 32, 32))
+    statistic = getattr(measure_frame(noisy, 1.0), method)
+    assert statistic != pytest.approx(getattr(measure_frame(noisy[0], 1.0), method), rel=0.01)
+    for px, py in zip(x[:, 0], y[:, 0], strict=True):
+        place = np.argwhere((windows == px).all(axis=(3, 4, 5)))
+        assert len(place) == 1
+        np.testing.assert_allclose(py, targets[tuple(place[0])] / np.float32(2 * statistic), rtol=1e-6)

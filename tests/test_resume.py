@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch import api
+from phbatch import api, engine
 from phbatch.engine import Job
 from phbatch.events import Event, UnitFinished
 from phbatch.planning import Unit
@@ -38,6 +39,11 @@ def files(output: str | Path) -> dict[str, bytes]:
         for path in root.rglob("*")
         if path.is_file() and "ledger" not in path.parts
     }
+
+
+def committed(output: Path) -> int:
+    """Lines of the ledger so far."""
+    return sum(path.read_bytes().count(b"\n") for path in output.glob(".phbatch/ledger/*.jsonl"))
 
 
 class StopAfter:
@@ -66,6 +72,42 @@ def test_stopped_and_continued_is_byte_equal(source: Path, tmp_path: Path, worke
     assert 2 <= last.units_skipped <= 2 + 2 * workers
     assert last.units_done == 10 - last.units_skipped
     assert files(last.output) == files(whole.output)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_at_any_point_loses_no_finished_unit(source: Path, tmp_path: Path, workers: int) -> None:
+    options: dict[str, Any] = {"model": "none", "workers": workers, "command": "same"}
+    whole = phbatch.run(source, tmp_path / "whole.zarr", **options)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, UnitFinished):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            phbatch.run(source, tmp_path / "parts.zarr", listener=interrupt, **options)
+    last = phbatch.run(source, tmp_path / "parts.zarr", **options)
+    assert (last.units_skipped, last.units_done) == (2, 8)
+    assert files(last.output) == files(whole.output)
+
+
+def test_a_search_for_nan_that_is_stopped_writes_nothing(
+    tmp_path: Path, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.tile(frames, (2, 30, 30)).astype("float32")
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, *image.shape[1:]))
+    original = engine.scan_unit
+
+    def scan_and_stop(job: Job, unit: Unit) -> str | None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(job, unit)
+
+    monkeypatch.setattr(engine, "scan_unit", scan_and_stop)
+    with pytest.raises(phbatch.InterruptedRunError, match="after 1 of 6 units were searched for NaN"):
+        phbatch.run(tmp_path / "in.zarr", model="none", workers=1)
+    assert not (tmp_path / "in.phbatch.zarr").exists()
+    monkeypatch.undo()
+    assert phbatch.run(tmp_path / "in.zarr", model="none", workers=1).units_done == 6
 
 
 def test_a_finished_output_is_left_as_it_is(source: Path) -> None:
@@ -138,6 +180,34 @@ def test_the_tile_of_the_first_run_is_kept(tmp_path: Path) -> None:
     assert phbatch.run(tmp_path / "in.zarr", model=model).units_skipped == first.units
     with pytest.raises(phbatch.OutputError, match=r"settings\.tile"):
         phbatch.run(tmp_path / "in.zarr", model=model, tile=128)
+
+
+def test_a_killed_run_is_continued_byte_for_byte(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "parts.zarr"
+    code = (
+        "import sys, time, phbatch\n"
+        "slow = lambda event: time.sleep(0.3)\n"  # so that it is killed before its end, however busy the machine
+        "phbatch.run(sys.argv[1], sys.argv[2], model='none', workers=2, command='same', listener=slow)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(source), str(output)])
+    deadline = time.monotonic() + 60
+    while committed(output) < 2 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    assert zarr.open_group(output).attrs.asdict()["phbatch"]["status"] == "running"
+    shutil.copytree(output, tmp_path / "copy.zarr")
+    last = phbatch.run(source, output, model="none", command="same")
+    assert 2 <= last.units_skipped < 10
+    assert last.units_done == 10 - last.units_skipped
+    whole = phbatch.run(source, tmp_path / "whole.zarr", model="none", command="same")
+    assert files(output) == files(whole.output)
+    # A torn last line of the ledger costs that unit and nothing else.
+    (ledger,) = (tmp_path / "copy.zarr").glob(".phbatch/ledger/*.jsonl")
+    ledger.write_bytes(ledger.read_bytes()[:-5])
+    torn = phbatch.run(source, tmp_path / "copy.zarr", model="none", command="same")
+    assert torn.units_skipped == last.units_skipped - 1
+    assert files(torn.output) == files(whole.output)
 
 
 def test_sigterm_drains_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -107,15 +107,15 @@ def parse_config(config: Mapping[str, Any]) -> NetworkConfig:
             raise ModelError(f"the model is a {kind} model ({key} in config.json); give a CARE model of CSBDeep.")
     try:
         result = NetworkConfig(
-            n_dim=int(config["n_dim"]),
-            n_channel_in=int(config["n_channel_in"]),
-            n_channel_out=int(config["n_channel_out"]),
-            depth=int(config["unet_n_depth"]),
-            kernel=int(config["unet_kern_size"]),
-            n_first=int(config["unet_n_first"]),
-            residual=bool(config["unet_residual"]),
+            n_dim=_integer(config, "n_dim"),
+            n_channel_in=_integer(config, "n_channel_in"),
+            n_channel_out=_integer(config, "n_channel_out"),
+            depth=_integer(config, "unet_n_depth"),
+            kernel=_integer(config, "unet_kern_size"),
+            n_first=_integer(config, "unet_n_first"),
+            residual=_boolean(config, "unet_residual"),
             last_activation=config["unet_last_activation"],
-            probabilistic=bool(config["probabilistic"]),
+            probabilistic=_boolean(config, "probabilistic"),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(
@@ -138,6 +138,19 @@ def parse_config(config: Mapping[str, Any]) -> NetworkConfig:
                 f"{key} = {config.get(key)!r} in config.json is not what a 2D or 3D CARE network can have."
             )
     return result
+
+
+def _integer(config: Mapping[str, Any], key: str) -> int:
+    value = config[key]
+    if isinstance(value, bool) or int(value) != value:
+        raise ValueError(f"{key}: {value!r} is no whole number")
+    return int(value)
+
+
+def _boolean(config: Mapping[str, Any], key: str) -> bool:
+    if not isinstance(config[key], bool):
+        raise ValueError(f"{key}: {config[key]!r} is neither true nor false")
+    return bool(config[key])
 
 
 def list_layers(config: NetworkConfig) -> tuple[Layer, ...]:

@@ -16,6 +16,9 @@ PERCENTILE_EPSILON = 1e-20
 """CSBDeep's guard of its divisor."""
 
 
+_NORMAL = 1.4826  # standard deviations per median absolute deviation of a normal distribution
+
+
 @dataclass(frozen=True)
 class Affine:
     """The map ``(x - offset) / divisor``, computed in float32 as CSBDeep computes it, and its inverse.
@@ -73,7 +76,8 @@ def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | No
     rule : Normalization
         ``median`` and ``mode`` divide by the factor times the statistic of the smoothed frame; ``percentile`` is
         CSBDeep's ``(x - p_low) / (p_high - p_low + 1e-20)``; ``minmax`` maps the range to 0..1; ``fixed`` divides by
-        a value.
+        a value; ``zscore`` subtracts the median and divides by 1.4826 times the median absolute deviation, both of
+        the smoothed frame.
 
     Returns
     -------
@@ -93,10 +97,15 @@ def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | No
     if rule.method == "minmax":
         span = np.float32(np.float32(statistics.max) - np.float32(statistics.min))
         return Affine(float(np.float32(statistics.min)), float(span), float(span)) if span > 0 else None
+    median = statistics.median if statistics.median_smooth is None else statistics.median_smooth
+    mode = statistics.mode if statistics.mode_smooth is None else statistics.mode_smooth
+    if rule.method == "zscore":
+        deviation = np.float32(_NORMAL * statistics.mad)
+        return Affine(float(np.float32(median)), float(deviation), float(deviation)) if deviation > 0 else None
     if rule.value is not None and rule.method == "fixed":
         divisor_64 = rule.value
     else:
-        divisor_64 = rule.factor * (statistics.median if rule.method == "median" else statistics.mode)
+        divisor_64 = rule.factor * (median if rule.method == "median" else mode)
     divisor = np.float32(divisor_64)
     usable = bool(divisor > 0) and math.isfinite(float(divisor)) and bool(np.float32(1) / divisor > 0)
     return Affine(0.0, float(divisor), float(divisor)) if usable else None
@@ -117,7 +126,8 @@ def cast(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[np.g
     image : ndarray of `dtype`
         The converted image.
     clipped : int
-        Number of pixels outside of the range of `dtype`, which were set to its ends.
+        Number of pixels outside of the range of `dtype`, which were set to its ends; NaN, which no integer can hold,
+        is one of them and becomes the lower end.
 
     Examples
     --------
@@ -132,5 +142,6 @@ def cast(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[np.g
         return np.clip(image, -limit, limit).astype(dtype) if clipped else image.astype(dtype), clipped
     info = np.iinfo(dtype)
     rounded = np.rint(image)
-    clipped = int(np.count_nonzero((rounded < info.min) | (rounded > info.max)))
-    return np.clip(rounded, info.min, info.max, out=rounded).astype(dtype), clipped
+    clipped = rounded.size - int(np.count_nonzero((rounded >= info.min) & (rounded <= info.max)))
+    rounded = np.fmin(np.fmax(rounded, info.min, out=rounded), info.max, out=rounded)  # unlike clip, these drop NaN
+    return rounded.astype(dtype), clipped

@@ -21,7 +21,7 @@ from phbatch.kernels.smoothing import is_fixed_point, smooth_float
 DEFAULT_PERCENTILES = (2.0, 99.8)
 """CSBDeep's percentiles of prediction."""
 
-FLAG_NAMES = ("zero", "constant", "nonfinite", "unscaled")
+FLAG_NAMES = ("zero", "constant", "nonfinite", "unscaled", "black", "saturated", "duplicate", "out-of-focus")
 """Words that flag a frame; their order is that of the bits where flags are stored as numbers, lowest first."""
 
 _FLOAT_MODE_BINS = 1 << 16
@@ -50,7 +50,10 @@ class FrameStatistics:
     flags : tuple of str
         What is wrong with the frame, empty when it is good: ``zero`` (all pixels zero), ``constant`` (all pixels
         equal), ``nonfinite`` (NaN or infinity among the pixels; every statistic is then NaN), ``unscaled`` (the
-        normalization found no positive divisor).
+        normalization found no positive divisor); in a series also ``black``, ``saturated``, ``duplicate`` and
+        ``out-of-focus``, see `phbatch.kernels.timeseries.flag_bad_frames`.
+    median_smooth, mode_smooth : float or None
+        Running median over time of `median` and `mode`, which are then used in their place.
     """
 
     median: float
@@ -66,6 +69,8 @@ class FrameStatistics:
     focus: float = 0.0
     background: float = 0.0
     flags: tuple[str, ...] = ()
+    median_smooth: float | None = None
+    mode_smooth: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.config import Normalization
+from phbatch.config import BadFrames, Normalization
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.kernels.tiling import TilePlan
@@ -45,6 +45,10 @@ class Recipe:
         Tiles per call of the network.
     uncertainty : bool
         Whether the scale of a probabilistic network is kept.
+    smooth_time : int
+        Odd number of frames of the running median of the statistic over time.
+    bad_frames : {"normalize", "skip", "copy"}
+        Whether a flagged frame is restored all the same, left at zero, or copied unchanged.
     """
 
     rule: Normalization
@@ -56,6 +60,13 @@ class Recipe:
     tiles: TilePlan | None = None
     batch: int = 1
     uncertainty: bool = False
+    smooth_time: int = 1
+    bad_frames: BadFrames = "normalize"
+
+    @property
+    def two_passes(self) -> bool:
+        """Whether the statistics of a frame depend on other frames: then all are measured before any is restored."""
+        return self.smooth_time > 1 or self.bad_frames != "normalize"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +91,12 @@ class RestoredBlock:
     clipped: int
 
 
-def restore_block(block: NDArray[Any], recipe: Recipe, predict: Predict | None) -> RestoredBlock:
+def restore_block(
+    block: NDArray[Any],
+    recipe: Recipe,
+    predict: Predict | None,
+    measured: Mapping[FrameIndex, FrameStatistics] | None = None,
+) -> RestoredBlock:
     """Take a block of whole frames through everything.
 
     Parameters
@@ -91,6 +107,8 @@ def restore_block(block: NDArray[Any], recipe: Recipe, predict: Predict | None) 
         What to do.
     predict : callable or None
         The network on batches of tiles; None normalizes only.
+    measured : mapping of (t, c, z) to FrameStatistics, optional
+        From an earlier pass; else the frames are measured here.
 
     Returns
     -------
@@ -100,7 +118,9 @@ def restore_block(block: NDArray[Any], recipe: Recipe, predict: Predict | None) 
     """
     rule = recipe.rule
     percentiles = percentiles_for(rule.pmin, rule.pmax)
-    statistics = measure_block(block, rule.sigma, percentiles, volumes=recipe.volumes)
+    if measured is None:
+        measured = measure_block(block, rule.sigma, percentiles, volumes=recipe.volumes)
+    statistics = dict(measured)
     affines = {index: make_affine(row, rule) for index, row in statistics.items()}
     for index, affine in affines.items():
         row = statistics[index]
@@ -114,7 +134,10 @@ def restore_block(block: NDArray[Any], recipe: Recipe, predict: Predict | None) 
         t, c, z = index
         frame = block[t, channels] if z is None else block[t, channels, z]
         chosen = [affines[t, channel, z] for channel in channels]
-        mean, scale = _restore_frame(frame, chosen, recipe, predict)
+        bad = recipe.bad_frames != "normalize" and any(statistics[t, channel, z].flags for channel in channels)
+        mean, scale = _restore_frame(frame, [None] * len(chosen) if bad else chosen, recipe, predict)
+        if bad and recipe.bad_frames == "skip":
+            mean = np.zeros_like(mean)
         target = slice(c * recipe.n_output, (c + 1) * recipe.n_output)
         place: tuple[Any, ...] = (t, target) if z is None else (t, target, z)
         image[place], lost = cast(mean, image.dtype)

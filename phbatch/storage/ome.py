@@ -96,8 +96,9 @@ class ImageMetadata:
 
 def image_attributes(attributes: Mapping[str, Any]) -> tuple[Version, Mapping[str, Any]] | None:
     """Version and OME attributes of a group, or None where the group is no OME-Zarr image."""
-    if "multiscales" in attributes.get("ome", {}):
-        return "0.5", attributes["ome"]
+    ome = attributes.get("ome")
+    if isinstance(ome, Mapping) and "multiscales" in ome:
+        return "0.5", ome
     if "multiscales" in attributes:
         return "0.4", attributes
     return None

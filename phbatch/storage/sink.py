@@ -71,8 +71,11 @@ def read_output_attributes(path: str) -> dict[str, Any] | None:
     """
     remedy = "choose another output, or remove it yourself"
     if is_url(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
-        occupied = bool(filesystem.exists(root))
+        try:
+            filesystem, root = fsspec.core.url_to_fs(path)
+            occupied = bool(filesystem.exists(root))
+        except (OSError, ImportError, ValueError) as error:
+            raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
     else:
         occupied = local_path(path).exists()
     if not occupied:

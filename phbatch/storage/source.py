@@ -160,7 +160,8 @@ def _open_image(path: str, group: zarr.Group, axes: str | None) -> Source:
 
 def _what_group(group: zarr.Group, attributes: dict[str, Any]) -> str:
     """What the group is instead, and the remedy."""
-    ome = attributes.get("ome", attributes)
+    ome = attributes.get("ome")
+    ome = ome if isinstance(ome, dict) else attributes
     if "plate" in ome:
         return "; it is a plate: give the path of one field of a well, such as INPUT/A/1/0."
     if "bioformats2raw.layout" in ome:

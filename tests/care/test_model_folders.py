@@ -99,6 +99,8 @@ def test_best_is_preferred_to_last_whatever_their_times(tmp_path: Path) -> None:
         ({"n_channel_out": 2, "unet_residual": True}, "unet_residual"),
         ({"axes": "TYXC", "n_dim": 3}, "axes"),
         ({"n_dim": "two"}, "lacks a valid"),
+        ({"unet_n_depth": 2.7}, "no whole number"),
+        ({"unet_residual": "false"}, "neither true nor false"),
         ({"n_rays": 32}, "StarDist"),
         ({"n2v_patch_shape": [64, 64]}, "N2V"),
         ({"proj_n_depth": 4}, "ProjectionCARE"),
