@@ -21,11 +21,12 @@ import zarr
 from numpy.typing import NDArray
 
 import phbatch
-from phbatch.report import save_before_after
+from phbatch.report import print_comparison, save_before_after, save_comparison
 from phbatch.storage.sink import read_output_attributes
 
 DATA = Path(os.environ.get("PHBATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SETS = ("t98g", "caulobacter", "ecoli", "yeast", "brightness-jump", "zoom")
+COMPARED = ("t98g", "caulobacter", "brightness-jump")
 PATCH = 48
 
 
@@ -67,8 +68,19 @@ def restore_set(name: str, folder: Path, model: str) -> str:
     )
 
 
+def compare_set(name: str, folder: Path) -> None:
+    """Print and save what `phbatch compare` says of all frames of a data set."""
+    frames = read_set(DATA / name, limit=100)
+    source = folder / f"{name}-all.zarr"
+    zarr.create_array(source, data=frames, chunks=(1, *frames.shape[1:]), overwrite=True)
+    found = phbatch.compare_rules(str(source), axes="tyx", samples=25)
+    print(f"\n{name}: {len(found[0].levels)} of {len(frames)} frames")
+    print_comparison(found)
+    save_comparison(folder / f"{name}-compare.html", found, name)
+
+
 def main() -> None:
-    """Print the table and say where the pictures are."""
+    """Print the tables and say where the pictures are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="phase-2d")
@@ -80,6 +92,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for name in SETS:
         print(restore_set(name, arguments.folder, arguments.model), flush=True)
+    for name in COMPARED:
+        compare_set(name, arguments.folder)
     print(f"pictures in {arguments.folder}")
 
 

@@ -1,5 +1,6 @@
 from . import csbdeep, report, simulate
 from .api import plan, run, statistics
+from .compare import Comparison, compare_rules
 from .config import Normalization, RunSettings
 from .demo import DemoResult, run_demo, write_time_lapse
 from .errors import (
@@ -18,6 +19,7 @@ from .results import PlanReport, RunResult
 from .simulate import PhaseContrast
 
 __all__ = [
+    "Comparison",
     "DemoResult",
     "InputError",
     "InterruptedRunError",
@@ -32,6 +34,7 @@ __all__ = [
     "RunSettings",
     "UnitsFailedError",
     "UsageError",
+    "compare_rules",
     "csbdeep",
     "image_statistics",
     "info",

@@ -15,7 +15,16 @@ from typing import Any, cast
 import numpy as np
 
 from phbatch.config import RunSettings, parse_settings
-from phbatch.engine import Job, execute, forget_open_stores, load_predictor, measure_unit, restore_unit, stop_on_signal
+from phbatch.engine import (
+    Job,
+    execute,
+    forget_open_stores,
+    load_predictor,
+    measure_unit,
+    require_scheduler,
+    restore_unit,
+    stop_on_signal,
+)
 from phbatch.errors import InputError, InterruptedRunError
 from phbatch.events import Event, Listener, RunStarted, UnitFailed, UnitFinished, ignore
 from phbatch.graph import measure_large_frames
@@ -91,6 +100,8 @@ def run(
     units = prepared.resolved.geometry.units
     if settings.scheduler is None:
         load_predictor(prepared.job)
+    else:
+        require_scheduler(settings.scheduler)
     with stop_on_signal() as stop:
         committed = open_output(prepared, command, stop)
         todo = [unit for unit in units if unit.key not in committed]

@@ -7,7 +7,8 @@ import shlex
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,22 +135,39 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
     suffix = Path(output).suffix.lower() if output else None
     if suffix not in (None, ".csv", ".json"):
         raise UsageError(f"--output {output} ends in {suffix!r}; give a name that ends in .csv or .json.")
-    if output is not None and not Path(output).absolute().parent.is_dir():
-        raise OutputError(f"--output {output} lies in no folder; make {Path(output).absolute().parent} first.")
+    _require_folder(output)
     with phbatch.report.ProgressReport() as listener:
         rows = phbatch.statistics(input, listener=listener, **_given(options))
     if output is not None:
         text = json.dumps(rows, indent=1) if suffix == ".json" else phbatch.report.statistics_csv(rows)
-        try:
+        with _writing(output):
             Path(output).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"--output {output} cannot be written ({error.strerror}); choose another place."
-            ) from error
         print(output)
     elif not as_json:
         phbatch.report.print_statistics(rows)
     _print_record(as_json, rows)
+
+
+@cli.command()
+@click.argument("input")
+@click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
+@click.option("--channel", metavar="INDEX|NAME", help="Channel to sample.  [default: the first]")
+@click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]")
+@click.option("--samples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Frames to sample.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Also write a page, FILE.html.")
+@_common_options
+def compare(input: str, output: str | None, samples: int, as_json: bool, debug: bool, **options: Any) -> None:
+    """Show which normalization keeps the background of INPUT steady, and recommend one."""
+    if output is not None and Path(output).suffix.lower() != ".html":
+        raise UsageError(f"--output {output} does not end in .html; give a name that does.")
+    _require_folder(output)
+    found = phbatch.compare_rules(input, samples=samples, **_given(options))
+    phbatch.report.print_comparison(found)
+    if output is not None:
+        with _writing(output):
+            phbatch.report.save_comparison(Path(output), found, Path(input).name)
+        print(output)
+    _print_record(as_json, [row.as_dict() for row in found])
 
 
 @cli.command()
@@ -213,6 +231,20 @@ def _complain(message: str, code: int, *, debug: bool = False) -> int:
 def _print_error_record(message: str, code: int) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": message, "exit_code": code}))
+
+
+def _require_folder(output: str | None) -> None:
+    """Refuse a file in no folder before the work, not after it."""
+    if output is not None and not Path(output).absolute().parent.is_dir():
+        raise OutputError(f"--output {output} lies in no folder; make {Path(output).absolute().parent} first.")
+
+
+@contextmanager
+def _writing(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"--output {output} cannot be written ({error.strerror}); choose another place.") from error
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

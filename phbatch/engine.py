@@ -243,6 +243,18 @@ def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outco
         return Outcome(unit, error=error)
 
 
+def require_scheduler(address: str) -> None:
+    """Refuse an address where no Dask scheduler answers, before anything is written.
+
+    Raises
+    ------
+    UsageError
+        Nothing answers within ten seconds.
+    """
+    with _connect(1, address):
+        pass
+
+
 @contextmanager
 def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     if scheduler is not None:

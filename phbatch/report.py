@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from phbatch.compare import Comparison, recommend
 from phbatch.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
 from phbatch.memory import format_bytes
 from phbatch.results import PlanReport, RunResult
@@ -168,6 +171,59 @@ def print_statistics(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table)
+
+
+_COMPARISON_COLUMNS = ("level", "drift", "noise", "stretch", "contrast", "outside", "ms_per_mpx")
+
+
+def print_comparison(found: Sequence[Comparison]) -> None:
+    """Print the rules side by side, and the recommendation."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("rule")
+    for name in _COMPARISON_COLUMNS:
+        table.add_column(name, justify="right")
+    for row in found:
+        table.add_row(row.rule, *(f"{getattr(row, name):.4g}" for name in _COMPARISON_COLUMNS))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print(f"recommended: {recommend(found)[1]}")
+
+
+def save_comparison(path: Path, found: Sequence[Comparison], title: str) -> None:
+    """Write the comparison as a page of its own: the table, the background over the frames, the recommendation."""
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for row in found:
+        axes.plot(row.levels, marker="o", markersize=3, label=row.rule)
+    axes.set_xlabel("sampled frame")
+    axes.set_ylabel("background level / contrast")
+    axes.legend(fontsize=8, ncols=2)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("rule", *_COMPARISON_COLUMNS))
+    body = "".join(
+        f"<tr><td>{escape(row.rule)}</td>"
+        + "".join(f"<td>{getattr(row, name):.4g}</td>" for name in _COMPARISON_COLUMNS)
+        + "</tr>"
+        for row in found
+    )
+    style = (
+        "body{font:15px sans-serif;margin:2em}td,th{padding:.3em .8em;text-align:right}td:first-child{text-align:left}"
+    )
+    page = (
+        f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{style}</style>"
+        f"<h1>Normalization of {escape(title)}</h1><p>Recommended: {escape(recommend(found)[1])}</p>"
+        f"<table><tr>{head}</tr>{body}</table>"
+        f'<img alt="background over time" src="data:image/png;base64,{b64encode(picture.getvalue()).decode()}">'
+        f"<p>{escape(_COMPARISON_WORDS)}</p>"
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+_COMPARISON_WORDS = (
+    "level: of the background. drift: its largest change over the frames, in units of the contrast. noise: of the"
+    " background, in the same units. stretch: largest over smallest noise. contrast: range of the smoothed frame, from"
+    " 0.2 to 99.8 %. outside: fraction of pixels outside of [0, 1]. ms_per_mpx: cost per megapixel on one core."
+)
 
 
 def save_before_after(path: Path, images: Sequence[tuple[str, NDArray[Any]]], crop: int = 160) -> None:

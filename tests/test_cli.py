@@ -143,10 +143,10 @@ def test_a_table_that_cannot_be_written(phbatch_command: CommandLine, source: Pa
 
 
 def test_plan_needs_no_chunk(phbatch_command: CommandLine, source: Path) -> None:
-    before = phbatch_command("plan", source, "--json"), phbatch_command.out
+    before = phbatch_command("plan", source, "--memory", "2GB", "--json"), phbatch_command.out
     for chunk in [path for path in (source / "c").rglob("*") if path.is_file()]:
         chunk.unlink()
-    assert (phbatch_command("plan", source, "--json"), phbatch_command.out) == before
+    assert (phbatch_command("plan", source, "--memory", "2GB", "--json"), phbatch_command.out) == before
 
 
 def test_default_outputs_lie_beside_the_whole_zarr(phbatch_command: CommandLine, tmp_path: Path) -> None:
@@ -157,11 +157,11 @@ def test_default_outputs_lie_beside_the_whole_zarr(phbatch_command: CommandLine,
 
 
 def test_plan_touches_no_pixel(phbatch_command: CommandLine, source: Path) -> None:
-    before = phbatch_command("plan", source), phbatch_command.out
+    before = phbatch_command("plan", source, "--memory", "2GB"), phbatch_command.out
     for chunk in (source / "c").rglob("*"):
         if chunk.is_file():
             chunk.write_bytes(b"broken")
-    assert (phbatch_command("plan", source), phbatch_command.out) == before
+    assert (phbatch_command("plan", source, "--memory", "2GB"), phbatch_command.out) == before
     assert before[0] == 0
     for word in ("units", "passes", "memory", "tiles", "halo", "read", "written"):
         assert f"\n{word} " in before[1]

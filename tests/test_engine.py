@@ -65,6 +65,7 @@ def test_no_scheduler_there_is_a_usage_error(tmp_path: Path) -> None:
     path = make_input(tmp_path, frames(), (1, 70, 61))
     with pytest.raises(phbatch.UsageError, match="no Dask scheduler answers"):
         phbatch.run(path, model="none", scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "in.phbatch.zarr").exists()
 
 
 def fail_on_odd(job: Job, unit: Unit) -> int:

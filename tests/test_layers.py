@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"stages"},
     {"memory", "planning", "resolve"},
     {"engine", "graph"},
-    {"output", "results", "prepare", "inspect", "api", "report", "demo", "csbdeep", "cli"},
+    {"output", "results", "prepare", "inspect", "api", "report", "demo", "csbdeep", "compare", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

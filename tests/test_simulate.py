@@ -93,3 +93,16 @@ def test_settings_that_describe_no_microscope_are_refused(wrong: dict[str, objec
 def test_there_is_no_frame_beyond_the_end() -> None:
     with pytest.raises(ValueError, match="does not exist"):
         SMALL.clean(8)
+
+
+def test_the_offset_is_added_to_light() -> None:
+    np.testing.assert_allclose(replace(SMALL, offset=250.0).clean(1) - SMALL.clean(1), 150.0, atol=1e-3)
+
+
+def test_no_seam_where_the_fourier_transform_wraps_round() -> None:
+    clean = PhaseContrast(shape=(160, 150), seed=6, illumination=0.0, density=0.1).clean(0)
+    inner = np.abs(np.diff(clean, axis=0)).mean()
+    for edge in (clean[:2], clean[-2:], clean[:, :2].T, clean[:, -2:].T):
+        assert np.abs(np.diff(edge, axis=0)).mean() < 3 * inner
+    # Opposite edges are not neighbours: a wrapped field would make them continue each other.
+    assert np.abs(clean[0] - clean[-1]).mean() > 2 * inner
