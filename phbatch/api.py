@@ -65,8 +65,8 @@ def run(
         The command line that reproduces the run, for the provenance; made from the options where it is empty.
     **options
         The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `axes`,
-        `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `tile`, `batch`, `backend`, `memory`, `workers`,
-        `scheduler`, `overwrite`.
+        `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
+        `backend`, `memory`, `workers`, `scheduler`, `overwrite`.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def run(
             raise InterruptedRunError(
                 f"stopped after {len(committed)} of {len(units)} units; call the same command again to continue."
             )
-    if finished:
+    if finished and (todo or (prepared.recorded or {}).get("status") != "complete"):
         finish_image(Sink(prepared.output), prepared.image, _rows(committed))
     done_now = [unit for unit in todo if unit.key in committed]
     return RunResult(
@@ -199,7 +199,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     listener : callable
         Called with every event.
     **options
-        `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `memory`, `workers`, `scheduler`.
+        `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `smooth_time`, `memory`, `workers`, `scheduler`.
 
     Returns
     -------
