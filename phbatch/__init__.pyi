@@ -10,7 +10,6 @@ from .errors import (
     ModelError,
     OutputError,
     PhbatchError,
-    UnitsFailedError,
     UsageError,
 )
 from .graph import image_statistics, normalize, restore
@@ -32,7 +31,6 @@ __all__ = [
     "PlanReport",
     "RunResult",
     "RunSettings",
-    "UnitsFailedError",
     "UsageError",
     "compare_rules",
     "csbdeep",

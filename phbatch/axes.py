@@ -109,12 +109,6 @@ def to_region(starts: Sequence[int], stops: Sequence[int]) -> Region:
     return t, c, z, y, x
 
 
-def region_shape(region: Region) -> Shape:
-    """Lengths of a region, one per axis of ``tczyx``."""
-    t, c, z, y, x = (int(part.stop) - int(part.start) for part in region)
-    return t, c, z, y, x
-
-
 def frame_indices(shape: Shape, *, volumes: bool) -> Iterator[tuple[int, int, int | None]]:
     """Every (t, c, z) of a ``tczyx`` shape in order; z is None for whole volumes."""
     planes: Sequence[int | None] = [None] if volumes else range(shape[2])

@@ -8,8 +8,9 @@
     ├── ModelError               3   the model folder cannot be used
     ├── OutputError              3   the output place cannot be used
     ├── MemoryLimitError         3   the plan does not fit the memory allowed
-    ├── UnitsFailedError         4   some units failed; the others are written
     └── InterruptedRunError      130 stopped by the user; the run can be continued
+
+Exit code 4, some units failed, is no error: the result of the run names them.
 """
 
 from __future__ import annotations
@@ -63,12 +64,6 @@ class MemoryLimitError(PhbatchError):
     """The plan needs more memory than is allowed."""
 
     exit_code = 3
-
-
-class UnitsFailedError(PhbatchError):
-    """Some units failed; every other unit is written and committed."""
-
-    exit_code = 4
 
 
 class InterruptedRunError(PhbatchError):

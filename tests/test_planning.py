@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phbatch.axes import region_shape
-from phbatch.planning import Geometry, frame_keys, source_reads
+from phbatch.planning import Geometry, frame_keys, region_size, source_reads
 
 
 @st.composite
@@ -64,7 +61,7 @@ def test_every_selected_frame_is_read_once_and_no_chunk_twice(geometry: Geometry
                 found += [unit.frame_key(t, c, z) for z in planes]
     assert set(reads.values()) == {1}
     assert sorted(found, key=str) == sorted(frame_keys(geometry), key=str)
-    assert source_reads(geometry) == sum(prod(region_shape(unit.source)) for unit in geometry.units)
+    assert source_reads(geometry) == sum(region_size(unit.source) for unit in geometry.units)
 
 
 def test_small_frames_are_taken_together_and_share_a_chunk() -> None:

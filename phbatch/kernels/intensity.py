@@ -37,11 +37,6 @@ class Affine:
     divisor: float = 1.0
     span: float = 1.0
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether the map changes nothing."""
-        return self.offset == 0 and self.divisor == 1
-
     def apply(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
         """Normalize an image of any real dtype and shape.
 
