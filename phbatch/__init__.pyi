@@ -16,6 +16,7 @@ from .graph import image_statistics, normalize, restore
 from .inspect import info
 from .results import PlanReport, RunResult
 from .simulate import PhaseContrast
+from .stages.table import StatisticsTable
 
 __all__ = [
     "Comparison",
@@ -31,6 +32,7 @@ __all__ = [
     "PlanReport",
     "RunResult",
     "RunSettings",
+    "StatisticsTable",
     "UsageError",
     "compare_rules",
     "csbdeep",

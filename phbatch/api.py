@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from os import cpu_count
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from phbatch.config import RunSettings, parse_settings
+from phbatch.axes import FrameKey
+from phbatch.config import parse_settings
 from phbatch.engine import (
-    Job,
     execute,
     forget_open_stores,
     load_predictor,
-    measure_unit,
     require_scheduler,
     restore_unit,
     stop_on_signal,
 )
-from phbatch.errors import InputError, InterruptedRunError
+from phbatch.errors import InterruptedRunError, first_line
 from phbatch.events import Event, Listener, RunStarted, UnitFailed, UnitFinished, ignore
-from phbatch.graph import measure_large_frames
-from phbatch.kernels.stats import FrameStatistics
+from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.output import finish_image
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import Prepared, available_bytes, must_scan, open_output, prepare
-from phbatch.resolve import ResolvedStatistics, resolve_statistics
+from phbatch.resolve import resolve_statistics
 from phbatch.results import PlanReport, RunResult
-from phbatch.stages.restoration import FrameIndex, Recipe
-from phbatch.stages.statistics import StatisticsRow, judge_series
+from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.sink import Sink
-from phbatch.storage.source import Source, open_source
+from phbatch.storage.source import open_source
 
 
 def run(
@@ -64,9 +60,9 @@ def run(
     command : str
         The command line that reproduces the run, for the provenance; made from the options where it is empty.
     **options
-        The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `axes`,
-        `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
-        `backend`, `memory`, `workers`, `scheduler`, `overwrite`.
+        The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
+        `percentiles`, `scope`, `stats`, `axes`, `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`,
+        `smooth_time`, `bad_frames`, `tile`, `batch`, `backend`, `memory`, `workers`, `scheduler`, `overwrite`.
 
     Returns
     -------
@@ -103,31 +99,31 @@ def run(
     else:
         require_scheduler(settings.scheduler)
     with stop_on_signal() as stop:
-        committed = open_output(prepared, command, stop)
-        todo = [unit for unit in units if unit.key not in committed]
-        if prepared.resolved.recipe.two_passes and todo:
-            todo = _measure_before(prepared, units, {unit.key for unit in todo}, stop)
+        finished = open_output(prepared, command, stop)
+        todo = [unit for unit in units if unit.key not in finished]
+        measured = _statistics_before(prepared, stop) if todo else None
         listener(_started(prepared, units, todo))
         failed: dict[str, str] = {}
         ledger, workers = Ledger(prepared.output), prepared.resolved.workers
+        work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
         for outcome in execute(
-            restore_unit, prepared.job, todo, workers=workers, scheduler=settings.scheduler, stop=stop
+            restore_unit, prepared.job, work, workers=workers, scheduler=settings.scheduler, stop=stop
         ):
             if outcome.result is None:
-                failed[outcome.unit.key] = _describe_error(outcome.error)
+                failed[outcome.unit.key] = first_line(outcome.error)
                 listener(UnitFailed(outcome.unit.key, failed[outcome.unit.key]))
                 continue
             ledger.commit(outcome.result)
-            committed[outcome.unit.key] = outcome.result
+            finished.add(outcome.result)
             listener(UnitFinished(outcome.unit.key, len(outcome.result["statistics"])))
-        finished = len(committed) == len(units)
-        if stop() and not finished and len(committed) + len(failed) < len(units):
+        complete = len(finished) == len(units)
+        if stop() and len(finished) + len(failed) < len(units):
             raise InterruptedRunError(
-                f"stopped after {len(committed)} of {len(units)} units; call the same command again to continue."
+                f"stopped after {len(finished)} of {len(units)} units; call the same command again to continue."
             )
-    if finished and (todo or (prepared.recorded or {}).get("status") != "complete"):
-        finish_image(Sink(prepared.output), prepared.image, _rows(committed))
-    done_now = [unit for unit in todo if unit.key in committed]
+    if complete and (todo or (prepared.recorded or {}).get("status") != "complete"):
+        finish_image(Sink(prepared.output), prepared.image, finished.table)
+    done_now = [unit for unit in todo if unit.key in finished]
     return RunResult(
         output=prepared.output,
         frames=prepared.resolved.geometry.frames,
@@ -137,9 +133,9 @@ def run(
         seconds=perf_counter() - started,
         pixels=sum(_unit_pixels(unit) for unit in done_now),
         peak_rss_bytes=peak_rss_bytes(),
-        clipped=sum(record["clipped"] for record in committed.values()),
+        clipped=finished.clipped,
         failed=failed,
-        flagged=_flagged(_rows(committed)),
+        flagged=_flagged(finished.table),
         notices=tuple(notice.text for notice in prepared.notices),
     )
 
@@ -174,8 +170,8 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
         normalization=recipe.rule.describe(),
         units=len(geometry.units),
         frames=geometry.frames,
-        passes=1 + scan + recipe.two_passes,
-        bytes_read=source_reads(geometry) * source.dtype.itemsize * (1 + scan + recipe.two_passes),
+        passes=scan + recipe.passes,
+        bytes_read=source_reads(geometry) * source.dtype.itemsize * (scan + recipe.passes),
         bytes_written=prod(geometry.output_shape) * itemsize,
         tile=recipe.tiles.tile if recipe.tiles else None,
         tiles_per_frame=len(recipe.tiles.tiles) if recipe.tiles else 0,
@@ -189,7 +185,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
     )
 
 
-def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any) -> list[dict[str, Any]]:
+def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any) -> StatisticsTable:
     """Statistics of every frame of an image.
 
     Parameters
@@ -199,14 +195,18 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     listener : callable
         Called with every event.
     **options
-        `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `smooth_time`, `memory`, `workers`, `scheduler`.
+        `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`, `scope`, `memory`,
+        `workers`, `scheduler`.
 
     Returns
     -------
-    list of dict
-        One row per frame, in the order of t, c, z: ``t``, ``c``, ``z``, ``median``, ``mode``, ``mean``, ``std``,
-        ``min``, ``max``, percentiles as ``p2`` and ``p99.8``, and ``flags``, a list of words that is empty when the
-        frame is good. Statistics of frames with NaN or infinity are None.
+    StatisticsTable
+        A sequence with one dict per frame, in the order of t, c, z: ``t``, ``c``, ``z``, ``median``, ``mode``,
+        ``mad``, ``mean``, ``std``, ``min``, ``max``, percentiles as ``p2`` and ``p99.8``, ``saturated``, ``zero``,
+        ``focus``, ``background`` (`phbatch.kernels.stats.FrameStatistics` says what they are), with `smooth_time` also
+        ``median_smooth`` and ``mode_smooth``, with another `scope` than ``image`` also ``pooled_median`` and so on,
+        and ``flags``, a list of words that is empty when the frame is good. Statistics of frames with NaN or infinity
+        are None.
 
     Raises
     ------
@@ -219,18 +219,10 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     source = open_source(str(input), settings.axes)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
-    frames = geometry.frames
-    listener(RunStarted("", len(geometry.units), 0, frames, 0, prod(source.shape[3:])))
-    rows: list[StatisticsRow] = []
+    listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
     with stop_on_signal() as stop:
         forget_open_stores()
-        measured = _measure_frame_by_frame if resolved.large else _measure_units
-        for unit, found in measured(resolved, source, settings, stop):
-            rows += found
-            listener(UnitFinished(unit, len(found)))
-        if len(rows) < frames:
-            raise InterruptedRunError(f"stopped after {len(rows)} of {frames} frames; call the same command again.")
-    return [_without_nan(row.as_dict()) for row in judge_series(rows, settings.smooth_time)]
+        return measure_frames(resolved, source, settings, stop, listener)
 
 
 def peak_rss_bytes() -> int:
@@ -242,52 +234,14 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _measure_before(
-    prepared: Prepared, units: Sequence[Unit], wanted: set[str], stop: Callable[[], bool]
-) -> list[Unit]:
-    """The first of two passes: measure every unit, judge the series, and hand the statistics to the units to do."""
-    workers, scheduler = prepared.resolved.workers, prepared.settings.scheduler
-    found: list[tuple[Unit, dict[FrameIndex, FrameStatistics]]] = []
-    for outcome in execute(measure_unit, prepared.job, units, workers=workers, scheduler=scheduler, stop=stop):
-        if outcome.result is None:
-            key = outcome.unit.key
-            raise InputError(
-                f"unit {key} cannot be read: {_describe_error(outcome.error)}; repair it first.", frame=key
-            )
-        found.append((outcome.unit, outcome.result))
-    if len(found) < len(units):
-        raise InterruptedRunError("stopped while frames were measured; call the same command again to continue.")
-    rows = [StatisticsRow(unit.frame_key(*index), row) for unit, measured in found for index, row in measured.items()]
-    judged = {row.key: row.statistics for row in judge_series(rows, prepared.resolved.recipe.smooth_time)}
-    return [
-        replace(unit, measured={index: judged[unit.frame_key(*index)] for index in measured})
-        for unit, measured in found
-        if unit.key in wanted
-    ]
-
-
-Measured = Iterator[tuple[str, list[StatisticsRow]]]
-
-
-def _measure_units(
-    resolved: ResolvedStatistics, source: Source, settings: RunSettings, stop: Callable[[], bool]
-) -> Measured:
-    job = Job(source.path, settings.axes, Recipe(resolved.rule))
-    units, workers = resolved.geometry.units, resolved.workers
-    for outcome in execute(measure_unit, job, units, workers=workers, scheduler=settings.scheduler, stop=stop):
-        key = outcome.unit.key
-        if outcome.result is None:
-            raise InputError(f"unit {key} cannot be read: {_describe_error(outcome.error)}", frame=key)
-        yield key, [StatisticsRow(outcome.unit.frame_key(*index), found) for index, found in outcome.result.items()]
-
-
-def _measure_frame_by_frame(
-    resolved: ResolvedStatistics, source: Source, settings: RunSettings, stop: Callable[[], bool]
-) -> Measured:
-    for row in measure_large_frames(source, resolved.geometry, resolved.rule, resolved.workers):
-        yield str(row.key), [row]
-        if stop():
-            return
+def _statistics_before(prepared: Prepared, stop: Callable[[], bool]) -> StatisticsTable | None:
+    """Statistics that must be known before the first frame is restored; None where each unit measures its own."""
+    if prepared.given is not None or prepared.resolved.recipe.passes == 1:
+        return prepared.given
+    resolved = prepared.resolved
+    return measure_before(
+        prepared.job, resolved.geometry, workers=resolved.workers, scheduler=prepared.settings.scheduler, stop=stop
+    )
 
 
 def _python_command(prepared: Prepared, options: Mapping[str, Any]) -> str:
@@ -318,28 +272,6 @@ def _unit_pixels(unit: Unit) -> int:
     return len(unit.keep_t) * len(unit.keep_c) * region_size(unit.source[2:])
 
 
-def _rows(committed: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    rows = [row for record in committed.values() for row in record["statistics"]]
-    return sorted((_without_nan(row) for row in rows), key=_row_order)
-
-
-def _row_order(row: Mapping[str, Any]) -> tuple[int, int, int]:
-    return (row["t"], row["c"], -1 if row["z"] is None else row["z"])
-
-
-def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
-
-
-def _flagged(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    flagged = {}
-    for row in rows:
-        if row["flags"]:
-            z = "" if row["z"] is None else f"/z{row['z']}"
-            flagged[f"t{row['t']}/c{row['c']}{z}"] = cast(list[str], row["flags"])
-    return flagged
-
-
-def _describe_error(error: BaseException | None) -> str:
-    text = str(error).strip() if error is not None else ""
-    return text.splitlines()[0] if text else type(error).__name__
+def _flagged(table: StatisticsTable) -> dict[str, list[str]]:
+    rows = (table[int(index)] for index in np.flatnonzero(table.flag_bits))
+    return {str(FrameKey(row["t"], row["c"], row["z"])): row["flags"] for row in rows}

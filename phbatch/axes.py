@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 from phbatch.errors import InputError
 
@@ -101,6 +102,57 @@ class FrameKey:
 
     def __str__(self) -> str:
         return f"t{self.t}/c{self.c}" + ("" if self.z is None else f"/z{self.z}")
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """The frames of a run in the order of t, c, z.
+
+    Attributes
+    ----------
+    times : range
+        Indices along t.
+    channels : tuple of int
+        Indices along c.
+    planes : int or None
+        Number of planes along z; None where a frame is a whole ``zyx`` volume.
+
+    Examples
+    --------
+    >>> grid = FrameGrid(range(4, 8, 2), (0, 3), None)
+    >>> len(grid), grid.index(FrameKey(6, 0)), str(grid.key(3))
+    (4, 2, 't6/c3')
+    """
+
+    times: range
+    channels: tuple[int, ...]
+    planes: int | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of frames along t, c and z."""
+        return len(self.times), len(self.channels), 1 if self.planes is None else self.planes
+
+    def __len__(self) -> int:
+        return prod(self.shape)
+
+    def __iter__(self) -> Iterator[FrameKey]:
+        return (self.key(index) for index in range(len(self)))
+
+    def __contains__(self, key: FrameKey) -> bool:
+        planes: Sequence[int | None] = [None] if self.planes is None else range(self.planes)
+        return key.t in self.times and key.c in self.channels and key.z in planes
+
+    def key(self, index: int) -> FrameKey:
+        """Key of a frame by its position in the order."""
+        _, n_c, n_z = self.shape
+        t, c, z = index // (n_c * n_z), index // n_z % n_c, index % n_z
+        return FrameKey(self.times[t], self.channels[c], None if self.planes is None else z)
+
+    def index(self, key: FrameKey) -> int:
+        """Position of a frame in the order."""
+        _, n_c, n_z = self.shape
+        return (self.times.index(key.t) * n_c + self.channels.index(key.c)) * n_z + (key.z or 0)
 
 
 def to_region(starts: Sequence[int], stops: Sequence[int]) -> Region:

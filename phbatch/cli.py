@@ -17,7 +17,6 @@ import click
 import phbatch
 from phbatch.errors import OutputError, PhbatchError, UsageError
 
-_METHODS = ["median", "mode", "percentile", "minmax", "fixed", "zscore", "none"]
 Command = Callable[..., Any]
 
 
@@ -34,6 +33,12 @@ _statistics_options = _options(
     click.option("--sigma", type=float, metavar="PX", help="Smoothing before median and mode.  [default: 2]"),
     click.option("--pmin", type=float, metavar="P", help="Lower percentile.  [default: 2]"),
     click.option("--pmax", type=float, metavar="P", help="Upper percentile.  [default: 99.8]"),
+    click.option("--percentiles", metavar="P,P,...", help="More percentiles for the table."),
+    click.option(
+        "--scope",
+        type=click.Choice(["image", "position", "series"]),
+        help="Pixels pooled for the statistic: of a frame, over t, or over t and z.  [default: image]",
+    ),
     click.option(
         "--smooth-time", type=int, metavar="N", help="Running median of the statistic over N frames.  [default: 1]"
     ),
@@ -53,11 +58,16 @@ _run_options = _options(
     click.option(
         "--model", metavar="NAME|DIR|none", help="Bundled name or CSBDeep model folder; none normalizes only."
     ),
-    click.option("--normalize", type=click.Choice(_METHODS), help="Normalization.  [default: the model's own]"),
+    click.option(
+        "--normalize",
+        metavar="METHOD",
+        help="median, mode, percentile, minmax, fixed, zscore, none, or a registered one.  [default: the model's own]",
+    ),
     click.option(
         "--factor", type=float, metavar="F", help="Multiple of the median or mode that becomes 1.  [default: 1]"
     ),
     click.option("--value", type=float, metavar="V", help="Divisor of --normalize fixed."),
+    click.option("--stats", metavar="FILE", help="Table of `phbatch stats`, read in place of measuring."),
     _statistics_options,
     click.option(
         "--dtype",
@@ -127,25 +137,27 @@ def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: 
 @click.argument("input")
 @_statistics_options
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write .csv or .json instead of printing."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write .csv, .json or .parquet instead of printing.",
 )
 @_common_options
 def stats(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Measure every frame of INPUT: one row each."""
-    suffix = Path(output).suffix.lower() if output else None
-    if suffix not in (None, ".csv", ".json"):
-        raise UsageError(f"--output {output} ends in {suffix!r}; give a name that ends in .csv or .json.")
+    if output is not None:
+        phbatch.report.require_table_name(output)
     _require_folder(output)
     with phbatch.report.ProgressReport() as listener:
         rows = phbatch.statistics(input, listener=listener, **_given(options))
     if output is not None:
-        text = json.dumps(rows, indent=1) if suffix == ".json" else phbatch.report.statistics_csv(rows)
-        with _writing(output):
-            Path(output).write_text(text, encoding="utf-8")
+        phbatch.report.save_statistics(output, rows)
         print(output)
     elif not as_json:
         phbatch.report.print_statistics(rows)
-    _print_record(as_json, rows)
+    if as_json:
+        _print_record(as_json, list(rows))
 
 
 @cli.command()

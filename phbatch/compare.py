@@ -22,7 +22,6 @@ from phbatch.errors import InputError
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.smoothing import smooth_float
 from phbatch.kernels.stats import measure_frame
-from phbatch.planning import frame_keys
 from phbatch.prepare import available_bytes
 from phbatch.resolve import resolve_statistics
 from phbatch.stages.statistics import percentiles_for
@@ -142,7 +141,7 @@ def recommend(found: Sequence[Comparison]) -> tuple[Comparison, str]:
 
 def _sample(source: Source, settings: RunSettings, samples: int) -> list[NDArray[Any]]:
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
-    keys = frame_keys(resolved.geometry)
+    keys = list(resolved.geometry.grid)
     middle = source.shape[2] // 2
     chosen = [key for key in keys if key.c == keys[0].c and key.z == middle]
     picked = [chosen[int(index)] for index in np.unique(np.linspace(0, len(chosen) - 1, samples).round())]

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from phbatch.errors import UsageError
 
-Method = Literal["median", "mode", "percentile", "minmax", "fixed", "zscore", "none"]
-"""How a frame is normalized."""
+METHODS = ("median", "mode", "percentile", "minmax", "fixed", "zscore", "none")
+"""Normalizations that phbatch has of its own."""
+
+NORMALIZERS_GROUP = "phbatch.normalizers"
+"""Entry points of installed packages that add normalizations: see `phbatch.kernels.intensity.Normalizer`."""
 
 OutputDtype = Literal["float32", "float16", "uint16", "uint8"]
 Backend = Literal["tensorflow", "jax"]
 NanPolicy = Literal["refuse", "skip"]
 BadFrames = Literal["normalize", "skip", "copy"]
+Scope = Literal["image", "position", "series"]
+
+
+def _known_method(name: str) -> str:
+    if name in METHODS:
+        return name
+    added = sorted(entry_points(group=NORMALIZERS_GROUP).names)
+    if name not in added:
+        raise ValueError(f"the normalizations are {', '.join([*METHODS, *added])}")
+    return name
+
+
+Method = Annotated[str, AfterValidator(_known_method)]
+"""How a frame is normalized: one of `METHODS`, or a name that an installed package registered."""
 
 
 class _Settings(BaseModel):
@@ -64,11 +91,18 @@ def _parse_auto(value: Any) -> Any:
     return None if isinstance(value, str) and value.upper() == "AUTO" else value
 
 
+def _parse_numbers(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
 def _parse_path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
 Auto = BeforeValidator(_parse_auto)
+Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
 class RunSettings(_Settings):
@@ -89,6 +123,13 @@ class RunSettings(_Settings):
     pmin: float | None = Field(None, ge=0, le=100, description="Lower percentile, 0 to 100.")
     pmax: float | None = Field(None, ge=0, le=100, description="Upper percentile, 0 to 100.")
     value: float | None = Field(None, gt=0, description="Divisor of --normalize fixed, in counts.")
+    percentiles: Annotated[tuple[Percentile, ...], BeforeValidator(_parse_numbers)] = Field(
+        (), description="More percentiles for the table, such as 1,50,99."
+    )
+    scope: Scope = Field("image", description="Whose pixels the statistic is of: a frame's, or pooled over frames.")
+    stats: Annotated[str | None, BeforeValidator(_parse_path)] = Field(
+        None, description="Table of `phbatch stats`, read in place of measuring."
+    )
     axes: str | None = Field(None, description="Axes of a bare array, such as tyx.")
     channel: int | str | None = Field(None, description="Index or name of the channel to process.")
     frames: str | None = Field(None, description="Frames along t: START:STOP[:STEP].")
@@ -112,6 +153,13 @@ class RunSettings(_Settings):
         if self.smooth_time % 2 == 0:
             raise ValueError(
                 f"smooth_time {self.smooth_time} must be odd, so that a frame is in the middle of its window"
+            )
+        if self.smooth_time > 1 and self.scope != "image":
+            raise ValueError(f"scope {self.scope} is one statistic for all times: leave smooth_time or scope out")
+        if self.stats is not None and (self.smooth_time > 1 or self.scope != "image" or self.percentiles):
+            raise ValueError(
+                "stats gives the statistics as they are: give smooth_time, scope and percentiles to `phbatch stats`"
+                " when it makes the file"
             )
         if self.dtype.startswith("uint") and not self.rescale:
             raise ValueError(f"dtype {self.dtype} needs a stated range: add --rescale to write the input's intensities")

@@ -102,9 +102,7 @@ class ModeNormalizer(RobustNormalizer):
         super().__init__("mode", factor, sigma, do_after)
 
 
-def patch_normalization(
-    method: Literal["median", "mode"] = "median", factor: float = 1.0, sigma: float = 2.0
-) -> PatchNormalization:
+def patch_normalization(method: str = "median", factor: float = 1.0, sigma: float = 2.0) -> PatchNormalization:
     """The callable for ``csbdeep.data.create_patches(normalization=...)`` that matches the normalizers.
 
     Source and target patches are divided by the statistic of the *source* image, so that their ratio, and with it the
@@ -112,8 +110,8 @@ def patch_normalization(
 
     Parameters
     ----------
-    method : {"median", "mode"}
-        The statistic.
+    method : {"median", "mode"} or str
+        The statistic, or any other method of `phbatch.Normalization`, a registered one included.
     factor : float
         Multiple of the statistic that becomes 1.
     sigma : float

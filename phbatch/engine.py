@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,10 +24,11 @@ from phbatch.care.predictor import Predictor, get_predictor
 from phbatch.config import Backend, NanPolicy
 from phbatch.errors import InputError, InterruptedRunError, UsageError
 from phbatch.kernels.intensity import make_affine
-from phbatch.kernels.stats import FrameStatistics
+from phbatch.kernels.stats import FrameState, FrameStatistics, frame_state, merge
 from phbatch.planning import Unit
 from phbatch.stages.restoration import FrameIndex, Recipe, restore_block
-from phbatch.stages.statistics import StatisticsRow, measure_block, percentiles_for
+from phbatch.stages.statistics import measure_block
+from phbatch.stages.table import StatisticsRow
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import Source, open_source
 
@@ -134,9 +135,20 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
 
 def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
     """Statistics of the frames of a unit, by their indices within it; nothing is written."""
-    rule = job.recipe.rule
-    percentiles = percentiles_for(rule.pmin, rule.pmax)
-    return measure_block(read_unit(job, unit), rule.sigma, percentiles, volumes=job.recipe.volumes)
+    recipe = job.recipe
+    return measure_block(read_unit(job, unit), recipe.rule.sigma, recipe.all_percentiles, volumes=recipe.volumes)
+
+
+def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], FrameState]:
+    """Merged states of the good frames of a unit, by the pool that they belong to."""
+    block = read_unit(job, unit)
+    states: dict[tuple[int, int | None], FrameState] = {}
+    for (t, c, z), statistics in (unit.measured or {}).items():
+        if not statistics.flags:
+            state = frame_state(block[t, c] if z is None else block[t, c, z], job.recipe.rule.sigma)
+            pool = job.recipe.pool_of(unit.frame_key(t, c, z))
+            states[pool] = merge(states[pool], state) if pool in states else state
+    return states
 
 
 def scan_unit(job: Job, unit: Unit) -> str | None:
@@ -178,7 +190,7 @@ def require_finite(
 def execute(
     task: Callable[[Job, Unit], Result],
     job: Job,
-    units: Sequence[Unit],
+    units: Iterable[Unit],
     *,
     workers: int,
     scheduler: str | None = None,
@@ -192,8 +204,8 @@ def execute(
         Of a job and a unit.
     job : Job
         The same for all.
-    units : sequence of Unit
-        What is to be done.
+    units : iterable of Unit
+        What is to be done; taken one by one, as they are started.
     workers : int
         Units at once; 1 without a scheduler is a plain loop.
     scheduler : str, optional

@@ -70,3 +70,9 @@ class InterruptedRunError(PhbatchError):
     """The run was stopped before its end; calling it again continues it."""
 
     exit_code = 130
+
+
+def first_line(error: BaseException | None) -> str:
+    """What an error says, in one line; the name of its class where it says nothing."""
+    text = str(error).strip() if error is not None else ""
+    return text.splitlines()[0] if text else type(error).__name__

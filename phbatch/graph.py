@@ -34,10 +34,11 @@ from phbatch.kernels.stats import (
     measure_frame,
     merge,
 )
-from phbatch.planning import Geometry, frame_keys
+from phbatch.planning import Geometry
 from phbatch.resolve import resolve_rule, resolve_run
-from phbatch.stages.restoration import restore_block
-from phbatch.stages.statistics import StatisticsRow, percentiles_for
+from phbatch.stages.restoration import Recipe, restore_block
+from phbatch.stages.statistics import percentiles_for
+from phbatch.stages.table import StatisticsRow
 from phbatch.storage.ome import ImageMetadata
 from phbatch.storage.source import Source
 
@@ -224,9 +225,7 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
     return restored[tuple(slice(None) if axis in kept else 0 for axis in CANONICAL)]
 
 
-def measure_large_frames(
-    source: Source, geometry: Geometry, rule: Normalization, workers: int
-) -> Iterator[StatisticsRow]:
+def measure_large_frames(source: Source, geometry: Geometry, recipe: Recipe, workers: int) -> Iterator[StatisticsRow]:
     """Statistics of frames that are too large for one task: a tree reduction over each frame's chunks.
 
     Parameters
@@ -235,7 +234,7 @@ def measure_large_frames(
         Of 8 or 16 bit integers; every chunk is decoded once.
     geometry : Geometry
         Which frames.
-    rule : Normalization
+    recipe : Recipe
         Its sigma and percentiles.
     workers : int
         Threads.
@@ -245,12 +244,12 @@ def measure_large_frames(
     StatisticsRow
         One per frame, in the order of t, c, z.
     """
-    percentiles = percentiles_for(rule.pmin, rule.pmax)
+    percentiles = recipe.all_percentiles
     # Small chunks are read together: a task should be worth its overhead.
     chunks = tuple(-(-_LARGE_CHUNK // chunk) * chunk for chunk in source.chunks[3:])
-    for key in frame_keys(geometry):
+    for key in geometry.grid:
         array = da.from_array(_Plane(source, key), chunks=chunks, asarray=False, name=False)
-        rows = image_statistics(array, "yx", sigma=rule.sigma, percentiles=percentiles)
+        rows = image_statistics(array, "yx", sigma=recipe.rule.sigma, percentiles=percentiles)
         found = rows.compute(scheduler="threads", num_workers=workers)
         yield StatisticsRow(key, _statistics_of_row(found[()], percentiles))
 
@@ -349,8 +348,9 @@ def _as_tuple(row: FrameStatistics) -> tuple[Any, ...]:
 
 
 def _statistics_of_row(row: Any, percentiles: tuple[float, ...]) -> FrameStatistics:
+    scalars: dict[str, Any] = {name: float(row[name]) for name in _SCALARS}
     return FrameStatistics(
-        **{name: float(row[name]) for name in _SCALARS},
+        **scalars,
         percentiles={p: float(row[f"p{p:g}"]) for p in percentiles},
         flags=tuple(name for bit, name in enumerate(FLAG_NAMES) if row["flags"] >> bit & 1),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import numpy as np
 from phbatch.axes import Shape
 from phbatch.engine import IMAGE, UNCERTAINTY
 from phbatch.errors import OutputError
-from phbatch.kernels.stats import FLAG_NAMES, flag_bits
+from phbatch.kernels.stats import FLAG_NAMES
 from phbatch.planning import Geometry, present_axes
 from phbatch.stages.restoration import Recipe
+from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
 from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
 from phbatch.storage.source import Source
 from phbatch.storage.store import is_url, local_path
+from phbatch.storage.table import STATISTICS
 
 _ATTRIBUTE_ROWS = 10_000  # above this, the table is in the arrays alone: attributes are read whole by every viewer
 
@@ -114,29 +116,22 @@ def create_image(output: str, image: OutputImage, provenance: Mapping[str, Any])
     create_output(output, image.zarr_format, groups, layouts)
 
 
-def finish_image(sink: Sink, image: OutputImage, rows: Sequence[Mapping[str, Any]]) -> None:
+def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None:
     """Write the statistics table and say that the output is complete."""
-    names = [name for name in rows[0] if name != "flags"]
-    columns: dict[str, np.ndarray[Any, Any]] = {}
-    for name in names:
-        values = [row[name] for row in rows]
-        if name in ("t", "c", "z"):
-            columns[name] = np.array([-1 if value is None else value for value in values], np.int64)
-        else:
-            columns[name] = np.array([np.nan if value is None else value for value in values], np.float64)
-    columns["flags"] = np.array([flag_bits(row["flags"]) for row in rows], np.uint8)
+    columns = {name: table.column(name) for name in table.names if name != "flags"} | {"flags": table.flag_bits}
     sink.write_table(
-        "statistics", columns, {"flag_bits": list(FLAG_NAMES), "rows": len(rows), "frame_axes": ["t", "c", "z"]}
+        STATISTICS, columns, {"flag_bits": list(FLAG_NAMES), "rows": len(table), "frame_axes": ["t", "c", "z"]}
     )
     attributes = read_output_attributes(sink.path) or {}
     attributes["status"] = "complete"
-    if len(rows) <= _ATTRIBUTE_ROWS:
-        attributes["statistics"] = {name: [row[name] for row in rows] for name in [*names, "flags"]}
+    if len(table) <= _ATTRIBUTE_ROWS:
+        rows = list(table)
+        attributes["statistics"] = {name: [row[name] for row in rows] for name in table.names}
     else:
-        attributes["statistics"] = "see the arrays of the group statistics"
+        attributes["statistics"] = f"see the arrays of the group {STATISTICS}"
     sink.update_attributes(attributes)
     if image.metadata.channels and not image.rescaled:
-        sink.update_channels(_display_windows(image, rows))
+        sink.update_channels(_display_windows(image, table))
     sink.remove_scratch()
 
 
@@ -145,16 +140,20 @@ def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:
     return ArrayLayout(path, axes, present_axes(axes, image.shape), present_axes(axes, image.chunks), dtype)
 
 
-def _display_windows(image: OutputImage, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _display_windows(image: OutputImage, table: StatisticsTable) -> list[dict[str, Any]]:
     """OMERO channels whose window fits normalized intensities: the median over frames of the normalized percentiles."""
     channels = []
-    indices = sorted({row["c"] for row in rows})
-    for index, channel in zip(indices, image.metadata.channels, strict=True):
-        usable = [row for row in rows if row["c"] == index and row["divisor"] is not None]
-        ends = [
-            float(np.median([(row[name] - row["offset"]) / row["divisor"] for row in usable])) if usable else default
-            for name, default in (("min", 0.0), ("p2", 0.0), ("p99.8", 1.0), ("max", 1.0))
-        ]
-        window = dict(zip(("min", "start", "end", "max"), ends, strict=True))
+    divisor, offset, indices = table.column("divisor"), table.column("offset"), table.column("c")
+    for index, channel in zip(table.grid.channels, image.metadata.channels, strict=True):
+        usable = (indices == index) & np.isfinite(divisor)
+        window = {}
+        for end, name, default in (
+            ("min", "min", 0.0),
+            ("start", "p2", 0.0),
+            ("end", "p99.8", 1.0),
+            ("max", "max", 1.0),
+        ):
+            normalized = (table.column(name)[usable] - offset[usable]) / divisor[usable]
+            window[end] = float(np.median(normalized)) if usable.any() else default
         channels.append(dict(channel) | {"window": window})
     return channels

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import prod
 
-from phbatch.axes import CANONICAL, FrameKey, Region, Shape, to_region
+from phbatch.axes import CANONICAL, FrameGrid, FrameKey, Region, Shape, frame_indices, to_region
 from phbatch.kernels.stats import FrameStatistics
 
 _UNIT_PIXELS = 1 << 20  # small frames are taken together until a unit has this many
@@ -39,6 +38,11 @@ class Unit:
     keep_c: tuple[int, ...]
     output: Region
     measured: Mapping[tuple[int, int, int | None], FrameStatistics] | None = None
+
+    def frame_indices(self, *, volumes: bool) -> Iterator[tuple[int, int, int | None]]:
+        """Index within the unit of every frame, as (t, c, z); z is None for whole volumes."""
+        planes = self.source[2].stop - self.source[2].start
+        return frame_indices((len(self.keep_t), len(self.keep_c), planes, 1, 1), volumes=volumes)
 
     def frame_key(self, t: int, c: int, z: int | None) -> FrameKey:
         """Key, in the input, of a frame by its indices among those kept."""
@@ -98,9 +102,14 @@ class Geometry:
         return tuple(self._make_units())
 
     @property
+    def grid(self) -> FrameGrid:
+        """The frames that are measured, by their indices in the source."""
+        return FrameGrid(self.times, self.channels, None if self.volumes else self.shape[2])
+
+    @property
     def frames(self) -> int:
         """Number of frames that are measured."""
-        return len(self.times) * len(self.channels) * (1 if self.volumes else self.shape[2])
+        return len(self.grid)
 
     @property
     def network_frame_shape(self) -> tuple[int, ...]:
@@ -169,12 +178,6 @@ def region_size(region: Sequence[slice]) -> int:
 def source_reads(geometry: Geometry) -> int:
     """Pixels that all units read together."""
     return sum(region_size(unit.source) for unit in geometry.units)
-
-
-def frame_keys(geometry: Geometry) -> list[FrameKey]:
-    """Key of every frame in the input, in the order of t, c, z."""
-    planes: list[int | None] = [None] if geometry.volumes else list(range(geometry.shape[2]))
-    return [FrameKey(t, c, z) for t, c, z in product(geometry.times, geometry.channels, planes)]
 
 
 def present_axes(axes: str, shape: Shape) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,14 +19,49 @@ from phbatch.config import RunSettings
 from phbatch.engine import Job, forget_open_stores, require_finite
 from phbatch.errors import OutputError
 from phbatch.events import Notice
+from phbatch.kernels.intensity import required_statistics
+from phbatch.measure import read_table
 from phbatch.output import OutputImage, create_image, default_output, require_separate
+from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, find_differences, fingerprint, resolve_run
+from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.store import normalize_path
 
 _REPORTED_PACKAGES = ("phbatch", "numpy", "scipy", "zarr", "zarrs", "dask", "keras", "tensorflow", "jax")
+
+
+class Finished:
+    """The units of an output that are finished, and the statistics of their frames.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the run.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.table = StatisticsTable(geometry.grid)
+        self._clipped: dict[str, int] = {}
+
+    def __contains__(self, unit: str) -> bool:
+        return unit in self._clipped
+
+    def __len__(self) -> int:
+        return len(self._clipped)
+
+    @property
+    def clipped(self) -> int:
+        """Pixels that the output's dtype could not hold."""
+        return sum(self._clipped.values())
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take in what the ledger says of a unit."""
+        self._clipped[record["unit"]] = record["clipped"]
+        for row in record["statistics"]:
+            self.table.put(row)
 
 
 @dataclass(frozen=True)
@@ -41,6 +76,7 @@ class Prepared:
     output: str
     image: OutputImage
     recorded: dict[str, Any] | None
+    given: StatisticsTable | None
     notices: tuple[Notice, ...]
 
 
@@ -75,16 +111,21 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         model=(model.folder, model.sha256) if model else None,
         backend=settings.backend,
     )
+    given = None
+    if settings.stats is not None:
+        given = read_table(settings.stats, resolved.geometry.grid, required_statistics(resolved.recipe.rule))
     notices = resolved.notices
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
-    return Prepared(settings, source, model, resolved, job, destination, image, continued, notices)
+    return Prepared(settings, source, model, resolved, job, destination, image, continued, given, notices)
 
 
-def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> dict[str, dict[str, Any]]:
-    """Create the output or continue it; returns the records of the units that are finished."""
+def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> Finished:
+    """Create the output or continue it; returns what is finished."""
     settings, resolved = prepared.settings, prepared.resolved
-    mark = fingerprint(settings, resolved, prepared.source, prepared.model)
+    given = prepared.given.digest() if prepared.given is not None else None
+    mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
+    finished = Finished(resolved.geometry)
     recorded = prepared.recorded
     if recorded is not None and "fingerprint" in recorded:
         differences = find_differences(recorded["fingerprint"], mark)
@@ -96,7 +137,10 @@ def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> d
             )
         Sink(prepared.output).remove_scratch()
         units = {unit.key for unit in resolved.geometry.units}
-        return {key: record for key, record in Ledger(prepared.output).records().items() if key in units}
+        for record in Ledger(prepared.output):
+            if record["unit"] in units:
+                finished.add(record)
+        return finished
     if must_scan(prepared):
         require_finite(
             prepared.job,
@@ -108,7 +152,7 @@ def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> d
     remove_output(prepared.output)
     forget_open_stores()
     create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
-    return {}
+    return finished
 
 
 def must_scan(prepared: Prepared) -> bool:

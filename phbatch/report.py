@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import sys
@@ -26,6 +25,21 @@ from phbatch.compare import Comparison, recommend
 from phbatch.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
 from phbatch.memory import format_bytes
 from phbatch.results import PlanReport, RunResult
+from phbatch.stages.table import StatisticsTable
+from phbatch.storage.table import csv_lines, require_table_name, write_rows
+
+__all__ = [
+    "ProgressReport",
+    "print_comparison",
+    "print_info",
+    "print_plan",
+    "print_result",
+    "print_statistics",
+    "require_table_name",
+    "save_before_after",
+    "save_comparison",
+    "save_statistics",
+]
 
 _PLAIN_INTERVAL_S = 10.0
 
@@ -150,23 +164,18 @@ def print_info(facts: Mapping[str, Any]) -> None:
     _print_pairs(rows)
 
 
-def statistics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The statistics table as comma-separated values; flags are joined with blanks."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**row, "flags": " ".join(row["flags"])})
-    return text.getvalue()
+def save_statistics(path: str, rows: StatisticsTable) -> None:
+    """Write the statistics table as CSV, JSON or Parquet, by the suffix of the file."""
+    write_rows(path, rows.names, rows)
 
 
-def print_statistics(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_statistics(rows: StatisticsTable) -> None:
     """Print the statistics table: for people on a terminal, as CSV where it is piped."""
     if not sys.stdout.isatty():
-        sys.stdout.write(statistics_csv(rows))
+        sys.stdout.writelines(csv_lines(rows.names, rows))
         return
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in rows[0]:
+    for name in rows.names:
         table.add_column(name, justify="left" if name == "flags" else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))

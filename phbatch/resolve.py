@@ -14,12 +14,14 @@ from phbatch.care.model import Model
 from phbatch.config import Normalization, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
+from phbatch.kernels.intensity import describe_normalizer, find_normalizer
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.tiling import TilePlan, choose_tile
 from phbatch.memory import (
     RESERVED_BYTES,
     RESERVED_NETWORK_BYTES,
     MemoryPlan,
+    format_bytes,
     measuring_unit_bytes,
     reduction_bytes,
     unit_bytes,
@@ -118,6 +120,7 @@ def resolve_rule(settings: RunSettings, model: Model | None) -> tuple[Normalizat
         rule = Normalization.model_validate(base.model_dump() | asked)
     except ValidationError as error:
         raise UsageError(first_problem(error)) from error
+    find_normalizer(rule.method)
     if model is not None and model.normalization is not None and rule.describe() != base.describe():
         notices.append(
             Notice(
@@ -197,6 +200,9 @@ def resolve_run(
         uncertainty=settings.uncertainty,
         smooth_time=settings.smooth_time,
         bad_frames=settings.bad_frames,
+        scope=settings.scope,
+        percentiles=settings.percentiles,
+        given=settings.stats is not None,
     )
     return ResolvedRun(geometry, recipe, memory, workers, notices)
 
@@ -209,8 +215,8 @@ class ResolvedStatistics:
     ----------
     geometry : Geometry
         Frames and units.
-    rule : Normalization
-        Its sigma and percentiles.
+    recipe : Recipe
+        Its sigma, percentiles, smoothing over time and scope.
     workers : int
         Units at once.
     large : bool
@@ -218,7 +224,7 @@ class ResolvedStatistics:
     """
 
     geometry: Geometry
-    rule: Normalization
+    recipe: Recipe
     workers: int
     large: bool
 
@@ -246,11 +252,19 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
             RESERVED_BYTES, reduction_bytes(source.shape, source.chunks, source.dtype.itemsize), 0, 1, allowed
         )
     memory.require_fit(None)
-    return ResolvedStatistics(geometry, rule, asked if large else workers, large)
+    if large and settings.scope != "image":
+        raise UsageError(
+            f"--scope {settings.scope} needs frames that fit --memory whole, and one needs"
+            f" {format_bytes(unit_mem + RESERVED_BYTES)}; raise --memory."
+        )
+    recipe = Recipe(rule, smooth_time=settings.smooth_time, scope=settings.scope, percentiles=settings.percentiles)
+    return ResolvedStatistics(geometry, recipe, asked if large else workers, large)
 
 
-def fingerprint(settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None) -> dict[str, Any]:
-    """What two runs must share to continue each other, as nested plain values."""
+def fingerprint(
+    settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None, statistics: str | None
+) -> dict[str, Any]:
+    """What two runs must share to continue each other, as nested plain values; `statistics` is a digest of a table."""
     recipe, geometry = resolved.recipe, resolved.geometry
     return {
         "input": source.identity(),
@@ -262,12 +276,16 @@ def fingerprint(settings: RunSettings, resolved: ResolvedRun, source: Source, mo
             "nan": settings.nan,
             "smooth_time": settings.smooth_time,
             "bad_frames": settings.bad_frames,
+            "scope": settings.scope,
+            "percentiles": list(settings.percentiles),
             "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
             "channels": list(geometry.channels),
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,
             "backend": settings.backend if model else None,
         },
         "model": {"name": model.name, "sha256": model.sha256} if model else None,
+        "normalizer": describe_normalizer(recipe.rule.method),
+        "statistics": statistics,
         "numbers_version": NUMBERS_VERSION,
     }
 

@@ -97,9 +97,9 @@ def test_nothing_is_computed_until_asked() -> None:
 def test_a_frame_too_large_for_one_task_is_measured_over_its_chunks(tmp_path: Path) -> None:
     image = np.tile(frames()[0, 0], (100, 100))
     zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(500, 400))
-    small = phbatch.statistics(tmp_path / "in.zarr")
+    small = list(phbatch.statistics(tmp_path / "in.zarr"))
     needed = 500_000_000 + (8 << 20) + 2 * image.nbytes + 2 * 500 * 400
-    large = phbatch.statistics(tmp_path / "in.zarr", memory=f"{needed - 1000}", workers=2)
+    large = list(phbatch.statistics(tmp_path / "in.zarr", memory=f"{needed - 1000}", workers=2))
     assert large == small
     with pytest.raises(phbatch.MemoryLimitError):
         phbatch.statistics(tmp_path / "in.zarr", memory="400MB")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
+from typing import cast as cast_type
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.config import Normalization
+from phbatch.config import NORMALIZERS_GROUP, Normalization
+from phbatch.errors import UsageError
 from phbatch.kernels.stats import FrameStatistics
 
 PERCENTILE_EPSILON = 1e-20
@@ -61,8 +66,21 @@ class Affine:
         return scale * np.float32(self.span)
 
 
+Normalizer = Callable[[FrameStatistics, Normalization], Affine | None]
+"""A rule: from the statistics of a frame and the settings of the run to its map, or None where the frame has no scale.
+
+An installed package adds one under a name of its own by an entry point of the group ``phbatch.normalizers``::
+
+    [project.entry-points."phbatch.normalizers"]
+    quartile = "mypackage:quartile"
+
+It is then a value of ``--normalize``, of ``phbatch.Normalization`` and of ``phbatch.csbdeep``, and must be installed on
+every worker of a cluster.
+"""
+
+
 def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | None:
-    """The normalization of one frame from its statistics.
+    """The normalization of one frame from its statistics, or from those of the frames that it is pooled with.
 
     Parameters
     ----------
@@ -72,7 +90,7 @@ def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | No
         ``median`` and ``mode`` divide by the factor times the statistic of the smoothed frame; ``percentile`` is
         CSBDeep's ``(x - p_low) / (p_high - p_low + 1e-20)``; ``minmax`` maps the range to 0..1; ``fixed`` divides by
         a value; ``zscore`` subtracts the median and divides by 1.4826 times the median absolute deviation, both of
-        the smoothed frame.
+        the smoothed frame; any other is a registered `Normalizer`.
 
     Returns
     -------
@@ -82,28 +100,92 @@ def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | No
     """
     if "constant" in statistics.flags or "nonfinite" in statistics.flags:
         return None
-    if rule.method == "none":
-        return Affine()
-    if rule.method == "percentile":
-        low, high = (np.float32(statistics.percentiles[p]) for p in (rule.pmin, rule.pmax))
-        span = np.float32(high - low)
-        divisor = np.float32(span + np.float32(PERCENTILE_EPSILON))
-        return Affine(float(low), float(divisor), float(span)) if span > 0 else None
-    if rule.method == "minmax":
-        span = np.float32(np.float32(statistics.max) - np.float32(statistics.min))
-        return Affine(float(np.float32(statistics.min)), float(span), float(span)) if span > 0 else None
-    median = statistics.median if statistics.median_smooth is None else statistics.median_smooth
-    mode = statistics.mode if statistics.mode_smooth is None else statistics.mode_smooth
-    if rule.method == "zscore":
-        deviation = np.float32(_NORMAL * statistics.mad)
-        return Affine(float(np.float32(median)), float(deviation), float(deviation)) if deviation > 0 else None
-    if rule.value is not None and rule.method == "fixed":
-        divisor_64 = rule.value
-    else:
-        divisor_64 = rule.factor * (median if rule.method == "median" else mode)
-    divisor = np.float32(divisor_64)
-    usable = bool(divisor > 0) and math.isfinite(float(divisor)) and bool(np.float32(1) / divisor > 0)
-    return Affine(0.0, float(divisor), float(divisor)) if usable else None
+    affine = find_normalizer(rule.method)(statistics.pooled or statistics, rule)
+    if affine is None or not math.isfinite(affine.offset):
+        return None
+    divisor = np.float32(affine.divisor)
+    with np.errstate(divide="ignore", over="ignore"):
+        usable = bool(np.isfinite(divisor)) and bool(np.isfinite(np.float32(1) / divisor))
+    return affine if usable else None
+
+
+@cache
+def find_normalizer(method: str) -> Normalizer:
+    """The rule of a name: one of phbatch's own, or one that an installed package registered.
+
+    Raises
+    ------
+    UsageError
+        No package registers the name, or its module cannot be imported.
+    """
+    if method in _NORMALIZERS:
+        return _NORMALIZERS[method]
+    for entry in entry_points(group=NORMALIZERS_GROUP, name=method):
+        try:
+            return cast_type(Normalizer, entry.load())
+        except Exception as error:
+            raise UsageError(
+                f"normalization {method!r} cannot be loaded from {entry.value} ({error}); repair or remove its package."
+            ) from error
+    raise UsageError(f"normalization {method!r} is registered by no installed package; install the one that has it.")
+
+
+def describe_normalizer(method: str) -> str | None:
+    """Where a registered rule comes from: its object, and its package with the version; None for phbatch's own."""
+    if method in _NORMALIZERS:
+        return None
+    for entry in entry_points(group=NORMALIZERS_GROUP, name=method):
+        package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+        return f"{entry.value}{package}"
+    return None
+
+
+def required_statistics(rule: Normalization) -> tuple[str, ...]:
+    """Columns of the table that a rule of phbatch's own needs."""
+    return {
+        "median": ("median",),
+        "mode": ("mode",),
+        "percentile": (f"p{rule.pmin:g}", f"p{rule.pmax:g}"),
+        "minmax": ("min", "max"),
+        "zscore": ("median", "mad"),
+    }.get(rule.method, ())
+
+
+def _divide(divisor: float) -> Affine | None:
+    rounded = float(np.float32(divisor))
+    return Affine(0.0, rounded, rounded) if rounded > 0 else None
+
+
+def _span(low: float, high: float, epsilon: float = 0.0) -> Affine | None:
+    span = np.float32(np.float32(high) - np.float32(low))
+    divisor = np.float32(span + np.float32(epsilon))
+    return Affine(float(np.float32(low)), float(divisor), float(span)) if span > 0 else None
+
+
+def _median(statistics: FrameStatistics) -> float:
+    return statistics.median if statistics.median_smooth is None else statistics.median_smooth
+
+
+def _mode(statistics: FrameStatistics) -> float:
+    return statistics.mode if statistics.mode_smooth is None else statistics.mode_smooth
+
+
+def _zscore(statistics: FrameStatistics, rule: Normalization) -> Affine | None:
+    deviation = float(np.float32(_NORMAL * statistics.mad))
+    return Affine(float(np.float32(_median(statistics))), deviation, deviation) if deviation > 0 else None
+
+
+_NORMALIZERS: dict[str, Normalizer] = {
+    "median": lambda statistics, rule: _divide(rule.factor * _median(statistics)),
+    "mode": lambda statistics, rule: _divide(rule.factor * _mode(statistics)),
+    "percentile": lambda statistics, rule: _span(
+        statistics.percentiles[rule.pmin], statistics.percentiles[rule.pmax], PERCENTILE_EPSILON
+    ),
+    "minmax": lambda statistics, rule: _span(statistics.min, statistics.max),
+    "fixed": lambda statistics, rule: _divide(rule.value or np.nan),
+    "zscore": _zscore,
+    "none": lambda statistics, rule: Affine(),
+}
 
 
 def cast(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[np.generic], int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ class FrameStatistics:
         ``out-of-focus``, see `phbatch.kernels.timeseries.flag_bad_frames`.
     median_smooth, mode_smooth : float or None
         Running median over time of `median` and `mode`, which are then used in their place.
+    pooled : FrameStatistics or None
+        Of the pixels of many frames, which are then used in place of the frame's own.
     """
 
     median: float
@@ -71,6 +74,7 @@ class FrameStatistics:
     flags: tuple[str, ...] = ()
     median_smooth: float | None = None
     mode_smooth: float | None = None
+    pooled: FrameStatistics | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +168,12 @@ def finalize(state: FrameState, percentiles: Sequence[float] = DEFAULT_PERCENTIL
     )
 
 
+def frame_state(frame: NDArray[Any], sigma: float) -> FrameState:
+    """Summary of a whole ``(y, x)`` or ``(z, y, x)`` frame, whose planes are smoothed one by one and pooled."""
+    planes = frame.reshape(-1, *frame.shape[-2:])
+    return reduce(merge, (from_block(plane, sigma) for plane in planes))
+
+
 def measure_frame(
     frame: NDArray[Any], sigma: float, percentiles: Sequence[float] = DEFAULT_PERCENTILES
 ) -> FrameStatistics:
@@ -198,12 +208,9 @@ def measure_frame(
     >>> statistics.median, statistics.max, statistics.flags
     (100.0, 900.0, ())
     """
-    planes = frame.reshape(-1, *frame.shape[-2:])
     if is_fixed_point(frame.dtype):
-        state = from_block(planes[0], sigma)
-        for plane in planes[1:]:
-            state = merge(state, from_block(plane, sigma))
-        return finalize(state, percentiles)
+        return finalize(frame_state(frame, sigma), percentiles)
+    planes = frame.reshape(-1, *frame.shape[-2:])
     if not np.isfinite(frame).all():
         nan = float("nan")
         nothing = dict.fromkeys(percentiles, nan)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.kernels.stats import FrameStatistics
-
 OUTLIER_DEVIATIONS = 8.0
 """A frame is an outlier this many scaled median absolute deviations from its neighbours' median."""
 
@@ -42,68 +40,64 @@ def running_median(values: NDArray[np.float64], good: NDArray[np.bool_], window:
     places = np.flatnonzero(good)
     if places.size == 0:
         return found
-    reach = window // 2
-    for t in range(len(values)):
-        near = places[(places >= t - reach) & (places <= t + reach)]
+    times, reach = np.arange(len(values)), window // 2
+    first = np.searchsorted(places, times - reach)
+    stop = np.searchsorted(places, times + reach, side="right")
+    for t in times:
+        near = places[first[t] : stop[t]]
         if near.size == 0:
             near = places[[np.argmin(np.abs(places - t))]]
         found[t] = np.median(values[near])
     return found
 
 
-def flag_bad_frames(rows: list[FrameStatistics]) -> list[tuple[str, ...]]:
-    """Words for what is wrong with each frame of one series, beyond what its own statistics say.
+def flag_bad_frames(
+    columns: Mapping[str, NDArray[np.float64]], usable: NDArray[np.bool_]
+) -> dict[str, NDArray[np.bool_]]:
+    """What is wrong with the frames of one series, beyond what the statistics of each say by themselves.
 
     Parameters
     ----------
-    rows : list of FrameStatistics
-        One channel and plane, in the order of time.
+    columns : mapping of str to (n,) ndarray of float64
+        Statistics of one channel and plane, in the order of time: at least median, focus and saturated.
+    usable : (n,) ndarray of bool
+        Frames without a flag of their own.
 
     Returns
     -------
-    list of tuple of str
+    dict of str to (n,) ndarray of bool
         ``duplicate``: equal to the frame before in every statistic. ``black``: median below half of the series' and an
         outlier of its logarithm. ``saturated``: more than 5 % saturated pixels and an outlier. ``out-of-focus``: focus
         relative to the squared median below half of the series' and an outlier of its logarithm. Outliers are 8 scaled
         median absolute deviations away, among at least 5 frames that are finite and not constant.
     """
-    usable = np.array([not row.flags for row in rows])
-    flags: list[tuple[str, ...]] = [()] * len(rows)
-
-    def mark(found: NDArray[np.bool_], word: str) -> None:
-        for t in np.flatnonzero(found & usable):
-            flags[t] = (*flags[t], word)
-
-    mark(np.array([t > 0 and _same(rows[t - 1], rows[t]) for t in range(len(rows))], dtype=bool), "duplicate")
+    same = np.ones(len(usable), bool)
+    for values in columns.values():
+        same[1:] &= values[1:] == values[:-1]
+    same[0] = False
+    flags = {"duplicate": same & usable}
     if usable.sum() < _MIN_FRAMES:
         return flags
-    median = np.array([row.median for row in rows])
+    median, saturated = columns["median"], columns["saturated"]
     with np.errstate(invalid="ignore", divide="ignore"):
         level = np.log(np.where(median > 0, median, np.nan))
-        sharpness = np.log(np.array([row.focus for row in rows]) / median**2)
-    saturated = np.array([row.saturated for row in rows])
-    black = _outlies(-level, usable, 0.01) & (level < np.nanmedian(level[usable]) - np.log(2)) | ~(median > 0)
-    mark(black, "black")
-    mark(_outlies(saturated, usable, 0.005) & (saturated > 0.05), "saturated")
+        sharpness = np.log(columns["focus"] / median**2)
+    black = _outlies(-level, usable, 0.01) & (level < _center(level[usable]) - np.log(2)) | ~(median > 0)
+    flags["black"] = black & usable
+    flags["saturated"] = _outlies(saturated, usable, 0.005) & (saturated > 0.05) & usable
     lit = usable & ~black
-    blurred = _outlies(-sharpness, lit, 0.02) & (sharpness < np.nanmedian(sharpness[lit]) - np.log(2))
-    mark(blurred & lit, "out-of-focus")
+    blurred = _outlies(-sharpness, lit, 0.02) & (sharpness < _center(sharpness[lit]) - np.log(2))
+    flags["out-of-focus"] = blurred & lit
     return flags
 
 
 def _outlies(values: NDArray[np.float64], usable: NDArray[np.bool_], floor: float) -> NDArray[np.bool_]:
     """Where values are far above what is usual; `floor` is the least deviation that counts as one."""
-    known = values[usable & np.isfinite(values)]
-    if known.size == 0:
-        return np.zeros(len(values), bool)
-    center = np.median(known)
-    deviation = max(_NORMAL * float(np.median(np.abs(known - center))), floor)
+    center = _center(values[usable])
+    deviation = np.fmax(_NORMAL * _center(np.abs(values[usable] - center)), floor)
     return np.asarray(values > center + OUTLIER_DEVIATIONS * deviation)
 
 
-def _same(first: FrameStatistics, second: FrameStatistics) -> bool:
-    return _numbers(first) == _numbers(second)
-
-
-def _numbers(row: FrameStatistics) -> tuple[float | Mapping[float, float], ...]:
-    return (row.median, row.mode, row.mad, row.mean, row.std, row.focus, dict(row.percentiles))
+def _center(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else np.nan

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.config import BadFrames, Normalization
+from phbatch.axes import FrameKey
+from phbatch.config import BadFrames, Normalization, Scope
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.kernels.tiling import TilePlan
@@ -49,6 +50,13 @@ class Recipe:
         Odd number of frames of the running median of the statistic over time.
     bad_frames : {"normalize", "skip", "copy"}
         Whether a flagged frame is restored all the same, left at zero, or copied unchanged.
+    scope : {"image", "position", "series"}
+        Whose pixels the statistic is of: the frame's own, those of all good frames of its channel and plane, or those
+        of all good frames of its channel.
+    percentiles : tuple of float
+        Measured besides those of the rule and the default ones.
+    given : bool
+        Whether the statistics come from a table and nothing is measured.
     """
 
     rule: Normalization
@@ -62,11 +70,31 @@ class Recipe:
     uncertainty: bool = False
     smooth_time: int = 1
     bad_frames: BadFrames = "normalize"
+    scope: Scope = "image"
+    percentiles: tuple[float, ...] = ()
+    given: bool = False
 
     @property
-    def two_passes(self) -> bool:
-        """Whether the statistics of a frame depend on other frames: then all are measured before any is restored."""
-        return self.smooth_time > 1 or self.bad_frames != "normalize"
+    def all_percentiles(self) -> tuple[float, ...]:
+        """What is measured of a frame."""
+        return percentiles_for(self.rule.pmin, self.rule.pmax, self.percentiles)
+
+    @property
+    def passes(self) -> int:
+        """How often the input is read: 1, and more where the statistics of a frame depend on other frames.
+
+        With a running median over time or a judgement of the series all frames are measured before any is restored;
+        with pooling the good ones are read once more, since the judgement comes before the pooling.
+        """
+        if self.given:
+            return 1
+        if self.scope != "image":
+            return 3
+        return 2 if self.smooth_time > 1 or self.bad_frames != "normalize" else 1
+
+    def pool_of(self, key: FrameKey) -> tuple[int, int | None]:
+        """Whose pixels a frame is pooled with: those of its channel and plane over time, or of its whole channel."""
+        return key.c, key.z if self.scope == "position" else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +145,8 @@ def restore_block(
         unchanged and flagged.
     """
     rule = recipe.rule
-    percentiles = percentiles_for(rule.pmin, rule.pmax)
     if measured is None:
-        measured = measure_block(block, rule.sigma, percentiles, volumes=recipe.volumes)
+        measured = measure_block(block, rule.sigma, recipe.all_percentiles, volumes=recipe.volumes)
     statistics = dict(measured)
     affines = {index: make_affine(row, rule) for index, row in statistics.items()}
     for index, affine in affines.items():

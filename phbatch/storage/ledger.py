@@ -65,11 +65,12 @@ class Ledger:
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Last record of every unit that is committed, by unit."""
-        found: dict[str, dict[str, Any]] = {}
+        return {record["unit"]: record for record in self}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every record, older ones first."""
         for data in self._read():
-            for record in decode_records(data):
-                found[record["unit"]] = record
-        return found
+            yield from decode_records(data)
 
     def commit(self, record: Mapping[str, Any]) -> None:
         """Append a record durably; it must have a key ``unit``."""

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from phbatch.config import Method, Normalization
+from phbatch.config import Normalization
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics, measure_frame
 
-METHODS: tuple[Method, ...] = ("median", "mode", "percentile", "minmax", "fixed", "none")
+METHODS = ("median", "mode", "percentile", "minmax", "fixed", "none")
 
 
-def rule(method: Method) -> Normalization:
+def rule(method: str) -> Normalization:
     return Normalization(method=method, value=3.5 if method == "fixed" else None)
 
 
@@ -48,7 +48,7 @@ def test_percentile_is_csbdeeps_bit_for_bit(image: np.ndarray, percentiles: tupl
     ),
     st.sampled_from(METHODS),
 )
-def test_the_map_exists_is_finite_and_inverts(image: np.ndarray, method: Method) -> None:
+def test_the_map_exists_is_finite_and_inverts(image: np.ndarray, method: str) -> None:
     affine = make_affine(measure_frame(image, 1.0), rule(method))
     if affine is None:
         return
@@ -60,7 +60,7 @@ def test_the_map_exists_is_finite_and_inverts(image: np.ndarray, method: Method)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_degenerate_frames_have_no_map(method: Method) -> None:
+def test_degenerate_frames_have_no_map(method: str) -> None:
     for image in (np.zeros((8, 8), np.uint16), np.full((8, 8), 9, np.uint16), np.full((8, 8), np.nan, np.float32)):
         assert make_affine(measure_frame(image, 1.0), rule(method)) is None
 

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from phbatch.kernels.stats import measure_frame
-from phbatch.kernels.timeseries import flag_bad_frames, running_median
+from phbatch.axes import FrameGrid, FrameKey
+from phbatch.kernels.stats import FrameStatistics, measure_frame
+from phbatch.kernels.timeseries import running_median
 from phbatch.simulate import PhaseContrast
+from phbatch.stages.statistics import judge_series
+from phbatch.stages.table import StatisticsRow, StatisticsTable
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.sampled_from([1, 3, 5, 9]))
@@ -32,10 +35,18 @@ def test_bad_values_move_nothing(rows: list[tuple[float, bool]], window: int) ->
     assert np.isnan(found).all() == (not good.any())
 
 
+def flags_of(rows: list[FrameStatistics]) -> list[list[str]]:
+    table = StatisticsTable(FrameGrid(range(len(rows)), (0,), 1))
+    for t, row in enumerate(rows):
+        table.put(StatisticsRow(FrameKey(t, 0, 0), row).as_dict())
+    judge_series(table, 1)
+    return [row["flags"] for row in table]
+
+
 def test_a_good_series_has_no_flags() -> None:
     movie = PhaseContrast(shape=(128, 128), n_frames=40, seed=3, flicker=0.05, jump=0.3, jump_probability=0.1)
     rows = [measure_frame(movie.frame(t), 2.0) for t in range(40)]
-    assert flag_bad_frames(rows) == [()] * 40
+    assert flags_of(rows) == [[]] * 40
 
 
 def test_each_kind_is_recognized() -> None:
@@ -46,12 +57,12 @@ def test_each_kind_is_recognized() -> None:
     frames[14] = np.where(np.arange(128) < 40, 65535, frames[14]).astype(np.uint16)
     frames[19] = ndimage.gaussian_filter(frames[19], 12.0)
     frames[22] = np.full_like(frames[22], 7)
-    flags = flag_bad_frames([measure_frame(frame, 2.0) for frame in frames])
+    flags = flags_of([measure_frame(frame, 2.0) for frame in frames])
     found = {t: words for t, words in enumerate(flags) if words}
-    assert found == {4: ("black",), 9: ("duplicate",), 14: ("saturated",), 19: ("out-of-focus",)}
+    assert found == {4: ["black"], 9: ["duplicate"], 14: ["saturated"], 19: ["out-of-focus"], 22: ["constant"]}
 
 
 def test_short_series_tell_only_duplicates() -> None:
     frame = PhaseContrast(shape=(64, 64), n_frames=3, seed=3).frame(0)
     rows = [measure_frame(image, 2.0) for image in (frame, frame, frame // 50)]
-    assert flag_bad_frames(rows) == [(), ("duplicate",), ()]
+    assert flags_of(rows) == [[], ["duplicate"], []]

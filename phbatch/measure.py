@@ -1,0 +1,163 @@
+"""The measuring passes: every frame measured, its series judged, its pixels pooled with others, or a table read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from phbatch.axes import FrameGrid
+from phbatch.config import RunSettings
+from phbatch.engine import Job, execute, measure_unit, pool_unit
+from phbatch.errors import InputError, InterruptedRunError, first_line
+from phbatch.events import Listener, UnitFinished, ignore
+from phbatch.graph import measure_large_frames
+from phbatch.kernels.stats import FrameState, finalize, merge
+from phbatch.planning import Geometry, Unit
+from phbatch.resolve import ResolvedStatistics
+from phbatch.stages.statistics import judge_series
+from phbatch.stages.table import StatisticsRow, StatisticsTable
+from phbatch.storage.source import Source
+from phbatch.storage.table import read_rows
+
+Stop = Callable[[], bool]
+
+
+def measure_frames(
+    resolved: ResolvedStatistics, source: Source, settings: RunSettings, stop: Stop, listener: Listener
+) -> StatisticsTable:
+    """Measure every frame of an image, judge the series, and pool; parameters as in `phbatch.statistics`.
+
+    Raises
+    ------
+    InputError
+        A frame cannot be read.
+    InterruptedRunError
+        `stop` said so.
+    """
+    job = Job(source.path, settings.axes, resolved.recipe)
+    geometry = resolved.geometry
+    if not resolved.large:
+        return measure_before(
+            job, geometry, workers=resolved.workers, scheduler=settings.scheduler, stop=stop, listener=listener
+        )
+    table = StatisticsTable(geometry.grid)
+    for row in measure_large_frames(source, geometry, resolved.recipe, resolved.workers):
+        table.put(row.as_dict())
+        listener(UnitFinished(str(row.key), 1))
+        if stop():
+            break
+    _require_complete(table)
+    judge_series(table, settings.smooth_time)
+    return table
+
+
+def measure_before(
+    job: Job,
+    geometry: Geometry,
+    *,
+    workers: int,
+    scheduler: str | None,
+    stop: Stop,
+    listener: Listener = ignore,
+) -> StatisticsTable:
+    """Measure all units, judge the series, and pool the pixels of good frames where the recipe's scope says so."""
+    table = StatisticsTable(geometry.grid)
+    for outcome in execute(measure_unit, job, geometry.units, workers=workers, scheduler=scheduler, stop=stop):
+        unit = outcome.unit
+        if outcome.result is None:
+            raise _unreadable(unit, outcome.error)
+        for index, statistics in outcome.result.items():
+            table.put(StatisticsRow(unit.frame_key(*index), statistics).as_dict())
+        listener(UnitFinished(unit.key, len(outcome.result)))
+    _require_complete(table)
+    judge_series(table, job.recipe.smooth_time)
+    if job.recipe.scope != "image":
+        _pool(table, job, geometry, workers=workers, scheduler=scheduler, stop=stop)
+    return table
+
+
+def read_table(path: str, grid: FrameGrid, required: Sequence[str]) -> StatisticsTable:
+    """Read the statistics of a run from a file of `phbatch stats`, or from another output of phbatch.
+
+    Parameters
+    ----------
+    path : str
+        See `phbatch.storage.table.read_rows`.
+    grid : FrameGrid
+        Frames of the run; rows of other frames are passed over.
+    required : sequence of str
+        Columns that the normalization needs.
+
+    Raises
+    ------
+    InputError
+        A frame or a needed value is missing.
+    """
+    table = StatisticsTable(grid)
+    for row in read_rows(path):
+        try:
+            parsed = StatisticsRow.from_dict({"z": 0} | dict(row) if grid.planes == 1 else row)
+            wanted = parsed.key in grid
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path} has a row that is no row of statistics ({error}); correct it.") from error
+        if not wanted:
+            continue
+        lacking = [name for name in required if row.get(name) is None and not parsed.statistics.flags]
+        if lacking:
+            raise InputError(
+                f"{path} has no {lacking[0]} of frame {parsed.key}, which the normalization needs; measure it with"
+                " `phbatch stats`, or flag the frame.",
+                frame=str(parsed.key),
+            )
+        table.put(parsed.as_dict())
+    missing = table.first_unknown()
+    if missing is not None:
+        raise InputError(
+            f"{path} has no row of frame {missing}; measure all frames of the run with `phbatch stats`.",
+            frame=str(missing),
+        )
+    return table
+
+
+def with_statistics(units: Sequence[Unit], table: StatisticsTable, volumes: bool) -> Iterator[Unit]:
+    """Units that carry the statistics of their frames."""
+    for unit in units:
+        indices = unit.frame_indices(volumes=volumes)
+        yield replace(unit, measured={index: table.statistics(unit.frame_key(*index)) for index in indices})
+
+
+def _pool(
+    table: StatisticsTable, job: Job, geometry: Geometry, *, workers: int, scheduler: str | None, stop: Stop
+) -> None:
+    """Statistics of the pixels of all good frames of a group, from a second reading of these frames."""
+    states: dict[tuple[int, int | None], FrameState] = {}
+    units = with_statistics(geometry.units, table, geometry.volumes)
+    finished = 0
+    for outcome in execute(pool_unit, job, units, workers=workers, scheduler=scheduler, stop=stop):
+        if outcome.result is None:
+            raise _unreadable(outcome.unit, outcome.error)
+        for group, state in outcome.result.items():
+            states[group] = merge(states[group], state) if group in states else state
+        finished += 1
+    if finished < len(geometry.units):
+        raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
+    pooled = {group: finalize(state, job.recipe.all_percentiles) for group, state in states.items()}
+    for positions in table.series():
+        key = table.grid.key(int(positions[0]))
+        group = job.recipe.pool_of(key)
+        if group in pooled:
+            row = StatisticsRow(key, replace(table.statistics(key), pooled=pooled[group])).as_dict()
+            for name, value in row.items():
+                if name.startswith("pooled_"):
+                    table.assign(name, positions, value)
+
+
+def _require_complete(table: StatisticsTable) -> None:
+    if table.known < len(table):
+        raise InterruptedRunError(
+            f"stopped after {table.known} of {len(table)} frames were measured; call the same command again."
+        )
+
+
+def _unreadable(unit: Unit, error: BaseException | None) -> InputError:
+    return InputError(f"unit {unit.key} cannot be read: {first_line(error)}; repair it first.", frame=unit.key)

@@ -1,0 +1,174 @@
+"""Tables of rows on disk: CSV, JSON or Parquet by the file's suffix, and the table that an output of phbatch holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.errors import BaseZarrError
+
+from phbatch.errors import InputError, OutputError, UsageError
+from phbatch.storage.store import is_url, normalize_path, open_node
+
+SUFFIXES = (".csv", ".json", ".parquet")
+STATISTICS = "statistics"
+"""Group of an output that holds its table, one array per column."""
+
+_ROWS_AT_ONCE = 10_000
+
+Row = Mapping[str, Any]
+
+
+def require_table_name(path: str) -> str:
+    """Suffix of a table's file name in lower case.
+
+    Raises
+    ------
+    UsageError
+        The suffix is none of `SUFFIXES`, or its library is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path} ends in {suffix!r}; give a table whose name ends in .csv, .json or .parquet.")
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise UsageError(f"{path} needs the library pyarrow; install it with `pip install 'phbatch[parquet]'`.")
+    return suffix
+
+
+def csv_lines(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """Lines of comma-separated values; lists of words are joined with blanks."""
+    writer = csv.writer(_Line(), lineterminator="\n")
+    yield writer.writerow(names)
+    for row in rows:
+        values = (row.get(name) for name in names)
+        yield writer.writerow([" ".join(value) if isinstance(value, list) else value for value in values])
+
+
+def write_rows(path: str, names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write a table, a bounded number of rows in memory at once.
+
+    Parameters
+    ----------
+    path : str
+        Ends in one of `SUFFIXES`.
+    names : sequence of str
+        Columns.
+    rows : iterable of mapping
+        Plain values; lists of words, None where a value is missing.
+
+    Raises
+    ------
+    OutputError
+        The place cannot be written.
+    """
+    suffix = require_table_name(path)
+    try:
+        if suffix == ".parquet":
+            _write_parquet(Path(path), names, rows)
+        else:
+            lines = csv_lines(names, rows) if suffix == ".csv" else _json_lines(names, rows)
+            with Path(path).open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+
+
+def read_rows(path: str) -> Iterator[dict[str, Any]]:
+    """Read a table that `write_rows` made or a person edited, or the table of an output of phbatch.
+
+    Yields
+    ------
+    dict
+        Numbers as int or float, None where a value is missing, ``flags`` as a list of words.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or a value is no number.
+    """
+    suffix = Path(path).suffix.lower()
+    if is_url(path) or Path(path).is_dir():
+        yield from _read_output(path)
+        return
+    require_table_name(path)
+    try:
+        if suffix == ".csv":
+            with Path(path).open(encoding="utf-8", newline="") as file:
+                yield from (_parse_row(row) for row in csv.DictReader(file))
+        elif suffix == ".json":
+            yield from (_parse_row(row) for row in json.loads(Path(path).read_text(encoding="utf-8")))
+        else:
+            from pyarrow import parquet
+
+            for batch in parquet.ParquetFile(path).iter_batches(_ROWS_AT_ONCE):
+                yield from (_parse_row(row) for row in batch.to_pylist())
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} cannot be read as a table of statistics ({error}); make it with `phbatch stats`."
+        ) from error
+
+
+class _Line:
+    """A file for `csv.writer` whose writerow returns the line."""
+
+    def write(self, text: str) -> str:
+        return text
+
+
+def _json_lines(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    separator = "[\n"
+    for row in rows:
+        yield separator + json.dumps({name: row.get(name) for name in names})
+        separator = ",\n"
+    yield "[]\n" if separator == "[\n" else "\n]\n"
+
+
+def _write_parquet(path: Path, names: Sequence[str], rows: Iterable[Row]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {"t": pyarrow.int64(), "c": pyarrow.int64(), "z": pyarrow.int64(), "flags": pyarrow.list_(pyarrow.string())}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
+    waiting = iter(rows)
+    with parquet.ParquetWriter(path, schema) as writer:
+        while part := list(islice(waiting, _ROWS_AT_ONCE)):
+            writer.write_table(pyarrow.Table.from_pylist([dict(row) for row in part], schema=schema))
+
+
+def _read_output(path: str) -> Iterator[dict[str, Any]]:
+    place = normalize_path(path)
+    try:
+        group = open_node(place, STATISTICS)
+        if not isinstance(group, zarr.Group):
+            raise TypeError(f"{STATISTICS} is no group")
+        attributes: dict[str, Any] = dict(group.attrs.asdict())
+        columns = {name: np.asarray(array[:]).tolist() for name, array in group.arrays()}
+        words: list[str] = attributes["flag_bits"]
+    except (OSError, BaseZarrError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} holds no table of statistics ({error}); give a finished output of phbatch, or a file of"
+            " `phbatch stats`."
+        ) from error
+    for index in range(len(columns["t"])):
+        row = {name: values[index] for name, values in columns.items()}
+        row["z"] = None if row["z"] < 0 else row["z"]
+        yield row | {"flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1]}
+
+
+def _parse_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "flags":
+            parsed[name] = value.split() if isinstance(value, str) else list(value or ())
+        elif value is None or value == "":
+            parsed[name] = None
+        else:
+            parsed[name] = int(value) if name in ("t", "c", "z") else float(value)
+    return parsed
