@@ -1,8 +1,8 @@
 """Smoothing and counting an integer image in one sweep, compiled: nothing but histograms leaves the processor's cache.
 
 Each row of the image is smoothed along y, then along x, then counted, and its Laplacian is summed while its neighbours
-are still near. Products and sums are integers below 2**53 in float64, so that vectorized code of any width, with or
-without fused multiplication, gives the bits of `phbatch.kernels.smoothing.smooth_fixed_point`.
+are still near. Without `fastmath` the compiler may neither reorder nor fuse the float32 operations of a pixel, so that
+vectorized code of any width gives the bits of `phbatch.kernels.smoothing.smooth_fixed_point`; all else is integers.
 """
 
 from __future__ import annotations
@@ -14,16 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.kernels.smoothing import (
-    COLUMN_WEIGHT_BITS,
-    FRACTION_BITS,
-    ROW_WEIGHT_BITS,
-    gaussian_radius,
-    integer_weights,
-)
-
-_COLUMN_SCALE = 2.0 ** (FRACTION_BITS - COLUMN_WEIGHT_BITS)
-_ROW_SCALE = 2.0 ** -(FRACTION_BITS + ROW_WEIGHT_BITS)
+from phbatch.kernels.smoothing import gaussian_radius, half_weights
 
 
 def halo_of_counting(sigma: float) -> int:
@@ -64,29 +55,19 @@ def count_block(
         ``high * 2**32 + low``.
     """
     low, high = int(block.min()), int(block.max())
+    first = low * per_unit - 1  # roundings may leave the range of the raw pixels by one bin
     raw = np.zeros(high - low + 1, np.uint32)
-    smooth = np.zeros((high - low) * per_unit + 1, np.uint32)
-    columns, rows = _half(sigma, COLUMN_WEIGHT_BITS), _half(sigma, ROW_WEIGHT_BITS)
+    smooth = np.zeros((high - low) * per_unit + 3, np.uint32)
     (top, bottom), (left, right) = halo
     height, width = block.shape
     window = (top, height - bottom, left, width - right)
     sums = np.zeros(3, np.int64)
-    padded = np.zeros(width + 2 * (columns.size - 1), np.float64)
-    _sweep(np.ascontiguousarray(block), columns, rows, window, per_unit, low, raw, smooth, padded, sums)
+    _sweep(np.ascontiguousarray(block), half_weights(sigma), window, per_unit, low, first, raw, smooth, sums)
     total, upper, lower = (int(value) for value in sums)
-    return low, raw, low * per_unit, smooth, (total, upper, lower)
+    return low, raw, first, smooth, (total, upper, lower)
 
 
-def _half(sigma: float, bits: int) -> NDArray[np.float64]:
-    """Weights of the centre and of one side, filled up with zeros to one and a multiple of four."""
-    radius = gaussian_radius(sigma)
-    side = np.zeros(1 + -(-radius // 4) * 4)
-    side[: radius + 1] = integer_weights(sigma, bits)[radius:] if sigma > 0 else 2.0**bits
-    return side
-
-
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-_reorder = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -98,106 +79,104 @@ def _mirror(index: int, size: int) -> int:
 
 @_compile  # type: ignore[untyped-decorator]
 def _smooth_row(
-    block: Any, y: int, columns: Any, rows: Any, scale: float, padded: Any, sums: Any, bins: Any
+    block: Any, y: int, weights: Any, scale: Any, padded: Any, total: Any, bins: Any
 ) -> None:  # pragma: no cover
-    """Bins of one smoothed row: along y into `padded`, its ends reflected, then along x, scaled and rounded.
-
-    Several taps per side are taken in one sweep of the row, which saves traffic to and from the cache; with more rows
-    than here, LLVM gives up proving that they do not overlap, and its loop is scalar.
-    """
-    height, width = block.shape
-    radius = columns.shape[0] - 1
-    body = padded[radius : radius + width]
-    row = block[y]
+    """Bins of one smoothed row: along y into `padded`, its ends reflected, then along x, scaled and rounded."""
+    width, radius = block.shape[1], weights.shape[0] - 1
+    row, body, inner = block[y], padded[radius : radius + width], bins[1 : width + 1]
     for x in range(width):
-        body[x] = columns[0] * row[x]
-    for k in range(1, radius + 1, 2):
-        w0, w1 = columns[k], columns[k + 1]
-        a0, b0 = block[_mirror(y - k, height)], block[_mirror(y + k, height)]
-        a1, b1 = block[_mirror(y - k - 1, height)], block[_mirror(y + k + 1, height)]
-        for x in range(width):
-            body[x] += w0 * (np.int32(a0[x]) + np.int32(b0[x])) + w1 * (np.int32(a1[x]) + np.int32(b1[x]))
-    for x in range(width):
-        body[x] = np.rint(body[x] * _COLUMN_SCALE)
+        body[x] = weights[0] * np.float32(row[x])
+    for k in range(radius - 3, 0, -4):
+        _add_rows(block, y, weights, k, body)
     for k in range(1, radius + 1):
         padded[radius - k] = body[_mirror(-k, width)]
         padded[radius + width - 1 + k] = body[_mirror(width - 1 + k, width)]
     for x in range(width):
-        sums[x] = rows[0] * body[x]
-    for k in range(1, radius + 1, 4):
-        w0, w1, w2, w3 = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
-        before, after = padded[radius - k - 3 :], padded[radius + k :]
-        for x in range(width):
-            sums[x] += (
-                w0 * (before[x + 3] + after[x])
-                + w1 * (before[x + 2] + after[x + 1])
-                + w2 * (before[x + 1] + after[x + 2])
-                + w3 * (before[x] + after[x + 3])
-            )
+        total[x] = weights[0] * body[x]
+    for k in range(radius - 3, 0, -4):
+        _add_columns(padded, weights, k, total)
     for x in range(width):
-        bins[x] = np.int32(np.floor(sums[x] * scale + 0.5))
+        inner[x] = np.int32(np.floor(total[x] * scale + np.float32(0.5)))
+    bins[0], bins[width + 1] = bins[1], bins[width]
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _add_rows(block: Any, y: int, weights: Any, k: int, total: Any) -> None:  # pragma: no cover
+    """Add the rows at distances k to k + 3 of row y on either side; sums of two pixels are exact."""
+    height = block.shape[0]
+    w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+    a0, b0 = block[_mirror(y - k, height)], block[_mirror(y + k, height)]
+    a1, b1 = block[_mirror(y - k - 1, height)], block[_mirror(y + k + 1, height)]
+    a2, b2 = block[_mirror(y - k - 2, height)], block[_mirror(y + k + 2, height)]
+    a3, b3 = block[_mirror(y - k - 3, height)], block[_mirror(y + k + 3, height)]
+    for x in range(total.shape[0]):
+        pair0 = w0 * np.float32(np.int32(np.int32(a0[x]) + np.int32(b0[x])))
+        pair1 = w1 * np.float32(np.int32(np.int32(a1[x]) + np.int32(b1[x])))
+        pair2 = w2 * np.float32(np.int32(np.int32(a2[x]) + np.int32(b2[x])))
+        pair3 = w3 * np.float32(np.int32(np.int32(a3[x]) + np.int32(b3[x])))
+        total[x] += (pair0 + pair1) + (pair2 + pair3)
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _add_columns(padded: Any, weights: Any, k: int, total: Any) -> None:  # pragma: no cover
+    """Add the pixels at distances k to k + 3 along a row that has its halo."""
+    radius = weights.shape[0] - 1
+    w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+    before, after = padded[radius - k - 3 :], padded[radius + k :]
+    for x in range(total.shape[0]):
+        near = w0 * (before[x + 3] + after[x]) + w1 * (before[x + 2] + after[x + 1])
+        far = w2 * (before[x + 1] + after[x + 2]) + w3 * (before[x] + after[x + 3])
+        total[x] += near + far
 
 
 @_compile  # type: ignore[untyped-decorator]
 def _sweep(
     block: Any,
-    columns: Any,
-    rows: Any,
+    weights: Any,
     window: Any,
     per_unit: int,
     low: int,
+    first: int,
     raw: Any,
     smooth: Any,
-    padded: Any,
-    totals: Any,
+    sums: Any,
 ) -> None:  # pragma: no cover
     """Count the window of a block row by row, three smoothed rows at a time."""
     height, width = block.shape
     top, stop, left, right = window
-    scale = _ROW_SCALE * per_unit
-    sums = np.empty(width, np.float64)
-    ring = np.empty((3, width), np.int32)
-    first = max(top - 1, 0)
-    for y in range(first, min(stop + 1, height)):
-        _smooth_row(block, y, columns, rows, scale, padded, sums, ring[y % 3])
+    padded = np.empty(width + 2 * (weights.shape[0] - 1), np.float32)
+    total = np.empty(width, np.float32)
+    ring = np.empty((3, width + 2), np.int32)
+    for y in range(max(top - 1, 0), min(stop + 1, height)):
+        row = ring[y % 3]
+        _smooth_row(block, y, weights, np.float32(per_unit), padded, total, row)
         if y == 0:  # above the frame is its first row again
             ring[2] = ring[0]
         if top <= y < stop:
-            row, source = ring[y % 3], block[y]
-            for x in range(left, right):
-                smooth[np.uint32(row[x] - low * per_unit)] += 1
-                raw[np.uint32(np.int64(source[x]) - low)] += 1
+            _count_row(block[y][left:right], row[left + 1 : right + 1], low, first, raw, smooth)
         if top < y <= stop:
-            _sum_laplacian(ring[(y - 2) % 3], ring[(y - 1) % 3], ring[y % 3], left, right, totals)
+            _sum_laplacian(ring[(y - 2) % 3], ring[(y - 1) % 3], row, left, right, sums)
     if stop == height:  # below the frame is its last row again
-        _sum_laplacian(ring[(height - 2) % 3], ring[(height - 1) % 3], ring[(height - 1) % 3], left, right, totals)
-
-
-@_reorder  # type: ignore[untyped-decorator]
-def _sum_piece(above: Any, row: Any, below: Any, start: int, stop: int) -> Any:  # pragma: no cover
-    """Sum and sum of squares of at most 1024 values below 2**21: integers below 2**53, exact in any order."""
-    total, squares = 0.0, 0.0
-    before, middle, after = row[start - 1 :], row[start:], row[start + 1 :]
-    over, under = above[start:], below[start:]
-    for x in range(stop - start):
-        value = np.float64(over[x] + under[x] + before[x] + after[x] - 4 * middle[x])
-        total += value
-        squares += value * value
-    return total, squares
+        _sum_laplacian(ring[(height - 2) % 3], ring[(height - 1) % 3], ring[(height - 1) % 3], left, right, sums)
 
 
 @_compile  # type: ignore[untyped-decorator]
-def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, totals: Any) -> None:  # pragma: no cover
-    width = row.shape[0]
-    last = min(right, width - 1)
-    for start in range(max(left, 1), last, 1024):
-        total, squares = _sum_piece(above, row, below, start, min(start + 1024, last))
-        totals[0] += np.int64(total)
-        totals[1] += np.int64(squares) >> 32
-        totals[2] += np.int64(squares) & 0xFFFFFFFF
-    for x in range(left, right):  # beside the frame are its first and last column again
-        if x in (0, width - 1):
-            value = np.int64(above[x] + below[x] + row[max(x - 1, 0)] + row[min(x + 1, width - 1)] - 4 * row[x])
-            totals[0] += value
-            totals[1] += (value * value) >> 32
-            totals[2] += (value * value) & 0xFFFFFFFF
+def _count_row(source: Any, bins: Any, low: int, first: int, raw: Any, smooth: Any) -> None:  # pragma: no cover
+    for x in range(bins.shape[0]):
+        smooth[np.uint32(bins[x] - first)] += 1
+        raw[np.uint32(np.int64(source[x]) - low)] += 1
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, sums: Any) -> None:  # pragma: no cover
+    """Sum and sum of squares over one row, of up to 2**22 values below 2**20."""
+    over, under = above[left + 1 : right + 1], below[left + 1 : right + 1]
+    before, middle, after = row[left:right], row[left + 1 : right + 1], row[left + 2 : right + 2]
+    total, squares = np.int64(0), np.int64(0)
+    for x in range(middle.shape[0]):
+        value = np.int64(np.int32(over[x] + under[x] + before[x] + after[x] - 4 * middle[x]))
+        total += value
+        squares += value * value
+    sums[0] += total
+    sums[1] += squares >> 32
+    sums[2] += squares & 0xFFFFFFFF

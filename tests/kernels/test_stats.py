@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,9 +102,9 @@ def test_raw_statistics_are_numpys(image: np.ndarray) -> None:
     hnp.arrays(st.sampled_from([np.dtype(n) for n in DTYPES]), st.tuples(st.integers(1, 50), st.integers(1, 50))),
     st.sampled_from([0.0, 1.0, 2.0]),
 )
-def test_median_is_within_half_a_count_of_scipy_and_numpy(image: np.ndarray, sigma: float) -> None:
+def test_median_is_within_a_quarter_count_of_scipy_and_numpy(image: np.ndarray, sigma: float) -> None:
     expected = np.median(ndimage.gaussian_filter(image.astype(np.float64), sigma))
-    assert abs(measure_frame(image, sigma).median - expected) <= 0.18
+    assert abs(measure_frame(image, sigma).median - expected) <= 0.23
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -131,7 +135,7 @@ def test_float_mode_survives_a_hot_pixel() -> None:
 def test_volume_pools_planes_smoothed_one_by_one() -> None:
     volume = np.stack([cell_image("uint16", (60, 50), seed) + 100 * seed for seed in range(3)]).astype(np.uint16)
     smooth = np.stack([ndimage.gaussian_filter(plane.astype(float), 2.0) for plane in volume])
-    assert abs(measure_frame(volume, 2.0).median - np.median(smooth)) <= 0.18
+    assert abs(measure_frame(volume, 2.0).median - np.median(smooth)) <= 0.23
     assert measure_frame(volume.astype(float), 2.0).median == np.median(smooth)
 
 
@@ -181,12 +185,32 @@ def test_state_is_at_most_one_mebibyte_for_the_widest_image() -> None:
 def test_compiled_counting_has_the_bits_of_the_plain_smoothing(image: np.ndarray, sigma: float) -> None:
     state = from_block(image, sigma)
     per_unit = state.smooth.per_unit
-    bins = np.floor(smooth_fixed_point(image, sigma) * per_unit + 0.5).astype(np.int64)
+    bins = smooth_fixed_point(image, sigma, per_unit).astype(np.int64)
     expected = np.bincount((bins - state.smooth.first).ravel())
     np.testing.assert_array_equal(state.smooth.counts, expected)
     assert state.raw.first == image.min()
     laplacian = ndimage.laplace(bins, mode="reflect")
     assert state.laplacian == (laplacian.sum(), (laplacian.astype(object) ** 2).sum())
+
+
+DIGEST = """
+import hashlib, numpy as np
+from phbatch.kernels.stats import from_block
+found = hashlib.sha256()
+image = np.random.default_rng(0).integers(0, 65535, (61, 157), np.uint16, endpoint=True)
+for sigma in (0.0, 0.7, 2.0, 4.3, 30.0):
+    state = from_block(image, sigma)
+    found.update(state.raw.counts.tobytes() + state.smooth.counts.tobytes() + repr(state.laplacian).encode())
+print(found.hexdigest())
+"""
+
+
+def test_the_bits_do_not_depend_on_the_processor(tmp_path: Path) -> None:
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", DIGEST]
+    # Without wide vectors and fused operations, and with what this processor has.
+    digests = [subprocess.check_output(command, env=os.environ | extra, text=True) for extra in (plain, {})]
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
