@@ -146,6 +146,11 @@ class PhaseContrast:
                 f"{self.wavelength_um / (2 * self.na):.4f}; lower na or pixel_size_um"
             )
 
+    @property
+    def light_field(self) -> Float:
+        """The true uneven illumination relative to its middle, the same in every frame: (y, x) float32."""
+        return _illumination(self)
+
     def clean(self, t: int) -> Float:
         """Make the noise-free frame `t`, in the counts of the noisy one.
 

@@ -109,3 +109,10 @@ def test_no_seam_where_the_fourier_transform_wraps_round() -> None:
         # Opposite edges are not neighbours: a wrapped field would make them continue each other.
         assert np.abs(clean[0] - clean[-1]).mean() > 2 * inner
     assert np.mean(steps) < 2
+
+
+def test_the_light_field_is_what_makes_frames_uneven() -> None:
+    uneven = replace(SMALL, illumination=0.3)
+    even = (replace(SMALL, illumination=0.0).clean(2) - SMALL.offset) * uneven.light_field + SMALL.offset
+    np.testing.assert_allclose(uneven.clean(2), even, rtol=1e-5)
+    assert np.abs(uneven.light_field - 1).max() == pytest.approx(0.3)
