@@ -14,6 +14,7 @@ from .errors import (
 )
 from .graph import image_statistics, normalize, restore
 from .inspect import info
+from .profiles import IlluminationResult, illumination
 from .results import PlanReport, RunResult
 from .simulate import PhaseContrast
 from .stages.table import StatisticsTable
@@ -21,6 +22,7 @@ from .stages.table import StatisticsTable
 __all__ = [
     "Comparison",
     "DemoResult",
+    "IlluminationResult",
     "InputError",
     "InterruptedRunError",
     "MemoryLimitError",
@@ -36,6 +38,7 @@ __all__ = [
     "UsageError",
     "compare_rules",
     "csbdeep",
+    "illumination",
     "image_statistics",
     "info",
     "normalize",

@@ -29,6 +29,7 @@ from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.output import finish_image
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import Prepared, available_bytes, must_scan, open_output, prepare
+from phbatch.profiles import ensure_profile, profile_of
 from phbatch.resolve import resolve_statistics
 from phbatch.results import PlanReport, RunResult
 from phbatch.stages.table import StatisticsTable
@@ -61,8 +62,9 @@ def run(
         The command line that reproduces the run, for the provenance; made from the options where it is empty.
     **options
         The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
-        `percentiles`, `scope`, `stats`, `axes`, `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`,
-        `smooth_time`, `bad_frames`, `tile`, `batch`, `backend`, `memory`, `workers`, `scheduler`, `overwrite`.
+        `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
+        `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
+        `backend`, `memory`, `workers`, `scheduler`, `overwrite`.
 
     Returns
     -------
@@ -100,6 +102,7 @@ def run(
         require_scheduler(settings.scheduler)
     with stop_on_signal() as stop:
         finished = open_output(prepared, command, stop)
+        ensure_profile(prepared)
         todo = [unit for unit in units if unit.key not in finished]
         measured = _statistics_before(prepared, stop) if todo else None
         listener(_started(prepared, units, todo))
@@ -168,6 +171,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
         dtype=recipe.dtype,
         model=prepared.model.name if prepared.model else None,
         normalization=recipe.rule.describe(),
+        preparation=recipe.preparation.describe(upscaled=recipe.upscale_to is not None),
         units=len(geometry.units),
         frames=geometry.frames,
         passes=scan + recipe.passes,
@@ -195,8 +199,8 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     listener : callable
         Called with every event.
     **options
-        `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`, `scope`, `memory`,
-        `workers`, `scheduler`.
+        `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`, `scope`, `illumination`,
+        `illumination_mode`, `downscale`, `memory`, `workers`, `scheduler`.
 
     Returns
     -------
@@ -220,9 +224,9 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
-    with stop_on_signal() as stop:
+    with stop_on_signal() as stop, profile_of(settings, source, geometry) as profile:
         forget_open_stores()
-        return measure_frames(resolved, source, settings, stop, listener)
+        return measure_frames(resolved, source, settings, profile, stop, listener)
 
 
 def peak_rss_bytes() -> int:
@@ -240,7 +244,12 @@ def _statistics_before(prepared: Prepared, stop: Callable[[], bool]) -> Statisti
         return prepared.given
     resolved = prepared.resolved
     return measure_before(
-        prepared.job, resolved.geometry, workers=resolved.workers, scheduler=prepared.settings.scheduler, stop=stop
+        prepared.job,
+        resolved.geometry,
+        prepared.source.dtype,
+        workers=resolved.workers,
+        scheduler=prepared.settings.scheduler,
+        stop=stop,
     )
 
 

@@ -42,6 +42,18 @@ _statistics_options = _options(
     click.option(
         "--smooth-time", type=int, metavar="N", help="Running median of the statistic over N frames.  [default: 1]"
     ),
+    click.option(
+        "--illumination",
+        metavar="NAME|PATH",
+        help="Uneven light: none, gaussian or polynomial (per frame), temporal or basic (per position), or a profile."
+        "  [default: none]",
+    ),
+    click.option(
+        "--illumination-mode",
+        type=click.Choice(["divide", "subtract"]),
+        help="What is done with it.  [default: divide]",
+    ),
+    click.option("--downscale", type=int, metavar="N", help="Area average over N x N pixels first.  [default: 1]"),
     click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx."),
     click.option("--channel", metavar="INDEX|NAME", help="Channel to process.  [default: all]"),
     click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]"),
@@ -75,6 +87,7 @@ _run_options = _options(
         help="Of the output.  [default: float32]",
     ),
     click.option("--rescale/--no-rescale", default=None, help="Undo the normalization: intensities of the input."),
+    click.option("--upscale-back", is_flag=True, default=None, help="Return to the input's grid, bilinearly."),
     click.option("--uncertainty", is_flag=True, default=None, help="Also write the scale of a probabilistic model."),
     click.option(
         "--nan", type=click.Choice(["refuse", "skip"]), help="Frames with NaN or infinity.  [default: refuse]"
@@ -166,12 +179,18 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
 @click.option("--channel", metavar="INDEX|NAME", help="Channel to sample.  [default: the first]")
 @click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]")
 @click.option("--samples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Frames to sample.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Also write a page, FILE.html.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Also write a page, FILE.html, or a picture, FILE.png.",
+)
 @_common_options
 def compare(input: str, output: str | None, samples: int, as_json: bool, debug: bool, **options: Any) -> None:
     """Show which normalization keeps the background of INPUT steady, and recommend one."""
-    if output is not None and Path(output).suffix.lower() != ".html":
-        raise UsageError(f"--output {output} does not end in .html; give a name that does.")
+    if output is not None and Path(output).suffix.lower() not in (".html", ".png"):
+        raise UsageError(f"--output {output} does not end in .html or .png; give a name that does.")
     _require_folder(output)
     found = phbatch.compare_rules(input, samples=samples, **_given(options))
     phbatch.report.print_comparison(found)
@@ -180,6 +199,33 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
             phbatch.report.save_comparison(Path(output), found, Path(input).name)
         print(output)
     _print_record(as_json, [row.as_dict() for row in found])
+
+
+@cli.command()
+@click.argument("input")
+@click.option(
+    "--method",
+    type=click.Choice(["temporal", "gaussian", "polynomial", "basic"]),
+    default="temporal",
+    show_default=True,
+    help="Median over t; the same smoothed; or BaSiC.",
+)
+@click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
+@click.option("--channel", metavar="INDEX|NAME", help="Channel to look at.  [default: all]")
+@click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t to sample from.  [default: all]")
+@click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]")
+@click.option("-o", "--output", required=True, metavar="PROFILE.zarr", help="Where to write the profile.")
+@_common_options
+def illumination(input: str, output: str, method: str, as_json: bool, debug: bool, **options: Any) -> None:
+    """Estimate the uneven light of INPUT, for `run --illumination PROFILE.zarr`; a picture lies beside the profile."""
+    found = phbatch.illumination(input, output, method=method, **_given(options))
+    picture = f"{output.rstrip('/').removesuffix('.zarr')}.png"
+    with _writing(picture):
+        phbatch.report.save_profile(Path(picture), found)
+    print(f"sampled   {len(found.facts['frames'])} frames over t")
+    print(f"profile   {output}")
+    print(f"picture   {picture}")
+    _print_record(as_json, found.facts)
 
 
 @cli.command()

@@ -64,7 +64,9 @@ class Comparison:
     ms_per_mpx : float
         Milliseconds per megapixel to measure and normalize, on one core.
     levels : tuple of float
-        Level of the background in every sampled frame, over its median.
+        Level of the background in every sampled frame, less its median, in units of `contrast`.
+    noises : tuple of float
+        Normalized noise of the background in every sampled frame, over its median.
     """
 
     rule: str
@@ -76,6 +78,7 @@ class Comparison:
     outside: float
     ms_per_mpx: float
     levels: tuple[float, ...]
+    noises: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -125,7 +128,7 @@ def recommend(found: Sequence[Comparison]) -> tuple[Comparison, str]:
 
     Examples
     --------
-    >>> rows = [Comparison(rule, 1, drift, 0, 1, 1, 0, 1, ()) for rule, drift in (("median", 0.1), ("minmax", 0.9))]
+    >>> rows = [Comparison(rule, 1, drift, 0, 1, 1, 0, 1, (), ()) for rule, drift in (("median", 0.1), ("minmax", 0.9))]
     >>> recommend(rows)[0].rule
     'median'
     """
@@ -197,4 +200,5 @@ def _judge(rule: Normalization, frames: list[NDArray[Any]], patches: list[list[t
         outside=float(np.mean(outside)),
         ms_per_mpx=1e3 * float(np.median(seconds)) / pixels,
         levels=tuple((level - center) / contrast for level in levels),
+        noises=tuple(noise / float(np.median(noises)) for noise in noises),
     )

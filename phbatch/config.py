@@ -31,6 +31,13 @@ Backend = Literal["tensorflow", "jax"]
 NanPolicy = Literal["refuse", "skip"]
 BadFrames = Literal["normalize", "skip", "copy"]
 Scope = Literal["image", "position", "series"]
+IlluminationMode = Literal["divide", "subtract"]
+
+FRAME_BACKGROUNDS = ("gaussian", "polynomial")
+"""Backgrounds that are estimated of every frame by itself."""
+
+ESTIMATED_BACKGROUNDS = (*FRAME_BACKGROUNDS, "temporal", "basic")
+"""Backgrounds that are estimated of a sample of frames; what is none of them is the path of a profile."""
 
 
 def _known_method(name: str) -> str:
@@ -130,6 +137,12 @@ class RunSettings(_Settings):
     stats: Annotated[str | None, BeforeValidator(_parse_path)] = Field(
         None, description="Table of `phbatch stats`, read in place of measuring."
     )
+    illumination: Annotated[str, BeforeValidator(_parse_path)] = Field(
+        "none", description="Uneven light: none, gaussian, polynomial, temporal, basic, or a profile."
+    )
+    illumination_mode: IlluminationMode = Field("divide", description="Divide by the background, or subtract it.")
+    downscale: int = Field(1, ge=1, le=16, description="Area average over N x N pixels before everything else.")
+    upscale_back: bool = Field(False, description="Return to the grid of the input at the end, bilinearly.")
     axes: str | None = Field(None, description="Axes of a bare array, such as tyx.")
     channel: int | str | None = Field(None, description="Index or name of the channel to process.")
     frames: str | None = Field(None, description="Frames along t: START:STOP[:STEP].")
@@ -161,6 +174,8 @@ class RunSettings(_Settings):
                 "stats gives the statistics as they are: give smooth_time, scope and percentiles to `phbatch stats`"
                 " when it makes the file"
             )
+        if self.upscale_back and self.downscale == 1:
+            raise ValueError("upscale_back needs a downscale of 2 or more: add --downscale, or leave it out")
         if self.dtype.startswith("uint") and not self.rescale:
             raise ValueError(f"dtype {self.dtype} needs a stated range: add --rescale to write the input's intensities")
         return self

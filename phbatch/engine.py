@@ -23,12 +23,16 @@ from distributed import Client, as_completed
 from phbatch.care.predictor import Predictor, get_predictor
 from phbatch.config import Backend, NanPolicy
 from phbatch.errors import InputError, InterruptedRunError, UsageError
+from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
-from phbatch.kernels.stats import FrameState, FrameStatistics, frame_state, merge
+from phbatch.kernels.stats import FrameState, FrameStatistics, merge
+from phbatch.memory import CORRECTIONS_AT_ONCE
 from phbatch.planning import Unit
+from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
 from phbatch.stages.restoration import FrameIndex, Recipe, restore_block
 from phbatch.stages.statistics import measure_block
 from phbatch.stages.table import StatisticsRow
+from phbatch.storage.profile import read_profile
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import Source, open_source
 
@@ -52,6 +56,8 @@ class Job:
         What a frame with NaN or infinity does.
     output, output_axes : str
         Path of the output, and the axes of its arrays; empty where nothing is written.
+    profile : str
+        Path of the profile of uneven light; empty where there is none.
     model : (Path, str) or None
         Model folder and sha256 of its weights.
     backend : {"tensorflow", "jax"}
@@ -64,6 +70,7 @@ class Job:
     nan: NanPolicy = "refuse"
     output: str = ""
     output_axes: str = ""
+    profile: str = ""
     model: tuple[Path, str] | None = None
     backend: Backend = "tensorflow"
 
@@ -87,10 +94,32 @@ def _open_sink(path: str) -> Sink:
     return Sink(path)
 
 
+@lru_cache(maxsize=2)
+def _open_profile(path: str) -> Profile:
+    return Profile(*read_profile(path))
+
+
+@lru_cache(maxsize=CORRECTIONS_AT_ONCE)
+def _open_correction(path: str, preparation: Preparation, c: int, z: int) -> Correction:
+    return _open_profile(path).correction(preparation, c, z)
+
+
 def forget_open_stores() -> None:
     """Close what this process holds open, so that a store that was replaced is opened anew."""
-    _open_source.cache_clear()
-    _open_sink.cache_clear()
+    for opened in (_open_source, _open_sink, _open_profile, _open_correction):
+        opened.cache_clear()
+
+
+def corrections_of(job: Job, unit: Unit) -> Corrections | None:
+    """The maps of the job's profile for the channels and planes of a unit."""
+    if not job.profile:
+        return None
+
+    def find(c: int, z: int) -> Correction:
+        key = unit.frame_key(0, c, z)
+        return _open_correction(job.profile, job.recipe.preparation, key.c, key.z or 0)
+
+    return find
 
 
 def read_unit(job: Job, unit: Unit) -> np.ndarray[Any, Any]:
@@ -114,7 +143,7 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     """Restore a unit and write it; the returned record is what the ledger keeps."""
     started = perf_counter()
     block = read_unit(job, unit)
-    restored = restore_block(block, job.recipe, load_predictor(job), unit.measured)
+    restored = restore_block(block, job.recipe, load_predictor(job), unit.measured, corrections_of(job, unit))
     rows = []
     for (t, c, z), statistics in restored.statistics.items():
         key = unit.frame_key(t, c, z)
@@ -136,17 +165,24 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
 def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
     """Statistics of the frames of a unit, by their indices within it; nothing is written."""
     recipe = job.recipe
-    return measure_block(read_unit(job, unit), recipe.rule.sigma, recipe.all_percentiles, volumes=recipe.volumes)
+    return measure_block(
+        read_unit(job, unit),
+        recipe.preparation,
+        recipe.rule.sigma,
+        recipe.all_percentiles,
+        volumes=recipe.volumes,
+        corrections=corrections_of(job, unit),
+    )
 
 
 def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], FrameState]:
     """Merged states of the good frames of a unit, by the pool that they belong to."""
-    block = read_unit(job, unit)
+    block, recipe, corrections = read_unit(job, unit), job.recipe, corrections_of(job, unit)
     states: dict[tuple[int, int | None], FrameState] = {}
-    for (t, c, z), statistics in (unit.measured or {}).items():
+    for index, statistics in (unit.measured or {}).items():
         if not statistics.flags:
-            state = frame_state(block[t, c] if z is None else block[t, c, z], job.recipe.rule.sigma)
-            pool = job.recipe.pool_of(unit.frame_key(t, c, z))
+            state = prepare_frame(block, index, recipe.preparation, corrections).state(recipe.rule.sigma)
+            pool = recipe.pool_of(unit.frame_key(*index))
             states[pool] = merge(states[pool], state) if pool in states else state
     return states
 

@@ -18,8 +18,9 @@ from dask.array.overlap import overlap
 
 from phbatch.axes import CANONICAL, FrameKey, Shape, to_region, validate_axes
 from phbatch.care.model import DEFAULT_MODEL, open_model
-from phbatch.config import Normalization, parse_settings
+from phbatch.config import FRAME_BACKGROUNDS, Normalization, parse_settings
 from phbatch.engine import Job, load_predictor
+from phbatch.errors import UsageError
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.smoothing import is_fixed_point
@@ -178,7 +179,8 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
     model : str or Path
         Bundled name or CSBDeep model folder; it must be there on every worker.
     **options
-        `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `dtype`, `rescale`, `tile`, `batch`, `backend`, as for
+        `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `illumination` (gaussian or polynomial),
+        `illumination_mode`, `downscale`, `upscale_back`, `dtype`, `rescale`, `tile`, `batch`, `backend`, as for
         `phbatch.run`.
 
     Returns
@@ -194,6 +196,11 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
     """
     axes = validate_axes(axes, array.ndim)
     settings = parse_settings({"model": str(model), **options})
+    if settings.illumination != "none" and settings.illumination not in FRAME_BACKGROUNDS:
+        raise UsageError(
+            f"illumination {settings.illumination} needs a look at many frames, which a lazy array does not allow; use"
+            " gaussian or polynomial, or divide the array by the profile of `phbatch.illumination` yourself."
+        )
     opened = open_model(model)
     ordered = "".join(axis for axis in CANONICAL if axis in axes)
     blocks = array.transpose([axes.index(axis) for axis in ordered])
@@ -218,7 +225,7 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
         _restore_frames,
         job,
         dtype=resolved.recipe.dtype,
-        chunks=(blocks.chunks[0], channels, *blocks.chunks[2:]),
+        chunks=(blocks.chunks[0], channels, blocks.chunks[2], *resolved.geometry.output_shape[3:]),
         meta=np.empty((0,) * 5, resolved.recipe.dtype),
     )
     kept = axes if restored.shape[1] == 1 else axes + "c"

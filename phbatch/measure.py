@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from phbatch.axes import FrameGrid
 from phbatch.config import RunSettings
@@ -14,6 +17,7 @@ from phbatch.graph import measure_large_frames
 from phbatch.kernels.stats import FrameState, finalize, merge
 from phbatch.planning import Geometry, Unit
 from phbatch.resolve import ResolvedStatistics
+from phbatch.stages.preparation import count_fractions, in_counts
 from phbatch.stages.statistics import judge_series
 from phbatch.stages.table import StatisticsRow, StatisticsTable
 from phbatch.storage.source import Source
@@ -23,9 +27,9 @@ Stop = Callable[[], bool]
 
 
 def measure_frames(
-    resolved: ResolvedStatistics, source: Source, settings: RunSettings, stop: Stop, listener: Listener
+    resolved: ResolvedStatistics, source: Source, settings: RunSettings, profile: str, stop: Stop, listener: Listener
 ) -> StatisticsTable:
-    """Measure every frame of an image, judge the series, and pool; parameters as in `phbatch.statistics`.
+    """Measure every frame of an image, judge the series, and pool; parameters as in `phbatch.statistics` and `Job`.
 
     Raises
     ------
@@ -34,11 +38,17 @@ def measure_frames(
     InterruptedRunError
         `stop` said so.
     """
-    job = Job(source.path, settings.axes, resolved.recipe)
+    job = Job(source.path, settings.axes, resolved.recipe, profile=profile)
     geometry = resolved.geometry
     if not resolved.large:
         return measure_before(
-            job, geometry, workers=resolved.workers, scheduler=settings.scheduler, stop=stop, listener=listener
+            job,
+            geometry,
+            source.dtype,
+            workers=resolved.workers,
+            scheduler=settings.scheduler,
+            stop=stop,
+            listener=listener,
         )
     table = StatisticsTable(geometry.grid)
     for row in measure_large_frames(source, geometry, resolved.recipe, resolved.workers):
@@ -54,6 +64,7 @@ def measure_frames(
 def measure_before(
     job: Job,
     geometry: Geometry,
+    dtype: np.dtype[Any],
     *,
     workers: int,
     scheduler: str | None,
@@ -72,7 +83,7 @@ def measure_before(
     _require_complete(table)
     judge_series(table, job.recipe.smooth_time)
     if job.recipe.scope != "image":
-        _pool(table, job, geometry, workers=workers, scheduler=scheduler, stop=stop)
+        _pool(table, job, geometry, dtype, workers=workers, scheduler=scheduler, stop=stop)
     return table
 
 
@@ -127,7 +138,14 @@ def with_statistics(units: Sequence[Unit], table: StatisticsTable, volumes: bool
 
 
 def _pool(
-    table: StatisticsTable, job: Job, geometry: Geometry, *, workers: int, scheduler: str | None, stop: Stop
+    table: StatisticsTable,
+    job: Job,
+    geometry: Geometry,
+    dtype: np.dtype[Any],
+    *,
+    workers: int,
+    scheduler: str | None,
+    stop: Stop,
 ) -> None:
     """Statistics of the pixels of all good frames of a group, from a second reading of these frames."""
     states: dict[tuple[int, int | None], FrameState] = {}
@@ -141,7 +159,10 @@ def _pool(
         finished += 1
     if finished < len(geometry.units):
         raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
-    pooled = {group: finalize(state, job.recipe.all_percentiles) for group, state in states.items()}
+    fractions = count_fractions(dtype) if job.recipe.preparation.changes_pixels else 1
+    pooled = {
+        group: in_counts(finalize(state, job.recipe.all_percentiles), fractions) for group, state in states.items()
+    }
     for positions in table.series():
         key = table.grid.key(int(positions[0]))
         group = job.recipe.pool_of(key)

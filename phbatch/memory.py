@@ -14,6 +14,10 @@ RESERVED_NETWORK_BYTES = 700_000_000
 """TensorFlow or JAX on top, without any tile."""
 
 _FLOAT_STATISTICS_BYTES_PER_PIXEL = 48  # float64: the frame, smoothed, its Laplacian, distances, and their sorted copy
+_PREPARING_BYTES_PER_PIXEL = 24  # averages, background, gain and bias in float32, and what is counted
+CORRECTIONS_AT_ONCE = 4
+"""Maps of channels and planes that a process keeps of a profile of uneven light."""
+
 _STATE_BYTES = 8 << 20  # histograms of a frame of integers while they are made and merged
 
 
@@ -88,6 +92,8 @@ def unit_bytes(
     chunk_bytes: int,
     network: bool,
     fixed_point: bool,
+    output_pixels: int,
+    prepared: bool,
 ) -> int:
     """Bytes that one unit takes while it is in flight.
 
@@ -107,17 +113,31 @@ def unit_bytes(
         Whether padded and predicted copies of a frame are made.
     fixed_point : bool
         Whether frames are measured by counting (8 and 16 bit integers).
+    output_pixels : int
+        Pixels of one frame where it is written: fewer after downscaling.
+    prepared : bool
+        Whether frames are averaged or their light is corrected before they are measured.
     """
     raw = _raw_bytes(frame_pixels, frames, itemsize, chunk_bytes)
-    restored = frame_pixels * frames * outputs_per_frame * output_itemsize * 2  # twice: the chunks being encoded
-    working = frame_pixels * (4 + (8 + 8 * outputs_per_frame if network else 4 * outputs_per_frame))
-    return raw + restored + max(working, _measuring_bytes(frame_pixels, fixed_point=fixed_point))
+    restored = output_pixels * frames * outputs_per_frame * output_itemsize * 2  # twice: the chunks being encoded
+    working = output_pixels * (4 + (8 + 8 * outputs_per_frame if network else 4 * outputs_per_frame))
+    preparing = frame_pixels * _PREPARING_BYTES_PER_PIXEL if prepared else 0
+    return raw + restored + preparing + max(working, _measuring_bytes(frame_pixels, fixed_point=fixed_point))
 
 
-def measuring_unit_bytes(*, frame_pixels: int, frames: int, itemsize: int, chunk_bytes: int, fixed_point: bool) -> int:
+def measuring_unit_bytes(
+    *, frame_pixels: int, frames: int, itemsize: int, chunk_bytes: int, fixed_point: bool, prepared: bool
+) -> int:
     """Bytes that one unit takes that is only measured; parameters as for `unit_bytes`."""
     raw = _raw_bytes(frame_pixels, frames, itemsize, chunk_bytes)
-    return raw + _measuring_bytes(frame_pixels, fixed_point=fixed_point)
+    preparing = frame_pixels * _PREPARING_BYTES_PER_PIXEL if prepared else 0
+    return raw + preparing + _measuring_bytes(frame_pixels, fixed_point=fixed_point)
+
+
+def profile_bytes(shape: Sequence[int]) -> int:
+    """Bytes of a profile of uneven light of a ``tczyx`` image, and of the maps of four planes made from it."""
+    frame = shape[-2] * shape[-1]
+    return int(frame * 4 * (2 * shape[1] * shape[2] + 2 * CORRECTIONS_AT_ONCE))
 
 
 def reduction_bytes(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> int:

@@ -66,7 +66,8 @@ class OutputImage:
             if recipe.n_output * (1 if recipe.stacked else len(geometry.channels)) == len(geometry.channels)
             else None
         )
-        metadata = source.metadata.with_time(geometry.times.start, geometry.times.step).with_channels(shape[1], kept)
+        metadata = source.metadata if geometry.upscaled else source.metadata.with_downscale(geometry.downscale)
+        metadata = metadata.with_time(geometry.times.start, geometry.times.step).with_channels(shape[1], kept)
         if metadata.name is None:
             metadata = replace(metadata, name=Path(source.path).name.split(".")[0])
         return cls(

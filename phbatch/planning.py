@@ -72,6 +72,10 @@ class Geometry:
         Whether the channels go into the network together.
     n_output : int
         Output channels per frame.
+    downscale : int
+        Pixels along y and x that are averaged into one.
+    upscaled : bool
+        Whether the output is on the source's grid again.
     """
 
     shape: Shape
@@ -81,19 +85,27 @@ class Geometry:
     volumes: bool = False
     stacked: bool = False
     n_output: int = 1
+    downscale: int = 1
+    upscaled: bool = False
+
+    @property
+    def work_shape(self) -> Shape:
+        """Shape of what is normalized and restored, along ``tczyx``."""
+        t, c, z, y, x = self.shape
+        return (t, c, z, -(-y // self.downscale), -(-x // self.downscale))
 
     @property
     def output_shape(self) -> Shape:
         """Shape of the output along ``tczyx``."""
         groups = 1 if self.stacked else len(self.channels)
-        return (len(self.times), groups * self.n_output, *self.shape[2:])
+        return (len(self.times), groups * self.n_output, *(self.shape if self.upscaled else self.work_shape)[2:])
 
     @cached_property
     def output_chunks(self) -> Shape:
         """Chunks of the output along ``tczyx``: one frame, or one unit of small frames; at most 1024 pixels a side."""
         groups = [len(kept) for _, _, kept in self._time_groups]
         even = all(size == groups[0] for size in groups[:-1]) and groups[-1] <= groups[0]
-        y, x = (-(-size // -(-size // _CHUNK_LENGTH)) for size in self.shape[3:])
+        y, x = (-(-size // -(-size // _CHUNK_LENGTH)) for size in self.output_shape[3:])
         return (groups[0] if even and self._frames_per_chunk > 1 else 1, 1, 1, y, x)
 
     @cached_property
@@ -114,7 +126,7 @@ class Geometry:
     @property
     def network_frame_shape(self) -> tuple[int, ...]:
         """Spatial shape of what the network sees as a whole: ``(y, x)`` or ``(z, y, x)``."""
-        return self.shape[2:] if self.volumes else self.shape[3:]
+        return self.work_shape[2:] if self.volumes else self.work_shape[3:]
 
     @property
     def largest_unit_frames(self) -> int:
@@ -163,7 +175,8 @@ class Geometry:
                         keep_t=tuple(t - t_start for t in times),
                         keep_c=tuple(c - c_start for c in channels),
                         output=to_region(
-                            (out_t, out_c, z_start, 0, 0), (out_t + len(times), out_c + n_c, z_stop, size_y, size_x)
+                            (out_t, out_c, z_start, 0, 0),
+                            (out_t + len(times), out_c + n_c, z_stop, *self.output_shape[3:]),
                         ),
                     )
                 out_c += n_c

@@ -15,9 +15,9 @@ import psutil
 
 from phbatch.care.model import DEFAULT_MODEL, Model, open_model
 from phbatch.care.weights import read_weights
-from phbatch.config import RunSettings
+from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
 from phbatch.engine import Job, forget_open_stores, require_finite
-from phbatch.errors import OutputError
+from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
 from phbatch.kernels.intensity import required_statistics
 from phbatch.measure import read_table
@@ -26,9 +26,13 @@ from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, find_differences, fingerprint, resolve_run
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import Ledger
+from phbatch.storage.profile import digest_profile, read_profile
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.store import normalize_path
+
+PROFILE = "illumination"
+"""Group of an output with the profile that was estimated for it."""
 
 _REPORTED_PACKAGES = ("phbatch", "numpy", "scipy", "zarr", "zarrs", "dask", "keras", "tensorflow", "jax")
 
@@ -77,6 +81,7 @@ class Prepared:
     image: OutputImage
     recorded: dict[str, Any] | None
     given: StatisticsTable | None
+    profile_digest: str | None
     notices: tuple[Notice, ...]
 
 
@@ -100,6 +105,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         cores=cpu_count() or 1,
         tile=tuple(tile) if tile and settings.tile is None else None,
     )
+    profile, digest = _find_profile(settings, source, destination)
     image = OutputImage.make(source, resolved.geometry, resolved.recipe)
     job = Job(
         source=source.path,
@@ -108,6 +114,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         nan=settings.nan,
         output=destination,
         output_axes=image.metadata.axes,
+        profile=profile,
         model=(model.folder, model.sha256) if model else None,
         backend=settings.backend,
     )
@@ -117,13 +124,48 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     notices = resolved.notices
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
-    return Prepared(settings, source, model, resolved, job, destination, image, continued, given, notices)
+    return Prepared(settings, source, model, resolved, job, destination, image, continued, given, digest, notices)
+
+
+def require_profile(path: str, source: Source) -> str:
+    """Refuse a profile that does not fit the image; returns its digest.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or has another shape.
+    """
+    background, dark = read_profile(path)
+    n_c, n_z, y, x = source.shape[1:]
+    for values in (background, dark):
+        if values is None:
+            continue
+        channels, planes, *lengths = values.shape
+        if lengths != [y, x] or channels not in (1, n_c) or planes not in (1, n_z):
+            raise InputError(
+                f"illumination {path} is {'x'.join(map(str, values.shape))} (czyx) and the frames are"
+                f" {n_c}x{n_z}x{y}x{x}; give a profile of the same lengths, with 1 or all channels and planes."
+            )
+    return digest_profile(background, dark)
+
+
+def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[str, str | None]:
+    """Place of the profile of a run, and its digest where the user gave it; empty where there is none."""
+    method = settings.illumination
+    if method == "none" or method in FRAME_BACKGROUNDS:
+        return "", None
+    if method in ESTIMATED_BACKGROUNDS:
+        return f"{output}/{PROFILE}", None
+    return method, require_profile(method, source)
 
 
 def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> Finished:
     """Create the output or continue it; returns what is finished."""
     settings, resolved = prepared.settings, prepared.resolved
-    given = prepared.given.digest() if prepared.given is not None else None
+    given = {
+        "statistics": prepared.given.digest() if prepared.given is not None else None,
+        "illumination": prepared.profile_digest,
+    }
     mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
     finished = Finished(resolved.geometry)
     recorded = prepared.recorded

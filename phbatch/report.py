@@ -24,6 +24,7 @@ from rich.table import Table
 from phbatch.compare import Comparison, recommend
 from phbatch.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
 from phbatch.memory import format_bytes
+from phbatch.profiles import IlluminationResult
 from phbatch.results import PlanReport, RunResult
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.table import csv_lines, require_table_name, write_rows
@@ -38,6 +39,7 @@ __all__ = [
     "require_table_name",
     "save_before_after",
     "save_comparison",
+    "save_profile",
     "save_statistics",
 ]
 
@@ -120,6 +122,7 @@ def print_plan(plan: PlanReport) -> None:
         "input": f"{plan.input}  ({_by(plan.shape)} tczyx)",
         "output": f"{plan.output}  ({plan.axes}, {_by(plan.output_shape)}, {plan.dtype})",
         "chunks": _by(plan.output_chunks),
+        **({"preparation": plan.preparation} if plan.preparation else {}),
         "normalization": plan.normalization,
         "model": plan.model or "none (normalize only)",
         "units": f"{plan.units} ({plan.frames} frames), {plan.workers} at once",
@@ -198,16 +201,10 @@ def print_comparison(found: Sequence[Comparison]) -> None:
 
 
 def save_comparison(path: Path, found: Sequence[Comparison], title: str) -> None:
-    """Write the comparison as a page of its own: the table, the background over the frames, the recommendation."""
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for row in found:
-        axes.plot(row.levels, marker="o", markersize=3, label=row.rule)
-    axes.set_xlabel("sampled frame")
-    axes.set_ylabel("background level / contrast")
-    axes.legend(fontsize=8, ncols=2)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
+    """Write the comparison: a picture where `path` ends in .png, else a page with the table and the picture."""
+    if path.suffix.lower() == ".png":
+        path.write_bytes(_draw_comparison(found))
+        return
     head = "".join(f"<th>{escape(name)}</th>" for name in ("rule", *_COMPARISON_COLUMNS))
     body = "".join(
         f"<tr><td>{escape(row.rule)}</td>"
@@ -222,10 +219,55 @@ def save_comparison(path: Path, found: Sequence[Comparison], title: str) -> None
         f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{style}</style>"
         f"<h1>Normalization of {escape(title)}</h1><p>Recommended: {escape(recommend(found)[1])}</p>"
         f"<table><tr>{head}</tr>{body}</table>"
-        f'<img alt="background over time" src="data:image/png;base64,{b64encode(picture.getvalue()).decode()}">'
+        f'<img alt="background over time" src="data:image/png;base64,{b64encode(_draw_comparison(found)).decode()}">'
         f"<p>{escape(_COMPARISON_WORDS)}</p>"
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _draw_comparison(found: Sequence[Comparison]) -> bytes:
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for row in found:
+        left.plot(row.levels, marker="o", markersize=3, label=row.rule)
+        right.plot(row.noises, marker="o", markersize=3)
+    left.set_ylabel("drift of the background / contrast")
+    right.set_ylabel("noise of the background / its median")
+    for axes in (left, right):
+        axes.set_xlabel("sampled frame")
+        axes.grid(alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(found), fontsize=9)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()
+
+
+def save_profile(path: Path, found: IlluminationResult) -> None:
+    """Save a picture of a profile: the background of each channel (its middle plane) over its mean, and two sections.
+
+    Parameters
+    ----------
+    path : Path
+        PNG to write.
+    found : IlluminationResult
+        What `phbatch.illumination` returned.
+    """
+    backgrounds = found.profile.background[:, found.profile.background.shape[1] // 2]
+    figure = Figure(figsize=(9.5, 3.6 * len(backgrounds)), layout="constrained")
+    rows = figure.subplots(len(backgrounds), 2, squeeze=False)
+    for channel, (background, (image, sections)) in enumerate(zip(backgrounds, rows, strict=True)):
+        relative = background / background.mean()
+        reach = max(float(np.abs(relative - 1).max()), 1e-3)
+        shown = image.imshow(relative, cmap="RdBu_r", vmin=1 - reach, vmax=1 + reach)
+        image.set_title(f"channel {channel}: background / mean")
+        image.set_axis_off()
+        figure.colorbar(shown, ax=image)
+        height, width = relative.shape
+        sections.plot(np.arange(width) - width / 2, relative[height // 2], label="along x, middle row")
+        sections.plot(np.arange(height) - height / 2, relative[:, width // 2], label="along y, middle column")
+        sections.set_xlabel("pixels from the middle")
+        sections.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 _COMPARISON_WORDS = (

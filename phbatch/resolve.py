@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from phbatch.axes import Shape
 from phbatch.care.model import Model
-from phbatch.config import Normalization, RunSettings, first_problem
+from phbatch.config import FRAME_BACKGROUNDS, Normalization, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
 from phbatch.kernels.intensity import describe_normalizer, find_normalizer
@@ -23,15 +24,17 @@ from phbatch.memory import (
     MemoryPlan,
     format_bytes,
     measuring_unit_bytes,
+    profile_bytes,
     reduction_bytes,
     unit_bytes,
 )
 from phbatch.planning import Geometry
+from phbatch.stages.preparation import Preparation
 from phbatch.stages.restoration import Recipe
 from phbatch.storage.ome import ImageMetadata
 from phbatch.storage.source import Source
 
-NUMBERS_VERSION = 1
+NUMBERS_VERSION = 2
 """Raised whenever the pixels or statistics that phbatch computes change."""
 
 _TILE_PIXELS = {2: 1_500_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
@@ -177,6 +180,7 @@ def resolve_run(
     allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
     unit_mem = _unit_mem(settings, source, model, geometry)
     reserved = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
+    reserved += _profile_mem(settings, source)
     batch = settings.batch or 1
     tiles = None
     workers = settings.workers or max(1, min(4, cores, len(geometry.units)))
@@ -203,6 +207,8 @@ def resolve_run(
         scope=settings.scope,
         percentiles=settings.percentiles,
         given=settings.stats is not None,
+        preparation=_resolve_preparation(settings),
+        upscale_to=(source.shape[3], source.shape[4]) if settings.upscale_back else None,
     )
     return ResolvedRun(geometry, recipe, memory, workers, notices)
 
@@ -241,12 +247,14 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
         itemsize=source.dtype.itemsize,
         chunk_bytes=prod(source.chunks) * source.dtype.itemsize,
         fixed_point=fixed_point,
+        prepared=_resolve_preparation(settings).changes_pixels,
     )
     asked = settings.workers or max(1, min(4, cores))
     fitting = max(1, (allowed - RESERVED_BYTES) // max(unit_mem, 1))
     workers = asked if settings.workers is not None else min(asked, fitting)
-    memory = MemoryPlan(RESERVED_BYTES, unit_mem, 0, workers, allowed)
-    large = fixed_point and memory.projected_mem > allowed
+    memory = MemoryPlan(RESERVED_BYTES + _profile_mem(settings, source), unit_mem, 0, workers, allowed)
+    preparation = _resolve_preparation(settings)
+    large = fixed_point and not preparation.changes_pixels and memory.projected_mem > allowed
     if large:
         memory = MemoryPlan(
             RESERVED_BYTES, reduction_bytes(source.shape, source.chunks, source.dtype.itemsize), 0, 1, allowed
@@ -257,14 +265,20 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
             f"--scope {settings.scope} needs frames that fit --memory whole, and one needs"
             f" {format_bytes(unit_mem + RESERVED_BYTES)}; raise --memory."
         )
-    recipe = Recipe(rule, smooth_time=settings.smooth_time, scope=settings.scope, percentiles=settings.percentiles)
+    recipe = Recipe(
+        rule,
+        smooth_time=settings.smooth_time,
+        scope=settings.scope,
+        percentiles=settings.percentiles,
+        preparation=preparation,
+    )
     return ResolvedStatistics(geometry, recipe, asked if large else workers, large)
 
 
 def fingerprint(
-    settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None, statistics: str | None
+    settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None, given: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """What two runs must share to continue each other, as nested plain values; `statistics` is a digest of a table."""
+    """What two runs must share to continue each other, as nested plain values; `given` has digests of given files."""
     recipe, geometry = resolved.recipe, resolved.geometry
     return {
         "input": source.identity(),
@@ -278,6 +292,10 @@ def fingerprint(
             "bad_frames": settings.bad_frames,
             "scope": settings.scope,
             "percentiles": list(settings.percentiles),
+            "illumination": settings.illumination,
+            "illumination_mode": settings.illumination_mode,
+            "downscale": settings.downscale,
+            "upscale_back": settings.upscale_back,
             "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
             "channels": list(geometry.channels),
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,
@@ -285,7 +303,7 @@ def fingerprint(
         },
         "model": {"name": model.name, "sha256": model.sha256} if model else None,
         "normalizer": describe_normalizer(recipe.rule.method),
-        "statistics": statistics,
+        "given": dict(given),
         "numbers_version": NUMBERS_VERSION,
     }
 
@@ -334,7 +352,27 @@ def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None)
                 f"model {model.name} makes {n_output} channels of one and {len(channels)} are given; choose one"
                 f" with --channel."
             )
-    return Geometry(shape, source.chunks, times, channels, volumes, stacked, n_output)
+    return Geometry(
+        shape,
+        source.chunks,
+        times,
+        channels,
+        volumes,
+        stacked,
+        n_output,
+        downscale=settings.downscale,
+        upscaled=settings.upscale_back,
+    )
+
+
+def _profile_mem(settings: RunSettings, source: Image) -> int:
+    if settings.illumination in ("none", *FRAME_BACKGROUNDS):
+        return 0
+    return profile_bytes(source.shape)
+
+
+def _resolve_preparation(settings: RunSettings) -> Preparation:
+    return Preparation(settings.downscale, settings.illumination, settings.illumination_mode)
 
 
 def _resolve_channels(settings: RunSettings, source: Image) -> tuple[int, ...]:
@@ -379,6 +417,7 @@ def _unit_mem(settings: RunSettings, source: Image, model: Model | None, geometr
     per_frame = prod(geometry.shape[3:]) * (geometry.shape[2] if geometry.volumes else 1)
     per_frame *= len(geometry.channels) if geometry.stacked else 1
     frames = geometry.largest_unit_frames // (len(geometry.channels) if geometry.stacked else 1)
+    output_pixels = per_frame * prod(geometry.output_shape[3:]) // prod(geometry.shape[3:])
     return unit_bytes(
         frame_pixels=per_frame,
         frames=frames,
@@ -388,4 +427,6 @@ def _unit_mem(settings: RunSettings, source: Image, model: Model | None, geometr
         chunk_bytes=prod(source.chunks) * source.dtype.itemsize,
         network=model is not None,
         fixed_point=is_fixed_point(source.dtype),
+        output_pixels=output_pixels,
+        prepared=_resolve_preparation(settings).changes_pixels,
     )

@@ -25,10 +25,13 @@ class PlanReport:
         Name of the model.
     normalization : str
         The rule, in words.
+    preparation : str
+        What is done to a frame before it is measured, in words; empty where nothing is.
     units, frames : int
         Pieces of work, and frames measured.
     passes : int
-        How often the input is read: once, and once more before where a float input is searched for NaN.
+        How often the input is read: once; once more to search a float input for NaN, to judge or smooth statistics
+        over time, and twice more to pool them.
     bytes_read, bytes_written : int
         Uncompressed.
     tile : tuple of int or None
@@ -56,6 +59,7 @@ class PlanReport:
     dtype: str
     model: str | None
     normalization: str
+    preparation: str
     units: int
     frames: int
     passes: int

@@ -317,3 +317,15 @@ def test_rescaled_integers_round_saturate_and_count(
     )
     np.testing.assert_array_equal(zarr.open_array(output, path="0")[:], frames.clip(0, 255))
     assert f"{np.count_nonzero(frames > 255)} pixels were clipped" in phbatch_command.out
+
+
+def test_illumination_writes_a_profile_and_a_picture(
+    phbatch_command: CommandLine, source: Path, tmp_path: Path
+) -> None:
+    assert (
+        phbatch_command("illumination", source, "--method", "polynomial", "-o", tmp_path / "light.zarr", "--json") == 0
+    )
+    record = json.loads(phbatch_command.out.splitlines()[-1])
+    assert record["method"] == "polynomial"
+    assert (tmp_path / "light.png").read_bytes()[:4] == b"\x89PNG"
+    assert phbatch_command("run", source, "--model", "none", "--illumination", tmp_path / "light.zarr") == 0

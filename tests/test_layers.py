@@ -20,7 +20,20 @@ LAYERS: list[set[str]] = [
     {"stages"},
     {"memory", "planning", "resolve"},
     {"engine", "graph"},
-    {"output", "results", "prepare", "measure", "inspect", "api", "report", "demo", "csbdeep", "compare", "cli"},
+    {
+        "output",
+        "results",
+        "prepare",
+        "measure",
+        "profiles",
+        "inspect",
+        "api",
+        "report",
+        "demo",
+        "csbdeep",
+        "compare",
+        "cli",
+    },
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -30,6 +43,8 @@ DOORS = {
     "fsspec": {"storage"},
     "yaozarrs": {"storage"},
     "pyarrow": {"storage"},
+    "tifffile": {"storage"},
+    "basicpy": {"profiles"},
     "h5py": {"care"},
     "keras": {"care"},
     "tensorflow": {"care"},

@@ -21,6 +21,7 @@ PERCENTILE_EPSILON = 1e-20
 """CSBDeep's guard of its divisor."""
 
 
+_UNUSABLE = frozenset(("constant", "nonfinite", "unscaled"))
 _NORMAL = 1.4826  # standard deviations per median absolute deviation of a normal distribution
 
 
@@ -98,7 +99,7 @@ def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | No
         None where the frame has no scale: it is constant, has NaN or infinity, or its divisor is not above zero. Such a
         frame is passed through unchanged and flagged.
     """
-    if "constant" in statistics.flags or "nonfinite" in statistics.flags:
+    if not _UNUSABLE.isdisjoint(statistics.flags):
         return None
     affine = find_normalizer(rule.method)(statistics.pooled or statistics, rule)
     if affine is None or not math.isfinite(affine.offset):

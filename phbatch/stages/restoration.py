@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from phbatch.axes import FrameKey
 from phbatch.config import BadFrames, Normalization, Scope
+from phbatch.kernels.downsample import upscale
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.kernels.tiling import TilePlan
-from phbatch.stages.statistics import measure_block, percentiles_for
+from phbatch.stages.preparation import Corrections, Preparation, PreparedFrame, prepare_frame
+from phbatch.stages.statistics import percentiles_for
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """The network on ``(n, *tile, channel)`` float32 windows, n at most the recipe's batch."""
@@ -57,6 +59,10 @@ class Recipe:
         Measured besides those of the rule and the default ones.
     given : bool
         Whether the statistics come from a table and nothing is measured.
+    preparation : Preparation
+        What is done to a frame before it is measured and normalized.
+    upscale_to : (y, x), or None
+        Lengths that the restored frame is brought back to, bilinearly.
     """
 
     rule: Normalization
@@ -73,6 +79,8 @@ class Recipe:
     scope: Scope = "image"
     percentiles: tuple[float, ...] = ()
     given: bool = False
+    preparation: Preparation = field(default_factory=Preparation)
+    upscale_to: tuple[int, int] | None = None
 
     @property
     def all_percentiles(self) -> tuple[float, ...]:
@@ -91,6 +99,10 @@ class Recipe:
         if self.scope != "image":
             return 3
         return 2 if self.smooth_time > 1 or self.bad_frames != "normalize" else 1
+
+    def output_lengths(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        """Lengths along y and x of the output, from those of the input."""
+        return self.upscale_to or tuple(-(-length // self.preparation.downscale) for length in lengths)
 
     def pool_of(self, key: FrameKey) -> tuple[int, int | None]:
         """Whose pixels a frame is pooled with: those of its channel and plane over time, or of its whole channel."""
@@ -124,6 +136,7 @@ def restore_block(
     recipe: Recipe,
     predict: Predict | None,
     measured: Mapping[FrameIndex, FrameStatistics] | None = None,
+    corrections: Corrections | None = None,
 ) -> RestoredBlock:
     """Take a block of whole frames through everything.
 
@@ -137,6 +150,8 @@ def restore_block(
         The network on batches of tiles; None normalizes only.
     measured : mapping of (t, c, z) to FrameStatistics, optional
         From an earlier pass; else the frames are measured here.
+    corrections : callable, optional
+        Of a given profile of uneven light.
 
     Returns
     -------
@@ -144,27 +159,30 @@ def restore_block(
         A frame that cannot be normalized (constant, not finite, or without a positive statistic) is passed through
         unchanged and flagged.
     """
-    rule = recipe.rule
-    if measured is None:
-        measured = measure_block(block, rule.sigma, recipe.all_percentiles, volumes=recipe.volumes)
-    statistics = dict(measured)
-    affines = {index: make_affine(row, rule) for index, row in statistics.items()}
-    for index, affine in affines.items():
-        row = statistics[index]
-        if affine is None and not row.flags:
-            statistics[index] = replace(row, flags=("unscaled",))
-    n_t, n_c, *spatial = block.shape
-    image = np.empty((n_t, recipe.n_output if recipe.stacked else n_c * recipe.n_output, *spatial), recipe.dtype)
+    statistics: dict[FrameIndex, FrameStatistics] = {}
+    n_t, n_c, n_z = block.shape[:3]
+    n_output = recipe.n_output if recipe.stacked else n_c * recipe.n_output
+    image = np.empty((n_t, n_output, n_z, *recipe.output_lengths(block.shape[3:])), recipe.dtype)
     uncertainty = np.empty(image.shape, np.float32) if recipe.uncertainty else None
     clipped = 0
     for index, channels in _frames(block, recipe):
         t, c, z = index
-        frame = block[t, channels] if z is None else block[t, channels, z]
-        chosen = [affines[t, channel, z] for channel in channels]
+        frames = {
+            channel: prepare_frame(block, (t, channel, z), recipe.preparation, corrections) for channel in channels
+        }
+        affines: list[Affine | None] = []
+        for channel, frame in frames.items():
+            row = measured[t, channel, z] if measured is not None else None
+            statistics[t, channel, z], affine = _judge_frame(frame, row, recipe)
+            affines.append(affine)
         bad = recipe.bad_frames != "normalize" and any(statistics[t, channel, z].flags for channel in channels)
-        mean, scale = _restore_frame(frame, [None] * len(chosen) if bad else chosen, recipe, predict)
+        chosen: list[Affine | None] = [None] * len(affines) if bad else affines
+        mean, scale = _restore_frame(list(frames.values()), chosen, recipe, predict)
         if bad and recipe.bad_frames == "skip":
             mean = np.zeros_like(mean)
+        if recipe.upscale_to is not None:
+            mean = upscale(mean, recipe.preparation.downscale, recipe.upscale_to)
+            scale = None if scale is None else upscale(scale, recipe.preparation.downscale, recipe.upscale_to)
         target = slice(c * recipe.n_output, (c + 1) * recipe.n_output)
         place: tuple[Any, ...] = (t, target) if z is None else (t, target, z)
         image[place], lost = cast(mean, image.dtype)
@@ -172,6 +190,15 @@ def restore_block(
         if uncertainty is not None:
             uncertainty[place] = scale
     return RestoredBlock(image, uncertainty, statistics, clipped)
+
+
+def _judge_frame(
+    frame: PreparedFrame, measured: FrameStatistics | None, recipe: Recipe
+) -> tuple[FrameStatistics, Affine | None]:
+    """Statistics of a frame, flagged where they give no map, and the map."""
+    row = measured if measured is not None else frame.measure(recipe.rule.sigma, recipe.all_percentiles)
+    affine = make_affine(row, recipe.rule)
+    return (replace(row, flags=("unscaled",)) if affine is None and not row.flags else row), affine
 
 
 def predict_frame(
@@ -217,23 +244,28 @@ def _frames(block: NDArray[Any], recipe: Recipe) -> list[tuple[FrameIndex, list[
 
 
 def _restore_frame(
-    frame: NDArray[Any], affines: list[Affine | None], recipe: Recipe, predict: Predict | None
+    frames: list[PreparedFrame], affines: list[Affine | None], recipe: Recipe, predict: Predict | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Mean and scale of one network frame ``(channel, [z,] y, x)``, in the units of the output."""
-    shape = (recipe.n_output, *frame.shape[1:])
+    """Mean and scale of one network frame, given by its channels, in the units of the output."""
+    shape = (recipe.n_output, *frames[0].pixels.shape)
     if all(affine is None for affine in affines):
-        same = len(frame) == recipe.n_output
-        unchanged = frame.astype(np.float32) if same else np.zeros(shape, np.float32)
+        same = len(frames) == recipe.n_output
+        unchanged = (
+            np.stack([frame.pixels for frame in frames]).astype(np.float32) if same else np.zeros(shape, np.float32)
+        )
         return unchanged, np.zeros(shape, np.float32) if recipe.uncertainty else None
     # One bad channel of several is background to the network: zeros.
     usable = [
-        affine if affine is not None else Affine(float(plane.flat[0]))
-        for affine, plane in zip(affines, frame, strict=True)
+        affine if affine is not None else Affine(float(frame.pixels.flat[0]))
+        for affine, frame in zip(affines, frames, strict=True)
     ]
-    normalized = [affine.apply(plane) for affine, plane in zip(usable, frame, strict=True)]
+    normalized = [
+        frame.normalize(affine) if given is not None else affine.apply(frame.pixels)
+        for affine, given, frame in zip(usable, affines, frames, strict=True)
+    ]
     scale = None
     if predict is None or recipe.tiles is None:
-        mean = np.stack(normalized)
+        mean = normalized[0][np.newaxis] if len(normalized) == 1 else np.stack(normalized)
     else:
         stack = normalized[0][..., np.newaxis] if len(normalized) == 1 else np.stack(normalized, axis=-1)
         kept = recipe.n_output * (2 if recipe.uncertainty else 1)

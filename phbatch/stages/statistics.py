@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.axes import frame_indices
-from phbatch.kernels.stats import DEFAULT_PERCENTILES, FrameStatistics, measure_frame
+from phbatch.kernels.stats import DEFAULT_PERCENTILES, FrameStatistics
 from phbatch.kernels.timeseries import flag_bad_frames, running_median
+from phbatch.stages.preparation import Corrections, Preparation, prepare_frame
 from phbatch.stages.table import StatisticsTable
 
 
@@ -45,7 +46,13 @@ def percentiles_for(pmin: float, pmax: float, more: Sequence[float] = ()) -> tup
 
 
 def measure_block(
-    block: NDArray[Any], sigma: float, percentiles: tuple[float, ...], *, volumes: bool
+    block: NDArray[Any],
+    preparation: Preparation,
+    sigma: float,
+    percentiles: tuple[float, ...],
+    *,
+    volumes: bool,
+    corrections: Corrections | None = None,
 ) -> dict[tuple[int, int, int | None], FrameStatistics]:
     """Measure every frame of a block.
 
@@ -53,20 +60,23 @@ def measure_block(
     ----------
     block : (t, c, z, y, x) ndarray
         Whole frames.
+    preparation : Preparation
+        What is done to a frame before it is measured.
     sigma : float
-        Standard deviation of the Gaussian in pixels.
+        Standard deviation of the Gaussian in pixels of the prepared frame.
     percentiles : tuple of float
-        Of the raw frame, 0 to 100.
+        Of the unsmoothed frame, 0 to 100.
     volumes : bool
         Whether a frame is a ``zyx`` volume; else it is one plane.
+    corrections : callable, or None
+        Of a given profile of uneven light.
 
     Returns
     -------
     dict of (t, c, z) to FrameStatistics
         Indices within the block; z is None for volumes.
     """
-    found = {}
-    for t, c, z in frame_indices(np.shape(block), volumes=volumes):
-        frame = block[t, c] if z is None else block[t, c, z]
-        found[t, c, z] = measure_frame(frame, sigma, percentiles)
-    return found
+    return {
+        index: prepare_frame(block, index, preparation, corrections).measure(sigma, percentiles)
+        for index in frame_indices(np.shape(block), volumes=volumes)
+    }

@@ -70,6 +70,15 @@ class ImageMetadata:
         scale[t] *= step
         return replace(self, scale=tuple(scale), translation=tuple(translation))
 
+    def with_downscale(self, factor: int) -> ImageMetadata:
+        """Metadata of area averages over `factor` x `factor` pixels, whose centres are between those of the pixels."""
+        scale, translation = list(self.scale), list(self.translation)
+        for index, axis in enumerate(self.axes):
+            if axis in "yx":
+                translation[index] += (factor - 1) / 2 * scale[index]
+                scale[index] *= factor
+        return replace(self, scale=tuple(scale), translation=tuple(translation))
+
     def with_channels(self, count: int, selected: Sequence[int] | None) -> ImageMetadata:
         """Metadata of an output of `count` channels: those `selected` of the input, or new ones where it is None."""
         channels = self.channels

@@ -1,0 +1,209 @@
+"""Profiles of uneven light, estimated from a bounded sample of the frames of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from os import cpu_count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phbatch.axes import to_region
+from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, parse_settings
+from phbatch.engine import forget_open_stores
+from phbatch.errors import InputError, MemoryLimitError, OutputError, UsageError
+from phbatch.kernels.background import temporal_background
+from phbatch.memory import RESERVED_BYTES, format_bytes
+from phbatch.planning import Geometry
+from phbatch.prepare import PROFILE, Prepared, available_bytes, require_profile
+from phbatch.resolve import resolve_statistics
+from phbatch.stages.preparation import Profile, background_of
+from phbatch.storage.profile import read_facts, write_profile
+from phbatch.storage.source import Source, open_source
+from phbatch.storage.store import normalize_path
+
+IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]
+
+SAMPLES = 32
+"""Frames over t that a profile is estimated from, at most."""
+
+_LEAST_SAMPLES = 3
+_COPIES = 4  # of a sampled frame in float32: the stack, and what the median and BaSiC make of it
+
+
+@dataclass(frozen=True, eq=False)
+class IlluminationResult:
+    """A profile that was estimated.
+
+    Attributes
+    ----------
+    profile : Profile
+        Background and dark field, in counts, for every channel that was asked for.
+    facts : dict
+        Method, input, sampled frames.
+    """
+
+    profile: Profile
+    facts: dict[str, Any]
+
+
+def illumination(
+    input: str | Path, output: str | Path | None = None, *, method: str = "temporal", **options: Any
+) -> IlluminationResult:
+    """Estimate the uneven light of an image from at most 32 frames over t, in bounded memory whatever its length.
+
+    Parameters
+    ----------
+    input : str or Path
+        As for `phbatch.run`.
+    output : str or Path, optional
+        Where to write the profile, as a Zarr group; `phbatch.run` takes its path as `illumination`.
+    method : {"temporal", "gaussian", "polynomial", "basic"}
+        ``temporal`` is the median of the sample over t, per channel and plane; ``gaussian`` and ``polynomial`` smooth
+        it (`phbatch.kernels.background`); ``basic`` is BaSiC (Peng et al. 2017, https://doi.org/10.1038/ncomms14836)
+        by the library BaSiCPy, which gives a dark field, too.
+    **options
+        `axes`, `channel`, `frames`, `memory`.
+
+    Returns
+    -------
+    IlluminationResult
+        The profile, and how it was made.
+
+    Raises
+    ------
+    InputError, UsageError, OutputError, MemoryLimitError
+        What is wrong, in one sentence.
+    """
+    if method not in get_args(IlluminationMethod):
+        raise UsageError(f"--method {method} is none of {', '.join(get_args(IlluminationMethod))}; choose one of them.")
+    settings = parse_settings(options | {"model": "none"})
+    source = open_source(str(input), settings.axes)
+    resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+    if output is not None and Path(str(output)).exists() and "method" not in (read_facts(str(output)) or {}):
+        raise OutputError(f"{output} exists and is no profile; choose another place, or remove it yourself.")
+    profile, facts = estimate_profile(source, resolved.geometry, method, settings)
+    if output is not None:
+        write_profile(normalize_path(str(output)), profile.background, profile.dark, facts)
+    return IlluminationResult(profile, facts)
+
+
+def estimate_profile(
+    source: Source, geometry: Geometry, method: str, settings: RunSettings
+) -> tuple[Profile, dict[str, Any]]:
+    """Estimate a profile for the channels of a run; one that was not asked for is 1 everywhere.
+
+    Raises
+    ------
+    InputError, MemoryLimitError, UsageError
+        Too few frames, too little memory, or BaSiCPy is missing.
+    """
+    times = _sample_times(source, geometry, settings)
+    n_c, n_z = source.shape[1:3]
+    background = np.ones((n_c, n_z, *source.shape[3:]), np.float32)
+    dark = np.zeros_like(background) if method == "basic" else None
+    for c in geometry.channels:
+        for z in range(n_z):
+            stack = np.stack(list(_read_planes(source, times, c, z)))
+            if not np.isfinite(stack).all():
+                raise InputError(
+                    f"channel {c}, plane {z} has NaN or infinity in the frames that the light is estimated from; choose"
+                    " others with --frames."
+                )
+            if method == "basic":
+                background[c, z], fitted = _fit_basic(stack)
+                if dark is not None:
+                    dark[c, z] = fitted
+                continue
+            median = temporal_background(_even_levels(stack))
+            background[c, z] = background_of(median, method) if method in FRAME_BACKGROUNDS else median
+    facts = {"method": method, "input": source.path, "frames": times, "axes": "czyx"}
+    return Profile(background, dark), facts
+
+
+def ensure_profile(prepared: Prepared) -> None:
+    """Estimate the profile of a run and keep it in the output, unless an earlier call did."""
+    method = prepared.settings.illumination
+    if method not in ESTIMATED_BACKGROUNDS or method in FRAME_BACKGROUNDS:
+        return
+    if "method" in (read_facts(prepared.output, PROFILE) or {}):
+        return
+    profile, facts = estimate_profile(prepared.source, prepared.resolved.geometry, method, prepared.settings)
+    write_profile(prepared.output, profile.background, profile.dark, facts, PROFILE)
+    forget_open_stores()
+
+
+@contextmanager
+def profile_of(settings: RunSettings, source: Source, geometry: Geometry) -> Iterator[str]:
+    """Place of the profile that statistics are measured with: given, or estimated into a temporary folder.
+
+    Raises
+    ------
+    UsageError
+        It would have to be estimated, and workers elsewhere could not read it.
+    """
+    method = settings.illumination
+    if method == "none" or method in FRAME_BACKGROUNDS:
+        yield ""
+    elif method not in ESTIMATED_BACKGROUNDS:
+        require_profile(method, source)
+        yield method
+    elif settings.scheduler is not None:
+        raise UsageError(
+            f"--illumination {method} would be estimated here, where the workers of --scheduler cannot read it; make a"
+            " profile with `phbatch illumination` and give its path."
+        )
+    else:
+        with TemporaryDirectory(prefix="phbatch-") as folder:
+            profile, facts = estimate_profile(source, geometry, method, settings)
+            write_profile(f"{folder}/profile.zarr", profile.background, profile.dark, facts)
+            yield f"{folder}/profile.zarr"
+
+
+def _sample_times(source: Source, geometry: Geometry, settings: RunSettings) -> list[int]:
+    frame_bytes = 4 * prod(source.shape[3:])
+    allowed = int(settings.memory) if settings.memory is not None else available_bytes() // 2
+    profile_bytes = 2 * frame_bytes * prod(source.shape[1:3])
+    spare = allowed - RESERVED_BYTES - profile_bytes - prod(source.chunks) * source.dtype.itemsize
+    count = min(SAMPLES, len(geometry.times), spare // (_COPIES * frame_bytes))
+    if count < min(_LEAST_SAMPLES, len(geometry.times)):
+        needed = allowed - spare + _LEAST_SAMPLES * _COPIES * frame_bytes
+        raise MemoryLimitError(
+            f"estimating the light needs {format_bytes(needed)} and may use {format_bytes(allowed)}; raise --memory."
+        )
+    picked = np.unique(np.linspace(0, len(geometry.times) - 1, count).round().astype(int))
+    return [geometry.times[int(index)] for index in picked]
+
+
+def _read_planes(source: Source, times: list[int], c: int, z: int) -> Iterator[NDArray[Any]]:
+    for t in times:
+        yield source.read(to_region((t, c, z, 0, 0), (t + 1, c + 1, z + 1, *source.shape[3:])))[0, 0, 0]
+
+
+def _even_levels(stack: NDArray[Any]) -> NDArray[np.float32]:
+    """Frames brought to one median, so that a flickering lamp does not choose which frames the background is of."""
+    levels = np.median(stack, axis=(1, 2))
+    factors = np.median(levels) / np.where(levels > 0, levels, np.inf)
+    even: NDArray[np.float32] = stack * np.where(factors > 0, factors, 1).astype(np.float32)[:, np.newaxis, np.newaxis]
+    return even.astype(np.float32, copy=False)
+
+
+def _fit_basic(stack: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    try:
+        from basicpy import BaSiC
+    except ImportError as error:
+        raise UsageError(
+            f"illumination 'basic' needs the library BaSiCPy ({error}); install it with `pip install basicpy`, or"
+            " choose temporal, gaussian or polynomial."
+        ) from error
+    fitted = BaSiC(get_darkfield=True)
+    fitted.fit(stack)
+    dark = np.asarray(fitted.darkfield, np.float32)
+    level = np.float32(np.median(stack - dark))
+    return np.asarray(fitted.flatfield, np.float32) * level + dark, dark

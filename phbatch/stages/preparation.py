@@ -1,0 +1,241 @@
+"""Preparing frames: area averages and the correction of uneven light, before anything is measured or normalized.
+
+The correction and the normalization that follows are one pass over the pixels. The statistics of a prepared frame are
+those of what the normalization sees: where an 8 or 16 bit integer frame was prepared, its values are rounded to a 1/256
+(8 bit) or a whole count (16 bit) first, so that they are counted as exactly, and as fast, as raw frames are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phbatch.config import IlluminationMode
+from phbatch.errors import InputError
+from phbatch.kernels.background import gaussian_background, polynomial_background
+from phbatch.kernels.downsample import area_average
+from phbatch.kernels.illumination import Correction, apply_normalized
+from phbatch.kernels.intensity import Affine
+from phbatch.kernels.smoothing import is_fixed_point
+from phbatch.kernels.stats import FrameState, FrameStatistics, frame_state, measure_frame
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to a frame before it is measured.
+
+    Attributes
+    ----------
+    downscale : int
+        Pixels along y and x that are averaged into one.
+    illumination : str
+        ``none``, ``gaussian`` or ``polynomial`` (of every frame by itself), or anything else for a given profile.
+    mode : {"divide", "subtract"}
+        What is done with the background.
+    """
+
+    downscale: int = 1
+    illumination: str = "none"
+    mode: IlluminationMode = "divide"
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether anything is done."""
+        return self.downscale > 1 or self.illumination != "none"
+
+    def describe(self, *, upscaled: bool = False) -> str:
+        """What is done, in a few words; empty where nothing is.
+
+        Examples
+        --------
+        >>> Preparation(2, "gaussian").describe()
+        'area average of 2 x 2 pixels, gaussian background divided out'
+        """
+        words = []
+        if self.downscale > 1:
+            back = " (output interpolated back)" if upscaled else ""
+            words.append(f"area average of {self.downscale} x {self.downscale} pixels{back}")
+        if self.illumination != "none":
+            action = "divided out" if self.mode == "divide" else "subtracted"
+            words.append(f"{self.illumination} background {action}")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Uneven light of an image, on the grid of its frames.
+
+    Attributes
+    ----------
+    background : (c, z, y, x) ndarray of float32
+        What an empty field of view looks like; one channel or plane stands for all.
+    dark : (c, z, y, x) ndarray of float32, or None
+        Counts without light.
+    """
+
+    background: NDArray[np.float32]
+    dark: NDArray[np.float32] | None = None
+
+    def correction(self, preparation: Preparation, c: int, z: int) -> Correction:
+        """The map of one channel and plane; area averaged as its frames are."""
+        background = area_average(_pick(self.background, c, z), preparation.downscale)
+        dark = None if self.dark is None else area_average(_pick(self.dark, c, z), preparation.downscale)
+        if preparation.mode == "subtract":
+            return Correction.subtract(background if dark is None else background - dark)
+        return Correction.divide(background, 0.0 if dark is None else dark)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFrame:
+    """A frame as the normalization sees it.
+
+    Attributes
+    ----------
+    pixels : (y, x) or (z, y, x) ndarray
+        As read, or area averages in float32.
+    corrections : tuple of Correction
+        Of every plane; empty where the light is left as it is.
+    source : ndarray
+        As read.
+    unusable : bool
+        Whether the light could not be corrected, since the background is not above zero.
+    """
+
+    pixels: NDArray[Any]
+    corrections: tuple[Correction, ...]
+    source: NDArray[Any]
+    unusable: bool = False
+
+    def normalize(self, affine: Affine) -> NDArray[np.float32]:
+        """Correct and normalize, in float32."""
+        if not self.corrections:
+            return affine.apply(self.pixels)
+        if self.pixels.ndim == 2:
+            return apply_normalized(self.pixels, self.corrections[0], affine.offset, affine.divisor)
+        return np.stack(
+            [
+                apply_normalized(plane, correction, affine.offset, affine.divisor)
+                for plane, correction in zip(self.pixels, self.corrections, strict=True)
+            ]
+        )
+
+    def measure(self, sigma: float, percentiles: tuple[float, ...]) -> FrameStatistics:
+        """Statistics of what the normalization sees; `saturated`, `zero` and the flags are those of the frame as read.
+
+        Parameters
+        ----------
+        sigma : float
+            Of the Gaussian, in pixels of `pixels`.
+        percentiles : tuple of float
+            0 to 100.
+        """
+        if self.pixels is self.source and not self.corrections:
+            return measure_frame(self.source, sigma, percentiles)
+        values, fractions = self._countable()
+        found = in_counts(measure_frame(values, sigma, percentiles), fractions)
+        low, high = self.source.min(), self.source.max()
+        flags = found.flags
+        if low == high:
+            flags = ("zero", "constant") if low == 0 else ("constant",)
+        elif self.unusable and not flags:
+            flags = ("unscaled",)
+        integer = self.source.dtype.kind in "ui"
+        largest = np.iinfo(self.source.dtype).max if integer else np.inf
+        return replace(
+            found,
+            saturated=float((self.source == largest).mean()),
+            zero=float((self.source == 0).mean()),
+            flags=flags,
+        )
+
+    def state(self, sigma: float) -> FrameState:
+        """Mergeable summary of what the normalization sees."""
+        return frame_state(self._countable()[0], sigma)
+
+    def _countable(self) -> tuple[NDArray[Any], int]:
+        if self.pixels is self.source and not self.corrections:
+            return self.source, 1
+        image = self.normalize(Affine())
+        if not is_fixed_point(self.source.dtype):
+            return image, 1
+        fractions = count_fractions(self.source.dtype)
+        dtype = np.dtype(np.int16 if self.source.dtype.kind == "i" else np.uint16)
+        limits = np.iinfo(dtype)
+        np.rint(image * np.float32(fractions), out=image)
+        return np.clip(image, limits.min, limits.max, out=image).astype(dtype), fractions
+
+
+def count_fractions(dtype: np.dtype[Any]) -> int:
+    """Steps per count in which prepared frames of a dtype are summarized.
+
+    Examples
+    --------
+    >>> count_fractions(np.dtype("uint8")), count_fractions(np.dtype("uint16"))
+    (256, 1)
+    """
+    return 256 if dtype.itemsize == 1 else 1
+
+
+Corrections = Callable[[int, int], Correction]
+"""The map of a given profile, by the channel and the plane within the block."""
+
+
+def prepare_frame(
+    block: NDArray[Any], index: tuple[int, int, int | None], preparation: Preparation, corrections: Corrections | None
+) -> PreparedFrame:
+    """Prepare one frame.
+
+    Parameters
+    ----------
+    block : (t, c, z, y, x) ndarray
+        As read.
+    index : (t, c, z)
+        Of the frame within the block; z is None for the whole volume.
+    preparation : Preparation
+        What to do.
+    corrections : callable, or None
+        Of a given profile.
+    """
+    t, c, z = index
+    frame = block[t, c] if z is None else block[t, c, z]
+    if not preparation.changes_pixels:
+        return PreparedFrame(frame, (), frame)
+    pixels = frame if preparation.downscale == 1 else area_average(frame, preparation.downscale)
+    if preparation.illumination == "none":
+        return PreparedFrame(pixels, (), frame)
+    planes = pixels.reshape(-1, *pixels.shape[-2:])
+    if corrections is not None:
+        return PreparedFrame(pixels, tuple(corrections(c, (z or 0) + plane) for plane in range(len(planes))), frame)
+    try:
+        return PreparedFrame(pixels, tuple(_correct_by_itself(plane, preparation) for plane in planes), frame)
+    except InputError:
+        return PreparedFrame(pixels, (), frame, unusable=True)
+
+
+def background_of(image: NDArray[Any], method: str) -> NDArray[np.float32]:
+    """Smooth background of one image ``(y, x)``, in its counts: ``gaussian`` or ``polynomial``."""
+    return gaussian_background(image) if method == "gaussian" else polynomial_background(image)
+
+
+def _correct_by_itself(plane: NDArray[Any], preparation: Preparation) -> Correction:
+    background = background_of(plane, preparation.illumination)
+    return Correction.subtract(background) if preparation.mode == "subtract" else Correction.divide(background)
+
+
+def _pick(values: NDArray[np.float32], c: int, z: int) -> NDArray[np.float32]:
+    plane: NDArray[np.float32] = values[c if len(values) > 1 else 0, z if values.shape[1] > 1 else 0]
+    return plane
+
+
+def in_counts(statistics: FrameStatistics, fractions: int) -> FrameStatistics:
+    """Statistics of an image from those of `fractions` times the image."""
+    if fractions == 1:
+        return statistics
+    names = ("median", "mode", "mad", "mean", "std", "min", "max")
+    scaled: dict[str, Any] = {name: getattr(statistics, name) / fractions for name in names}
+    percentiles = {p: value / fractions for p, value in statistics.percentiles.items()}
+    return replace(statistics, **scaled, percentiles=percentiles, focus=statistics.focus / fractions**2)
