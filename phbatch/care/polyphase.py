@@ -12,10 +12,9 @@ A *form* of a network is an equal network that computes in another order:
     to depth): a convolution stays a convolution (`to_blocks`), with four times the channels, which suits matrix units
     and networks of few filters; pooling becomes the maximum over the phases.
 
-Zeros are padded where they were: the lengths of every level that is halved are even, since tiles lie on the pooling
-grid. Only the order of the float32 sums changes. Polyphase decomposition: Vaidyanathan, 1990, Multirate digital filters,
-filter banks, polyphase networks, and applications, Proc. IEEE 78, 56-93, https://doi.org/10.1109/5.52200. Space to depth
-of a convolution as such: Shi et al., 2016, https://doi.org/10.1109/CVPR.2016.207.
+Zeros are padded where they were: every length that is halved is even, since tiles lie on the pooling grid. Only the
+order of the float32 sums changes. Polyphase decomposition: Vaidyanathan, 1990, Multirate digital filters, filter banks,
+polyphase networks, and applications: a tutorial, Proc. IEEE 78, 56-93, https://doi.org/10.1109/5.52200.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ def fold_upsampling(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns
     -------
     (k + 1, ..., n_out, n_in) ndarray of float32
-        For stride two and padding ``"same"``. A pixel is seen twice, so along each axis the kernel is summed with itself
-        shifted by one; it is reversed, since a transposed convolution scatters. Per output pixel it has
+        For stride two and padding ``"same"``. A pixel is seen twice, so along each axis the kernel is summed with
+        itself shifted by one; it is reversed, since a transposed convolution scatters. An output pixel costs
         ``((k + 1) / 2)**n_dim`` taps instead of ``k**n_dim``.
 
     Examples
