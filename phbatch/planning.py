@@ -103,6 +103,11 @@ class Geometry:
         return len(self.times) * len(self.channels) * (1 if self.volumes else self.shape[2])
 
     @property
+    def network_frames(self) -> int:
+        """Number of frames that the network sees."""
+        return self.frames // (len(self.channels) if self.stacked else 1)
+
+    @property
     def network_frame_shape(self) -> tuple[int, ...]:
         """Spatial shape of what the network sees as a whole: ``(y, x)`` or ``(z, y, x)``."""
         return self.shape[2:] if self.volumes else self.shape[3:]

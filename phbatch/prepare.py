@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from os import cpu_count
 from pathlib import Path
@@ -16,7 +16,7 @@ import psutil
 from phbatch.care.model import DEFAULT_MODEL, Model, open_model
 from phbatch.care.weights import read_weights
 from phbatch.config import RunSettings
-from phbatch.engine import Job, forget_open_stores, require_finite
+from phbatch.engine import Job, choose_network, forget_open_stores, require_finite
 from phbatch.errors import OutputError
 from phbatch.events import Notice
 from phbatch.output import OutputImage, create_image, default_output, require_separate
@@ -55,7 +55,8 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     require_separate(source, destination)
     recorded = read_output_attributes(destination)
     continued = None if settings.overwrite else recorded
-    tile = ((continued or {}).get("fingerprint", {}).get("settings", {}) or {}).get("tile")
+    begun = (continued or {}).get("fingerprint", {}).get("settings", {}) or {}
+    tile = begun.get("tile")
     resolved = resolve_run(
         settings,
         source,
@@ -63,6 +64,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         available_bytes=available_bytes(),
         cores=cpu_count() or 1,
         tile=tuple(tile) if tile and settings.tile is None else None,
+        network=begun.get("network") if settings.network == "auto" else None,
     )
     image = OutputImage.make(source, resolved.geometry, resolved.recipe)
     job = Job(
@@ -79,6 +81,21 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
     return Prepared(settings, source, model, resolved, job, destination, image, continued, notices)
+
+
+def settle_network(prepared: Prepared) -> Prepared:
+    """Replace ``auto`` by the form of the network that is fastest where the run will be; it may be measured now."""
+    resolved = prepared.resolved
+    if prepared.model is None or resolved.recipe.network != "auto":
+        return prepared
+    choice = choose_network(prepared.job, resolved.geometry.network_frames, prepared.settings.scheduler)
+    recipe = replace(resolved.recipe, network=choice.form)
+    return replace(
+        prepared,
+        resolved=replace(resolved, recipe=recipe),
+        job=replace(prepared.job, recipe=recipe),
+        notices=(*prepared.notices, Notice(f"network: {choice.form}, {choice.reason}.")),
+    )
 
 
 def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> dict[str, dict[str, Any]]:
@@ -141,6 +158,7 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "tile": {"shape": list(recipe.tiles.tile), "halo": recipe.tiles.halo, "grid": recipe.tiles.grid}
         if recipe.tiles
         else None,
+        "network": recipe.network if model else None,
         "notices": [notice.text for notice in prepared.notices],
         "versions": {"python": platform.python_version()} | _versions(),
         "fingerprint": mark,

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from phbatch.axes import Shape
 from phbatch.care.model import Model
+from phbatch.care.polyphase import require_form
 from phbatch.config import Normalization, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
@@ -138,6 +139,7 @@ def resolve_run(
     available_bytes: int,
     cores: int,
     tile: tuple[int, ...] | None = None,
+    network: str | None = None,
 ) -> ResolvedRun:
     """Decide everything that can be decided before a pixel is read.
 
@@ -155,6 +157,8 @@ def resolve_run(
         Of the machine; at most four units are worked on at once unless ``workers`` says so.
     tile : tuple of int, optional
         Tile shape of the run that is continued.
+    network : str, optional
+        Form of the network of the run that is continued; else an ``auto`` of the settings stays, until it is settled.
 
     Raises
     ------
@@ -183,6 +187,9 @@ def resolve_run(
     network_mem = batch * prod(tiles.tile) * model.config.workspace_bytes_per_pixel if tiles and model else 0
     if settings.workers is None:
         workers = max(1, min(workers, (allowed - reserved - network_mem) // max(unit_mem, 1)))
+    network = network or settings.network
+    if model is not None and network != "auto":
+        require_form(model.config, network)
     memory = MemoryPlan(reserved, unit_mem, network_mem, workers, allowed)
     memory.require_fit(tiles.tile if tiles else None)
     recipe = Recipe(
@@ -194,6 +201,7 @@ def resolve_run(
         n_output=geometry.n_output,
         tiles=tiles,
         batch=batch,
+        network=network,
         uncertainty=settings.uncertainty,
         smooth_time=settings.smooth_time,
         bad_frames=settings.bad_frames,
@@ -266,6 +274,7 @@ def fingerprint(settings: RunSettings, resolved: ResolvedRun, source: Source, mo
             "channels": list(geometry.channels),
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,
             "backend": settings.backend if model else None,
+            "network": recipe.network if model else None,
         },
         "model": {"name": model.name, "sha256": model.sha256} if model else None,
         "numbers_version": NUMBERS_VERSION,

@@ -30,6 +30,7 @@ DOORS = {
     "fsspec": {"storage"},
     "yaozarrs": {"storage"},
     "h5py": {"care"},
+    "platformdirs": {"care"},
     "keras": {"care"},
     "tensorflow": {"care"},
     "jax": {"care"},

@@ -36,14 +36,14 @@ POLYPHASE = "polyphase-"
 
 
 def list_forms(config: NetworkConfig) -> tuple[str, ...]:
-    """Names of all forms of a network.
+    """Names of all forms of a network; from the fourth level on there are too few pixels to gain anything.
 
     Examples
     --------
     >>> list_forms(NetworkConfig(2, 1, 1, 2, 5, 32, True, "linear", False))
     ('plain', 'upsampling', 'polyphase-1', 'polyphase-2')
     """
-    return (PLAIN, UPSAMPLING, *(f"{POLYPHASE}{count}" for count in range(1, config.depth + 1)))
+    return (PLAIN, UPSAMPLING, *(f"{POLYPHASE}{count}" for count in range(1, min(config.depth, 3) + 1)))
 
 
 def require_form(config: NetworkConfig, form: str) -> None:
