@@ -161,7 +161,7 @@ def _print_forms(forms: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="left" if name == "form" else "right")
     for row in forms:
         rate, relative, difference = row["mpx_per_s"], row["relative"], row["difference"]
-        table.add_row(row["form"], f"{rate:.3g}", f"{relative:.2f}", f"{difference:.1e}")
+        table.add_row(row["form"], f"{rate:#.3g}", f"{relative:.2f}", f"{difference:.1e}")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from time import perf_counter
+from statistics import median
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class FormSpeed:
     mpx_per_s : float
         Megapixels of tiles per second, copies to and from the device included.
     relative : float
-        The same over that of ``plain``.
+        How many times as fast as ``plain``, by processor time on a CPU and by wall time on a GPU.
     difference : float
         Largest difference to the result of ``plain`` over the latter's standard deviation, on random tiles.
     """
@@ -126,8 +127,10 @@ def measure_forms(
     """Measure the forms of a network side by side.
 
     Every form is called once to compile it, then all in turn in up to three rounds, so that other load on the machine
-    meets all of them alike; the best call of each counts. A form that is far slower than the fastest is left out of
-    further rounds, and ``polyphase-n`` is tried only where ``polyphase-(n - 1)`` was the fastest so far.
+    meets all of them alike: the speed relative to plain is the median over the rounds, the rate that of the best call.
+    The former is of processor time on a CPU, since that other load hardly disturbs it, and of wall time on a GPU.
+    A form that is far slower than the fastest is left out of further rounds, and ``polyphase-n`` is tried only where
+    ``polyphase-(n - 1)`` was the fastest so far.
 
     Parameters
     ----------
@@ -140,7 +143,9 @@ def measure_forms(
     tiles = draw.normal(size=(batch, *tile, model.config.n_channel_in)).astype(np.float32)
     results: dict[str, NDArray[np.float32]] = {}
     predictors: dict[str, Predictor] = {}
-    seconds: dict[str, float] = {}
+    clock = perf_counter if describe_device(backend)[1] else process_time
+    seconds: dict[str, list[float]] = {}
+    walls: dict[str, float] = {}
     started = perf_counter()
     forms = list_forms(model.config)
     for index, form in enumerate(forms):
@@ -149,20 +154,23 @@ def measure_forms(
             break
         predictors[form] = Predictor(model.folder, tile, batch, backend, form)
         results[form] = predictors[form](tiles)
-        seconds[form] = _time(predictors[form], tiles)
+        used, walls[form] = _time(predictors[form], tiles, clock)
+        seconds[form] = [used]
     for _ in range(1, _ROUNDS):
         if perf_counter() - started > _SECONDS and not thorough:
             break
-        fastest = min(seconds.values())
+        limit = math.inf if thorough else _HOPELESS * min(map(min, seconds.values()))
         for form, predictor in predictors.items():
-            if thorough or seconds[form] < _HOPELESS * fastest:
-                seconds[form] = min(seconds[form], _time(predictor, tiles))
+            if form == PLAIN or min(seconds[form]) < limit:
+                used, wall = _time(predictor, tiles, clock)
+                seconds[form].append(used)
+                walls[form] = min(walls[form], wall)
     plain = results[PLAIN]
     return [
         FormSpeed(
             form=form,
-            mpx_per_s=batch * prod(tile) / seconds[form] / 1e6,
-            relative=seconds[PLAIN] / seconds[form],
+            mpx_per_s=batch * prod(tile) / walls[form] / 1e6,
+            relative=median(reference / own for reference, own in zip(seconds[PLAIN], seconds[form], strict=False)),
             difference=float(np.abs(result - plain).max() / plain.std()),
         )
         for form, result in results.items()
@@ -184,10 +192,11 @@ def shrink_tile(tile: tuple[int, ...], grid: int, max_pixels: int) -> tuple[int,
     return tuple(lengths)
 
 
-def _time(predictor: Predictor, tiles: NDArray[np.float32]) -> float:
-    started = perf_counter()
+def _time(predictor: Predictor, tiles: NDArray[np.float32], clock: Callable[[], float]) -> tuple[float, float]:
+    """Seconds of one call by a clock, and on the wall."""
+    started, wall = clock(), perf_counter()
     predictor(tiles)
-    return perf_counter() - started
+    return clock() - started, perf_counter() - wall
 
 
 def _describe_case(

@@ -36,14 +36,18 @@ POLYPHASE = "polyphase-"
 
 
 def list_forms(config: NetworkConfig) -> tuple[str, ...]:
-    """Names of all forms of a network; from the fourth level on there are too few pixels to gain anything.
+    """Names of all forms of a network.
+
+    At most three levels are in space to depth, one in 3D: from there on there are too few pixels to gain anything, and
+    the weights, 16 or 64 times as many, take more memory than the pixels.
 
     Examples
     --------
     >>> list_forms(NetworkConfig(2, 1, 1, 2, 5, 32, True, "linear", False))
     ('plain', 'upsampling', 'polyphase-1', 'polyphase-2')
     """
-    return (PLAIN, UPSAMPLING, *(f"{POLYPHASE}{count}" for count in range(1, min(config.depth, 3) + 1)))
+    deepest = min(config.depth, 3 if config.n_dim == 2 else 1)
+    return (PLAIN, UPSAMPLING, *(f"{POLYPHASE}{count}" for count in range(1, deepest + 1)))
 
 
 def require_form(config: NetworkConfig, form: str) -> None:
@@ -56,7 +60,9 @@ def require_form(config: NetworkConfig, form: str) -> None:
     """
     forms = list_forms(config)
     if form not in forms:
-        raise UsageError(f"--network {form} is no form of a network of depth {config.depth}; use {', '.join(forms)}.")
+        raise UsageError(
+            f"--network {form} is no form of a {config.n_dim}D network of depth {config.depth}; use {', '.join(forms)}."
+        )
 
 
 def fold_upsampling(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
