@@ -33,7 +33,7 @@ from phbatch.storage.source import Source
 NUMBERS_VERSION = 1
 """Raised whenever the pixels or statistics that phbatch computes change."""
 
-_TILE_PIXELS = {2: 1_500_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
+_TILE_PIXELS = {2: 2_200_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
 
 
 class Image(Protocol):
