@@ -10,7 +10,8 @@ user writes: read a frame with zarr-python, ``CARE.predict`` with CSBDeep's own 
 with zarr-python's defaults.
 
 All are timed from after the imports to the last byte, loading and compiling included; runs alternate, and medians are
-printed. ``--kernel`` and ``--filters`` make CARE models of random weights (depth 2, residual). The input is simulated.
+printed, of wall time and of processor time, which other load on the machine hardly disturbs.
+``--kernel`` and ``--filters`` make CARE models of random weights (depth 2, residual). The input is simulated.
 phbatch starts with an empty memory of which form is fastest: its first run measures where that is worth it.
 """
 
@@ -26,7 +27,7 @@ import sys
 import tempfile
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -42,13 +43,13 @@ from csbdeep.data import PercentileNormalizer
 from csbdeep.models import CARE
 from phbatch.api import peak_rss_bytes
 source, output, name, folder = sys.argv[1:]
-start = time.perf_counter()
+start, used = time.perf_counter(), time.process_time()
 model = CARE(None, name=name, basedir=folder)
 frames = zarr.open_array(source + "/0", mode="r")
 restored = zarr.create_array(output, shape=frames.shape, chunks=(1, *frames.shape[1:]), dtype="float32")
 for t in range(frames.shape[0]):
     restored[t] = model.predict(frames[t], "YX", normalizer=PercentileNormalizer())
-print(json.dumps([time.perf_counter() - start, peak_rss_bytes(), "plain"]))
+print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_rss_bytes(), "plain"]))
 """
 
 BARE = """
@@ -60,26 +61,35 @@ from phbatch.care.predictor import get_predictor
 source, output, name, folder = sys.argv[1:]
 raw = zarr.open_array(source + "/0", mode="r")[:].astype(np.float32)[..., np.newaxis]
 frames = (raw - raw.min()) / np.ptp(raw)
-start = time.perf_counter()
+start, used = time.perf_counter(), time.process_time()
 model = open_model(f"{folder}/{name}")
 predict = get_predictor(model.folder, model.sha256, frames.shape[1:3], 1, "tensorflow")
 for t in range(len(frames)):
     predict(frames[t : t + 1])
-print(json.dumps([time.perf_counter() - start, peak_rss_bytes(), "plain"]))
+print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_rss_bytes(), "plain"]))
 """
 
 PHBATCH = """
 import json, sys, time
 import keras, phbatch.api, zarr
 source, output, name, folder = sys.argv[1:]
-start = time.perf_counter()
+start, used = time.perf_counter(), time.process_time()
 result = phbatch.run(source, output, model=f"{folder}/{name}", normalize="percentile", rescale=True)
 network = zarr.open_group(output).attrs.asdict()["phbatch"]["network"]
-print(json.dumps([time.perf_counter() - start, result.peak_rss_bytes, network]))
+print(json.dumps([time.perf_counter() - start, time.process_time() - used, result.peak_rss_bytes, network]))
 """
 
 
 SIDES = {"loop": LOOP, "bare": BARE, "phbatch": PHBATCH}
+
+
+class Measured(NamedTuple):
+    """One side in a process of its own."""
+
+    seconds: float
+    processor_seconds: float
+    peak_bytes: int
+    network: str
 
 
 def make_model(folder: Path, kernel: int, filters: int) -> Path:
@@ -110,7 +120,7 @@ def run_python(code: str, *arguments: str, **environment: str) -> str:
 
 def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, Any]:
     """Medians of all sides, phbatch's rate over the others', and the largest difference to the loop."""
-    found: dict[str, list[tuple[float, int, str]]] = {side: [] for side in SIDES}
+    found: dict[str, list[Measured]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as scratch:
         source = f"{scratch}/in.zarr"
         write_time_lapse(source, phbatch.PhaseContrast(shape=(size, size), n_frames=frames, seed=11))
@@ -118,19 +128,24 @@ def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, Any]:
             for side, code in SIDES.items():
                 arguments = (source, f"{scratch}/{side}-{run}.zarr", folder.name, str(folder.parent))
                 shown = run_python(code, *arguments, XDG_CACHE_HOME=f"{scratch}/cache")
-                seconds, peak, network = json.loads(shown.splitlines()[-1])
-                found[side].append((seconds, peak, network))
+                found[side].append(Measured(*json.loads(shown.splitlines()[-1])))
         loop = np.asarray(zarr.open_array(f"{scratch}/loop-0.zarr", mode="r")[:])
         ours = np.asarray(zarr.open_array(f"{scratch}/phbatch-0.zarr/0", mode="r")[:])
     pixels = frames * size * size / 1e6
     row: dict[str, Any] = {"model": folder.name, "frames": frames, "size": size}
     for side, rows in found.items():
-        row[f"{side}_mpx_per_s"] = round(pixels / statistics.median(seconds for seconds, *_ in rows), 3)
-        row[f"{side}_peak_mb"] = round(max(peak for _, peak, _ in rows) / 1e6)
+        row[f"{side}_mpx_per_s"] = round(pixels / statistics.median(one.seconds for one in rows), 3)
+        row[f"{side}_peak_mb"] = round(max(one.peak_bytes for one in rows) / 1e6)
     for side in ("bare", "loop"):
-        ratios = sorted(other[0] / own[0] for other, own in zip(found[side], found["phbatch"], strict=True))
-        row[f"over_{side}"] = [round(ratio, 2) for ratio in (statistics.median(ratios), ratios[0], ratios[-1])]
-    row["networks"] = [network for *_, network in found["phbatch"]]
+        for clock, name in (("seconds", ""), ("processor_seconds", "_processor")):
+            ratios = sorted(
+                getattr(other, clock) / getattr(own, clock)
+                for other, own in zip(found[side], found["phbatch"], strict=True)
+            )
+            row[f"over_{side}{name}"] = [
+                round(ratio, 2) for ratio in (statistics.median(ratios), ratios[0], ratios[-1])
+            ]
+    row["networks"] = [one.network for one in found["phbatch"]]
     row["max_difference_over_std"] = float(np.abs(loop - ours).max() / loop.std())
     return row
 
@@ -150,8 +165,8 @@ COLUMNS = (
     "loop MPx/s",
     "bare MPx/s",
     "phbatch MPx/s",
-    "phbatch / bare (range)",
-    "phbatch / loop (range)",
+    "phbatch / bare (range); by processor time",
+    "phbatch / loop (range); by processor time",
     "peak MB, loop / bare / phbatch",
     "max diff / std",
 )
@@ -159,7 +174,10 @@ COLUMNS = (
 
 def print_row(row: dict[str, Any]) -> None:
     """One line of the table."""
-    ratios = [f"{middle} ({low}-{high})" for middle, low, high in (row["over_bare"], row["over_loop"])]
+    ratios = []
+    for side in ("bare", "loop"):
+        middle, low, high = row[f"over_{side}"]
+        ratios.append(f"{middle} ({low}-{high}); {row[f'over_{side}_processor'][0]}")
     cells = (
         row["model"],
         f"{row['frames']} x {row['size']}^2",

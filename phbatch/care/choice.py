@@ -28,7 +28,7 @@ from phbatch.config import Backend
 
 PRECISION = "float32"
 
-_WORTH_CPU, _WORTH_GPU = 1e12, 4e15  # multiply-adds of a run from which measuring pays: it compiles every form
+_WORTH_CPU, _WORTH_GPU = 5e11, 2e15  # multiply-adds of a run from which measuring pays, within a few such runs
 _CPU_PIXELS = 1 << 16  # of the tile on which a CPU is measured: its rates hardly depend on the tile
 _ROUNDS = 3
 _SECONDS = 4.0  # after which no further round is begun
@@ -93,8 +93,8 @@ def choose_form(
     backend : {"tensorflow", "jax"}
         Of Keras.
     pixels : int
-        Of all tiles of the run together. A run of less than 1e12 multiply-adds (4e15 on a GPU, where compiling takes
-        longer), about ten seconds, is not worth measuring: it takes ``plain``, unless the answer is remembered.
+        Of all tiles of the run together. A run of less than 5e11 multiply-adds (2e15 on a GPU, where compiling takes
+        longer), some seconds, is not worth measuring: it takes ``plain``, unless the answer is remembered.
     cache : Path, optional
         Folder of what is remembered; default: ``phbatch`` in the user's cache directory. A file of it that cannot be
         read is ignored, and one that cannot be written is not missed.
