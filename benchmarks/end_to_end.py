@@ -1,11 +1,18 @@
-"""phbatch against a plain CSBDeep loop: the same Zarr, the same weights, the same numbers, one process each.
+"""phbatch against the bare network and a plain CSBDeep loop: the same frames, the same weights, the same numbers.
 
     python benchmarks/end_to_end.py [--model NAME|DIR] [--size 1024] [--frames 6] [--runs 3] [--json FILE]
+    python benchmarks/end_to_end.py --kernel 3 --kernel 5 --filters 16 --filters 32 --size 1024 --size 2048
 
-The loop is what a CSBDeep user writes: read a frame with zarr-python, ``CARE.predict`` with CSBDeep's own percentile
-normalizer, write the frame with zarr-python's defaults. phbatch runs with ``--normalize percentile --rescale``, which
-is the same arithmetic. Both are timed from after the imports to the last byte written, loading and compiling included;
-runs alternate, and medians are printed. The input is simulated.
+Three sides, each in a process of its own. *phbatch*: ``phbatch run`` with ``--network auto``, Zarr to OME-Zarr, with
+``--normalize percentile --rescale``, which is the loop's arithmetic. *bare*: the plain network, compiled for a whole
+frame, on normalized frames that are in memory already; nothing is read, measured or written. *loop*: what a CSBDeep
+user writes: read a frame with zarr-python, ``CARE.predict`` with CSBDeep's own percentile normalizer, write the frame
+with zarr-python's defaults.
+
+All are timed from after the imports to the last byte, loading and compiling included; runs alternate, and medians are
+printed, of wall time and of processor time, which other load on the machine hardly disturbs.
+``--kernel`` and ``--filters`` make CARE models of random weights (depth 2, residual). The input is simulated.
+phbatch starts with an empty memory of which form is fastest: its first run measures where that is worth it.
 """
 
 from __future__ import annotations
@@ -18,8 +25,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -35,68 +43,111 @@ from csbdeep.data import PercentileNormalizer
 from csbdeep.models import CARE
 from phbatch.api import peak_rss_bytes
 source, output, name, folder = sys.argv[1:]
-start = time.perf_counter()
+start, used = time.perf_counter(), time.process_time()
 model = CARE(None, name=name, basedir=folder)
 frames = zarr.open_array(source + "/0", mode="r")
 restored = zarr.create_array(output, shape=frames.shape, chunks=(1, *frames.shape[1:]), dtype="float32")
 for t in range(frames.shape[0]):
     restored[t] = model.predict(frames[t], "YX", normalizer=PercentileNormalizer())
-print(json.dumps([time.perf_counter() - start, peak_rss_bytes()]))
+print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_rss_bytes(), "plain"]))
+"""
+
+BARE = """
+import json, sys, time
+import keras, numpy as np, zarr
+from phbatch.api import peak_rss_bytes
+from phbatch.care.model import open_model
+from phbatch.care.predictor import get_predictor
+source, output, name, folder = sys.argv[1:]
+raw = zarr.open_array(source + "/0", mode="r")[:].astype(np.float32)[..., np.newaxis]
+frames = (raw - raw.min()) / np.ptp(raw)
+start, used = time.perf_counter(), time.process_time()
+model = open_model(f"{folder}/{name}")
+predict = get_predictor(model.folder, model.sha256, frames.shape[1:3], 1, "tensorflow")
+for t in range(len(frames)):
+    predict(frames[t : t + 1])
+print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_rss_bytes(), "plain"]))
 """
 
 PHBATCH = """
 import json, sys, time
-import keras, phbatch.api
+import keras, phbatch.api, zarr
 source, output, name, folder = sys.argv[1:]
-start = time.perf_counter()
+start, used = time.perf_counter(), time.process_time()
 result = phbatch.run(source, output, model=f"{folder}/{name}", normalize="percentile", rescale=True)
-print(json.dumps([time.perf_counter() - start, result.peak_rss_bytes]))
+network = zarr.open_group(output).attrs.asdict()["phbatch"]["network"]
+print(json.dumps([time.perf_counter() - start, time.process_time() - used, result.peak_rss_bytes, network]))
 """
 
 
-def measure(code: str, *arguments: str) -> tuple[float, int]:
-    """Seconds and peak bytes of one side, in a process of its own."""
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+SIDES = {"loop": LOOP, "bare": BARE, "phbatch": PHBATCH}
+
+
+class Measured(NamedTuple):
+    """One side in a process of its own."""
+
+    seconds: float
+    processor_seconds: float
+    peak_bytes: int
+    network: str
+
+
+def make_model(folder: Path, kernel: int, filters: int) -> Path:
+    """A CARE model of random weights in CSBDeep's own format, depth 2 and residual."""
+    code = (
+        "import sys; from csbdeep.models import CARE, Config; folder, name, kernel, filters = sys.argv[1:];"
+        "config = Config('YXC', 1, 1, unet_n_depth=2, unet_kern_size=int(kernel), unet_n_first=int(filters),"
+        " unet_residual=True, train_tensorboard=False);"
+        "CARE(config, name, folder).keras_model.save_weights(f'{folder}/{name}/weights_best.h5')"
+    )
+    name = f"random-k{kernel}-f{filters}"
+    run_python(code, str(folder), name, str(kernel), str(filters))
+    return folder / name
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> str:
+    """Standard output of a program in a process of its own."""
     shown = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
+        text=True,
     )
-    seconds, peak = json.loads(shown.stdout.splitlines()[-1])
-    return seconds, peak
+    return shown.stdout
 
 
-def compare(model: str, size: int, frames: int, runs: int) -> dict[str, Any]:
-    """Medians of both sides, their ratio, and the largest difference of their results."""
-    folder = open_model(model).folder
-    sides: dict[str, list[tuple[float, int]]] = {"loop": [], "phbatch": []}
+def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, Any]:
+    """Medians of all sides, phbatch's rate over the others', and the largest difference to the loop."""
+    found: dict[str, list[Measured]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as scratch:
         source = f"{scratch}/in.zarr"
         write_time_lapse(source, phbatch.PhaseContrast(shape=(size, size), n_frames=frames, seed=11))
         for run in range(runs):
-            for side, code in (("loop", LOOP), ("phbatch", PHBATCH)):
-                output = f"{scratch}/{side}-{run}.zarr"
-                sides[side].append(measure(code, source, output, folder.name, str(folder.parent)))
-        loop = zarr.open_array(f"{scratch}/loop-0.zarr", mode="r")[:]
-        ours = zarr.open_array(f"{scratch}/phbatch-0.zarr/0", mode="r")[:]
-    difference = float(np.abs(np.asarray(loop) - np.asarray(ours)).max() / np.std(np.asarray(loop)))
+            for side, code in SIDES.items():
+                arguments = (source, f"{scratch}/{side}-{run}.zarr", folder.name, str(folder.parent))
+                shown = run_python(code, *arguments, XDG_CACHE_HOME=f"{scratch}/cache")
+                found[side].append(Measured(*json.loads(shown.splitlines()[-1])))
+        loop = np.asarray(zarr.open_array(f"{scratch}/loop-0.zarr", mode="r")[:])
+        ours = np.asarray(zarr.open_array(f"{scratch}/phbatch-0.zarr/0", mode="r")[:])
     pixels = frames * size * size / 1e6
-    seconds = {side: statistics.median(one for one, _ in rows) for side, rows in sides.items()}
-    ratios = sorted(a[0] / b[0] for a, b in zip(sides["loop"], sides["phbatch"], strict=True))
-    return {
-        "model": folder.name,
-        "frames": frames,
-        "size": size,
-        "loop_mpx_per_s": round(pixels / seconds["loop"], 3),
-        "phbatch_mpx_per_s": round(pixels / seconds["phbatch"], 3),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_range": [round(ratios[0], 2), round(ratios[-1], 2)],
-        "loop_peak_mb": round(max(peak for _, peak in sides["loop"]) / 1e6),
-        "phbatch_peak_mb": round(max(peak for _, peak in sides["phbatch"]) / 1e6),
-        "max_difference_over_std": difference,
-    }
+    row: dict[str, Any] = {"model": folder.name, "frames": frames, "size": size}
+    for side, rows in found.items():
+        row[f"{side}_mpx_per_s"] = round(pixels / statistics.median(one.seconds for one in rows), 3)
+        row[f"{side}_peak_mb"] = round(max(one.peak_bytes for one in rows) / 1e6)
+    for side in ("bare", "loop"):
+        for clock, name in (("seconds", ""), ("processor_seconds", "_processor")):
+            ratios = sorted(
+                getattr(other, clock) / getattr(own, clock)
+                for other, own in zip(found[side], found["phbatch"], strict=True)
+            )
+            row[f"over_{side}{name}"] = [
+                round(ratio, 2) for ratio in (statistics.median(ratios), ratios[0], ratios[-1])
+            ]
+    row["networks"] = [one.network for one in found["phbatch"]]
+    row["max_difference_over_std"] = float(np.abs(loop - ours).max() / loop.std())
+    return row
 
 
 def machine() -> str:
@@ -107,37 +158,60 @@ def machine() -> str:
     return f"{', '.join(sorted(names)) or platform.processor()}, {os.cpu_count()} cores"
 
 
+COLUMNS = (
+    "model",
+    "frames",
+    "network",
+    "loop MPx/s",
+    "bare MPx/s",
+    "phbatch MPx/s",
+    "phbatch / bare (range); by processor time",
+    "phbatch / loop (range); by processor time",
+    "peak MB, loop / bare / phbatch",
+    "max diff / std",
+)
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One line of the table."""
+    ratios = []
+    for side in ("bare", "loop"):
+        middle, low, high = row[f"over_{side}"]
+        ratios.append(f"{middle} ({low}-{high}); {row[f'over_{side}_processor'][0]}")
+    cells = (
+        row["model"],
+        f"{row['frames']} x {row['size']}^2",
+        ", ".join(sorted(set(row["networks"]))),
+        *(row[f"{side}_mpx_per_s"] for side in SIDES),
+        *ratios,
+        " / ".join(str(row[f"{side}_peak_mb"]) for side in SIDES),
+        f"{row['max_difference_over_std']:.1e}",
+    )
+    print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", help="bundled name or folder; may be given several times")
-    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--model", action="append", default=[], help="bundled name or folder; may be repeated")
+    parser.add_argument("--kernel", type=int, action="append", default=[], help="of a random model; may be repeated")
+    parser.add_argument("--filters", type=int, action="append", default=[], help="of a random model; may be repeated")
+    parser.add_argument("--size", type=int, action="append", help="of the frames; may be repeated")
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(f"{machine()}; medians of {arguments.runs} alternating runs")
-    columns = (
-        "model",
-        "frames",
-        "loop MPx/s",
-        "phbatch MPx/s",
-        "ratio (range)",
-        "peak MB, loop / phbatch",
-        "max diff / std",
-    )
-    print(f"| {' | '.join(columns)} |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     rows = []
-    for model in arguments.model or ["phase-2d"]:
-        row = compare(model, arguments.size, arguments.frames, arguments.runs)
-        rows.append(row)
-        low, high = row["ratio_range"]
-        print(
-            f"| {row['model']} | {row['frames']} x {row['size']}^2 | {row['loop_mpx_per_s']}"
-            f" | {row['phbatch_mpx_per_s']} | {row['ratio']} ({low}-{high})"
-            f" | {row['loop_peak_mb']} / {row['phbatch_peak_mb']} | {row['max_difference_over_std']:.1e} |"
-        )
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [open_model(model).folder for model in arguments.model]
+        shapes = product(arguments.kernel or [5], arguments.filters or [32])
+        if arguments.kernel or arguments.filters:
+            folders += [make_model(Path(scratch), kernel, filters) for kernel, filters in shapes]
+        for folder, size in product(folders or [open_model("phase-2d").folder], arguments.size or [1024]):
+            rows.append(compare(folder, size, arguments.frames, arguments.runs))
+            print_row(rows[-1])
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
 

@@ -28,7 +28,7 @@ from phbatch.events import Event, Listener, RunStarted, UnitFailed, UnitFinished
 from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.output import finish_image
 from phbatch.planning import Unit, region_size, source_reads
-from phbatch.prepare import Prepared, available_bytes, must_scan, open_output, prepare
+from phbatch.prepare import Prepared, available_bytes, must_scan, open_output, prepare, settle_network
 from phbatch.profiles import ensure_profile, profile_of
 from phbatch.resolve import resolve_statistics
 from phbatch.results import PlanReport, RunResult
@@ -64,7 +64,7 @@ def run(
         The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
         `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
         `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
-        `backend`, `memory`, `workers`, `scheduler`, `overwrite`.
+        `backend`, `network`, `memory`, `workers`, `scheduler`, `overwrite`.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def run(
     """
     started = perf_counter()
     settings = parse_settings(options)
-    prepared = prepare(str(input), output, settings)
+    prepared = settle_network(prepare(str(input), output, settings))
     for notice in prepared.notices:
         listener(notice)
     if not command:
@@ -182,6 +182,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
         halo=recipe.tiles.halo if recipe.tiles else 0,
         tile_overhead=recipe.tiles.overhead if recipe.tiles else 0.0,
         batch=recipe.batch,
+        network=recipe.network if prepared.model else None,
         workers=resolved.workers,
         projected_mem=resolved.memory.projected_mem,
         allowed_mem=resolved.memory.allowed_mem,

@@ -101,6 +101,11 @@ _run_options = _options(
     click.option("--batch", metavar="AUTO|N", help="Tiles per call of the network."),
     click.option("--backend", type=click.Choice(["tensorflow", "jax"]), help="Of Keras.  [default: tensorflow]"),
     click.option(
+        "--network",
+        metavar="AUTO|FORM",
+        help="Form of the network: plain, upsampling, polyphase-1 to -3.  [default: the fastest measured]",
+    ),
+    click.option(
         "--config", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Options by name; the command line wins."
     ),
     click.option("--overwrite", is_flag=True, default=None, help="Start afresh where an output of phbatch exists."),
@@ -230,10 +235,12 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
 
 @cli.command()
 @click.argument("path")
+@click.option("--benchmark", is_flag=True, help="Measure every form of a model's network on this machine.")
+@click.option("--backend", type=click.Choice(["tensorflow", "jax"]), help="Of Keras.  [default: tensorflow]")
 @_common_options
-def info(path: str, as_json: bool, debug: bool) -> None:
+def info(path: str, benchmark: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what is at PATH: an image, an output of phbatch, or a model."""
-    facts = phbatch.info(path)
+    facts = phbatch.info(path, benchmark=benchmark, **_given(options))
     if not as_json:
         phbatch.report.print_info(facts)
     _print_record(as_json, facts)

@@ -28,6 +28,7 @@ NORMALIZERS_GROUP = "phbatch.normalizers"
 
 OutputDtype = Literal["float32", "float16", "uint16", "uint8"]
 Backend = Literal["tensorflow", "jax"]
+Network = Literal["auto", "plain", "upsampling", "polyphase-1", "polyphase-2", "polyphase-3"]
 NanPolicy = Literal["refuse", "skip"]
 BadFrames = Literal["normalize", "skip", "copy"]
 Scope = Literal["image", "position", "series"]
@@ -104,12 +105,17 @@ def _parse_numbers(value: Any) -> Any:
     return value
 
 
+def _parse_lower_case(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _parse_path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
 Auto = BeforeValidator(_parse_auto)
 Percentile = Annotated[float, Field(ge=0, le=100)]
+LowerCase = BeforeValidator(_parse_lower_case)
 
 
 class RunSettings(_Settings):
@@ -155,6 +161,9 @@ class RunSettings(_Settings):
     tile: Annotated[int | None, Auto] = Field(None, ge=1, description="Tile length in pixels, halo included.")
     batch: Annotated[int | None, Auto] = Field(None, ge=1, description="Tiles per call of the network.")
     backend: Backend = Field("tensorflow", description="Keras backend.")
+    network: Annotated[Network, LowerCase] = Field(
+        "auto", description="Form of the network: equal functions, the fastest measured is taken."
+    )
     memory: ByteSize | None = Field(None, gt=0, description="Memory that the run may use, such as 8GB.")
     workers: int | None = Field(None, ge=1, description="Units worked on at once.")
     scheduler: str | None = Field(None, description="Address of a Dask scheduler.")

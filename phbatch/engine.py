@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -20,6 +21,8 @@ import dask
 import numpy as np
 from distributed import Client, as_completed
 
+from phbatch.care.choice import Choice, choose_form
+from phbatch.care.model import open_model
 from phbatch.care.predictor import Predictor, get_predictor
 from phbatch.config import Backend, NanPolicy
 from phbatch.errors import InputError, InterruptedRunError, UsageError
@@ -134,9 +137,37 @@ def read_unit(job: Job, unit: Unit) -> np.ndarray[Any, Any]:
 
 def load_predictor(job: Job) -> Predictor | None:
     """The network of a job, compiled once per process; None where it only normalizes."""
-    if job.model is None or job.recipe.tiles is None:
+    recipe = job.recipe
+    if job.model is None or recipe.tiles is None:
         return None
-    return get_predictor(*job.model, job.recipe.tiles.tile, job.recipe.batch, job.backend)
+    return get_predictor(*job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network)
+
+
+def choose_network(job: Job, frames: int, scheduler: str | None) -> Choice:
+    """The fastest form of a job's network where the job will run: in this process, or on a worker of a Dask cluster.
+
+    Parameters
+    ----------
+    job : Job
+        With a network.
+    frames : int
+        How many the network will see.
+    scheduler : str or None
+        As for `execute`. One worker measures or remembers, and all use what it says.
+    """
+    if scheduler is None:
+        return _choose_network(job, frames)
+    with _connect(1, scheduler) as client:
+        choice: Choice = client.submit(_choose_network, job, frames, pure=False).result()
+    return choice
+
+
+def _choose_network(job: Job, frames: int) -> Choice:
+    if job.model is None or job.recipe.tiles is None:
+        raise ValueError("the job has no network")
+    tiles = job.recipe.tiles
+    pixels = frames * len(tiles.tiles) * prod(tiles.tile)
+    return choose_form(open_model(job.model[0]), tiles.tile, job.recipe.batch, job.backend, pixels)
 
 
 def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:

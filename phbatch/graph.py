@@ -6,7 +6,7 @@ The numbers are those of `phbatch.run`, whatever the chunks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dask.array.overlap import overlap
 
 from phbatch.axes import CANONICAL, FrameKey, Shape, to_region, validate_axes
 from phbatch.care.model import DEFAULT_MODEL, open_model
+from phbatch.care.polyphase import PLAIN
 from phbatch.config import FRAME_BACKGROUNDS, Normalization, parse_settings
 from phbatch.engine import Job, load_predictor
 from phbatch.errors import UsageError
@@ -181,7 +182,7 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
     **options
         `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `illumination` (gaussian or polynomial),
         `illumination_mode`, `downscale`, `upscale_back`, `dtype`, `rescale`, `tile`, `batch`, `backend`, as for
-        `phbatch.run`.
+        `phbatch.run`, and `network`, which is plain unless it is named.
 
     Returns
     -------
@@ -218,7 +219,9 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
         available_bytes=int(psutil.virtual_memory().available),
         cores=cpu_count() or 1,
     )
-    job = Job("", None, resolved.recipe, model=(opened.folder, opened.sha256), backend=settings.backend)
+    # To choose the fastest form of the network would compute before anything is asked.
+    recipe = replace(resolved.recipe, network=PLAIN) if settings.network == "auto" else resolved.recipe
+    job = Job("", None, recipe, model=(opened.folder, opened.sha256), backend=settings.backend)
     n_output = resolved.recipe.n_output
     channels = (n_output,) if resolved.recipe.stacked else tuple(size * n_output for size in blocks.chunks[1])
     restored = blocks.map_blocks(

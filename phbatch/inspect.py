@@ -7,34 +7,48 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from phbatch.care.choice import measure_forms
 from phbatch.care.model import Model, bundled_models, open_model
 from phbatch.care.weights import read_weights
-from phbatch.errors import OutputError
+from phbatch.config import Backend
+from phbatch.errors import OutputError, UsageError
 from phbatch.storage.sink import read_output_attributes
 from phbatch.storage.source import open_source
 
+_BENCHMARK_TILES = {2: (512, 512), 3: (32, 96, 96)}  # by the number of dimensions
 
-def info(path: str | Path) -> dict[str, Any]:
+
+def info(path: str | Path, *, benchmark: bool = False, backend: Backend = "tensorflow") -> dict[str, Any]:
     """What is at a path: an image, an output of phbatch, or a model.
 
     Parameters
     ----------
     path : str or Path
         Zarr path or URL, model folder, or name of a bundled model.
+    benchmark : bool
+        Measure every form of a model's network on this machine.
+    backend : {"tensorflow", "jax"}
+        Keras backend of the measurement.
 
     Returns
     -------
     dict
-        Plain values; ``kind`` is ``"image"`` or ``"model"``.
+        Plain values; ``kind`` is ``"image"`` or ``"model"``. With `benchmark` there is ``forms``: for every form its
+        name, MPx/s, the same over plain's, and the largest difference to plain over the output's standard deviation.
 
     Raises
     ------
     InputError, ModelError
         It is neither.
+    UsageError
+        `benchmark` of what is no model.
     """
     folder = Path(str(path)).expanduser()
     if str(path) in bundled_models() or (folder / "config.json").exists():
-        return _model_info(open_model(path))
+        model = open_model(path)
+        return _model_info(model) | ({"forms": _measure(model, backend)} if benchmark else {})
+    if benchmark:
+        raise UsageError(f"--benchmark measures models and {path} is none; give a model folder or a bundled name.")
     source = open_source(str(path))
     array, metadata = source.array, source.metadata
     compressors = [str(codec.to_dict()) if hasattr(codec, "to_dict") else str(codec) for codec in array.compressors]
@@ -78,3 +92,9 @@ def _model_info(model: Model) -> dict[str, Any]:
         else "not recorded (percentile 2 to 99.8 is used)",
         "facts": dict(model.facts),
     }
+
+
+def _measure(model: Model, backend: Backend) -> list[dict[str, Any]]:
+    config = model.config
+    tile = tuple(-(-length // config.grid) * config.grid for length in _BENCHMARK_TILES[config.n_dim])
+    return [asdict(speed) for speed in measure_forms(model, tile, 1, backend, thorough=True)]

@@ -124,6 +124,11 @@ class Geometry:
         return len(self.grid)
 
     @property
+    def network_frames(self) -> int:
+        """Number of frames that the network sees."""
+        return self.frames // (len(self.channels) if self.stacked else 1)
+
+    @property
     def network_frame_shape(self) -> tuple[int, ...]:
         """Spatial shape of what the network sees as a whole: ``(y, x)`` or ``(z, y, x)``."""
         return self.work_shape[2:] if self.volumes else self.work_shape[3:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from os import cpu_count
 from pathlib import Path
@@ -16,14 +16,15 @@ import psutil
 from phbatch.care.model import DEFAULT_MODEL, Model, open_model
 from phbatch.care.weights import read_weights
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
-from phbatch.engine import Job, forget_open_stores, require_finite
+from phbatch.engine import Job, choose_network, forget_open_stores, require_finite
 from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
+from phbatch.fingerprint import find_differences, fingerprint
 from phbatch.kernels.intensity import required_statistics
 from phbatch.measure import read_table
 from phbatch.output import OutputImage, create_image, default_output, require_separate
 from phbatch.planning import Geometry
-from phbatch.resolve import ResolvedRun, find_differences, fingerprint, resolve_run
+from phbatch.resolve import ResolvedRun, resolve_run
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.profile import digest_profile, read_profile
@@ -96,7 +97,8 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     require_separate(source, destination)
     recorded = read_output_attributes(destination)
     continued = None if settings.overwrite else recorded
-    tile = ((continued or {}).get("fingerprint", {}).get("settings", {}) or {}).get("tile")
+    begun = (continued or {}).get("fingerprint", {}).get("settings", {}) or {}
+    tile = begun.get("tile")
     resolved = resolve_run(
         settings,
         source,
@@ -104,6 +106,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         available_bytes=available_bytes(),
         cores=cpu_count() or 1,
         tile=tuple(tile) if tile and settings.tile is None else None,
+        network=begun.get("network") if settings.network == "auto" else None,
     )
     profile, digest = _find_profile(settings, source, destination)
     image = OutputImage.make(source, resolved.geometry, resolved.recipe)
@@ -157,6 +160,21 @@ def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[s
     if method in ESTIMATED_BACKGROUNDS:
         return f"{output}/{PROFILE}", None
     return method, require_profile(method, source)
+
+
+def settle_network(prepared: Prepared) -> Prepared:
+    """Replace ``auto`` by the form of the network that is fastest where the run will be; it may be measured now."""
+    resolved = prepared.resolved
+    if prepared.model is None or resolved.recipe.network != "auto":
+        return prepared
+    choice = choose_network(prepared.job, resolved.geometry.network_frames, prepared.settings.scheduler)
+    recipe = replace(resolved.recipe, network=choice.form)
+    return replace(
+        prepared,
+        resolved=replace(resolved, recipe=recipe),
+        job=replace(prepared.job, recipe=recipe),
+        notices=(*prepared.notices, Notice(f"network: {choice.form}, {choice.reason}.")),
+    )
 
 
 def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> Finished:
@@ -227,6 +245,7 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "tile": {"shape": list(recipe.tiles.tile), "halo": recipe.tiles.halo, "grid": recipe.tiles.grid}
         if recipe.tiles
         else None,
+        "network": recipe.network if model else None,
         "notices": [notice.text for notice in prepared.notices],
         "versions": {"python": platform.python_version()} | _versions(),
         "fingerprint": mark,

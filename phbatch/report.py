@@ -133,6 +133,7 @@ def print_plan(plan: PlanReport) -> None:
     }
     if plan.tile:
         rows["tiles"] = f"{plan.tiles_per_frame} per frame of {_by(plan.tile)}, batches of {plan.batch}"
+        rows["network"] = "the fastest form, chosen at the start" if plan.network == "auto" else f"{plan.network}"
         rows["halo"] = f"{plan.halo} pixels per side, {plan.tile_overhead:.2f} x the pixels computed"
     _print_pairs(rows)
     for notice in plan.notices:
@@ -158,6 +159,8 @@ def print_info(facts: Mapping[str, Any]) -> None:
     """Print what `phbatch.info` found."""
     rows = {}
     for name, value in facts.items():
+        if name == "forms":
+            continue
         if isinstance(value, dict):
             rows[name] = json.dumps(value, indent=None if name in ("scale", "units") else 1)
         elif isinstance(value, list):
@@ -165,6 +168,18 @@ def print_info(facts: Mapping[str, Any]) -> None:
         else:
             rows[name] = format_bytes(value) if name == "bytes" else str(value)
     _print_pairs(rows)
+    if "forms" in facts:
+        _print_forms(facts["forms"])
+
+
+def _print_forms(forms: Sequence[Mapping[str, Any]]) -> None:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("form", "MPx/s", "x plain", "difference / std"):
+        table.add_column(name, justify="left" if name == "form" else "right")
+    for row in forms:
+        rate, relative, difference = row["mpx_per_s"], row["relative"], row["difference"]
+        table.add_row(row["form"], f"{rate:#.3g}", f"{relative:.2f}", f"{difference:.1e}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def save_statistics(path: str, rows: StatisticsTable) -> None:

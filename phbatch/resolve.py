@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
@@ -12,10 +11,11 @@ from pydantic import ValidationError
 
 from phbatch.axes import Shape
 from phbatch.care.model import Model
+from phbatch.care.polyphase import require_form
 from phbatch.config import FRAME_BACKGROUNDS, Normalization, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
-from phbatch.kernels.intensity import describe_normalizer, find_normalizer
+from phbatch.kernels.intensity import find_normalizer
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.tiling import TilePlan, choose_tile
 from phbatch.memory import (
@@ -32,12 +32,8 @@ from phbatch.planning import Geometry
 from phbatch.stages.preparation import Preparation
 from phbatch.stages.restoration import Recipe
 from phbatch.storage.ome import ImageMetadata
-from phbatch.storage.source import Source
 
-NUMBERS_VERSION = 2
-"""Raised whenever the pixels or statistics that phbatch computes change."""
-
-_TILE_PIXELS = {2: 1_500_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
+_TILE_PIXELS = {2: 2_200_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
 
 
 class Image(Protocol):
@@ -144,6 +140,7 @@ def resolve_run(
     available_bytes: int,
     cores: int,
     tile: tuple[int, ...] | None = None,
+    network: str | None = None,
 ) -> ResolvedRun:
     """Decide everything that can be decided before a pixel is read.
 
@@ -161,6 +158,8 @@ def resolve_run(
         Of the machine; at most four units are worked on at once unless ``workers`` says so.
     tile : tuple of int, optional
         Tile shape of the run that is continued.
+    network : str, optional
+        Form of the network of the run that is continued; else an ``auto`` of the settings stays, until it is settled.
 
     Raises
     ------
@@ -190,6 +189,9 @@ def resolve_run(
     network_mem = batch * prod(tiles.tile) * model.config.workspace_bytes_per_pixel if tiles and model else 0
     if settings.workers is None:
         workers = max(1, min(workers, (allowed - reserved - network_mem) // max(unit_mem, 1)))
+    network = network or settings.network
+    if model is not None and network != "auto":
+        require_form(model.config, network)
     memory = MemoryPlan(reserved, unit_mem, network_mem, workers, allowed)
     memory.require_fit(tiles.tile if tiles else None)
     recipe = Recipe(
@@ -201,6 +203,7 @@ def resolve_run(
         n_output=geometry.n_output,
         tiles=tiles,
         batch=batch,
+        network=network,
         uncertainty=settings.uncertainty,
         smooth_time=settings.smooth_time,
         bad_frames=settings.bad_frames,
@@ -273,55 +276,6 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
         preparation=preparation,
     )
     return ResolvedStatistics(geometry, recipe, asked if large else workers, large)
-
-
-def fingerprint(
-    settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None, given: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """What two runs must share to continue each other, as nested plain values; `given` has digests of given files."""
-    recipe, geometry = resolved.recipe, resolved.geometry
-    return {
-        "input": source.identity(),
-        "settings": {
-            "normalization": recipe.rule.model_dump(),
-            "dtype": recipe.dtype,
-            "rescale": recipe.rescale,
-            "uncertainty": recipe.uncertainty,
-            "nan": settings.nan,
-            "smooth_time": settings.smooth_time,
-            "bad_frames": settings.bad_frames,
-            "scope": settings.scope,
-            "percentiles": list(settings.percentiles),
-            "illumination": settings.illumination,
-            "illumination_mode": settings.illumination_mode,
-            "downscale": settings.downscale,
-            "upscale_back": settings.upscale_back,
-            "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
-            "channels": list(geometry.channels),
-            "tile": list(recipe.tiles.tile) if recipe.tiles else None,
-            "backend": settings.backend if model else None,
-        },
-        "model": {"name": model.name, "sha256": model.sha256} if model else None,
-        "normalizer": describe_normalizer(recipe.rule.method),
-        "given": dict(given),
-        "numbers_version": NUMBERS_VERSION,
-    }
-
-
-def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """Names and values of what differs between two fingerprints.
-
-    Examples
-    --------
-    >>> find_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
-    ['a.b was 1 and is 3']
-    """
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted({*old, *new}):
-            found += find_differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
-        return found
-    return [] if old == new else [f"{place} was {old} and is {new}"]
 
 
 def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None) -> Geometry:

@@ -46,6 +46,8 @@ class PlanReport:
         Tiles per call, units at once.
     projected_mem, allowed_mem : int
         Bytes.
+    network : str or None
+        Form of the network; "auto" where the fastest is chosen at the start of the run.
     notices : tuple of str
         Choices and warnings.
     """
@@ -73,6 +75,7 @@ class PlanReport:
     workers: int
     projected_mem: int
     allowed_mem: int
+    network: str | None = None
     notices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"kernels", "simulate"},
     {"storage", "care"},
     {"stages"},
-    {"memory", "planning", "resolve"},
+    {"memory", "planning", "resolve", "fingerprint"},
     {"engine", "graph"},
     {
         "output",
@@ -46,6 +46,7 @@ DOORS = {
     "tifffile": {"storage"},
     "basicpy": {"profiles"},
     "h5py": {"care"},
+    "platformdirs": {"care"},
     "keras": {"care"},
     "tensorflow": {"care"},
     "jax": {"care"},

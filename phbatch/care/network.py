@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -176,6 +177,22 @@ def list_layers(config: NetworkConfig) -> tuple[Layer, ...]:
     heads = ("mean", "scale") if config.probabilistic else ("mean",)
     ones = (1,) * config.n_dim
     return (*layers, *(Layer(head, (*ones, channels, config.n_channel_out)) for head in heads))
+
+
+def count_operations(config: NetworkConfig) -> float:
+    """Multiply-adds per pixel of a tile.
+
+    Examples
+    --------
+    >>> count_operations(NetworkConfig(2, 1, 1, 2, 5, 32, True, "linear", False))
+    231232.0
+    """
+    total = 0.0
+    for layer in list_layers(config):
+        _, _, level = layer.name.partition("_level_")
+        halvings = int(level.partition("_")[0]) if level else config.depth * layer.name.startswith("middle")
+        total += prod(layer.kernel_shape) / 2 ** (config.n_dim * halvings)
+    return total
 
 
 def build_network(config: NetworkConfig, weights: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Any:

@@ -1,8 +1,9 @@
-"""Predicting batches of tiles: one compiled function of fixed shape per model, tile, batch and backend in a process."""
+"""Predicting batches of tiles: one compiled function of fixed shape per model, tile, batch, backend and form."""
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import tempfile
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.care.model import open_model
-from phbatch.care.network import build_network
+from phbatch.care.polyphase import PLAIN, build_form
 from phbatch.care.weights import read_weights
 from phbatch.config import Backend
 from phbatch.errors import ModelError, UsageError
@@ -37,6 +38,9 @@ class Predictor:
         Tiles per call.
     backend : {"tensorflow", "jax"}
         Keras backend; one per process.
+    form : str
+        One of `phbatch.care.polyphase.list_forms`. On a CPU, ``plain`` has the bits of CSBDeep's own network on a
+        batch of one tile; the others differ in the order of their float32 sums.
 
     Raises
     ------
@@ -46,13 +50,14 @@ class Predictor:
         The backend is not installed, or Keras runs on another one in this process.
     """
 
-    def __init__(self, folder: Path, tile: tuple[int, ...], batch: int, backend: Backend) -> None:
+    def __init__(self, folder: Path, tile: tuple[int, ...], batch: int, backend: Backend, form: str = PLAIN) -> None:
         self.model = open_model(folder)
         self.tile = tile
         self.batch = batch
+        self.form = form
         weights = read_weights(self.model.weights_path, self.model.config)
-        _select_backend(backend)
-        network = build_network(self.model.config, weights)
+        select_backend(backend)
+        network = build_form(self.model.config, weights, form, tile)
         shape = (batch, *tile, self.model.config.n_channel_in)
         self._call = _compile_tensorflow(network, shape) if backend == "tensorflow" else _compile_jax(network)
         self._lane = threading.Lock()
@@ -78,20 +83,60 @@ class Predictor:
 
 
 @lru_cache(maxsize=8)
-def _load_predictor(folder: Path, sha256: str, tile: tuple[int, ...], batch: int, backend: Backend) -> Predictor:
-    predictor = Predictor(folder, tile, batch, backend)
+def _load_predictor(
+    folder: Path, sha256: str, tile: tuple[int, ...], batch: int, backend: Backend, form: str
+) -> Predictor:
+    predictor = Predictor(folder, tile, batch, backend, form)
     if predictor.model.sha256 != sha256:
         raise ModelError(f"the weights in {folder} changed while the run was going on; start it again.")
     return predictor
 
 
-def get_predictor(folder: Path, sha256: str, tile: tuple[int, ...], batch: int, backend: Backend) -> Predictor:
-    """The one predictor of this process for a model, tile shape, batch and backend."""
+def get_predictor(
+    folder: Path, sha256: str, tile: tuple[int, ...], batch: int, backend: Backend, form: str = PLAIN
+) -> Predictor:
+    """The one predictor of this process for a model, tile shape, batch, backend and form."""
     with _LOADING:
-        return _load_predictor(folder, sha256, tile, batch, backend)
+        return _load_predictor(folder, sha256, tile, batch, backend, form)
 
 
-def _select_backend(backend: Backend) -> None:
+def describe_device(backend: Backend) -> tuple[str, bool]:
+    """Name of what the network runs on, with the number of cores of a CPU, and whether it is a GPU."""
+    select_backend(backend)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        if devices:
+            return str(tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU")), True
+    else:
+        import jax
+
+        device = jax.devices()[0]
+        if device.platform != "cpu":
+            return str(device.device_kind), True
+    return f"{_processor_name()}, {_count_cores()} cores", False
+
+
+def _processor_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def select_backend(backend: Backend) -> None:
+    """Start Keras on a backend, which is then that of the process.
+
+    Raises
+    ------
+    UsageError
+        The backend is not installed, or Keras runs on another one in this process.
+    """
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -46,6 +46,8 @@ class Recipe:
         How a frame is cut for the network; None where there is no network.
     batch : int
         Tiles per call of the network.
+    network : str
+        Form of the network (`phbatch.care.polyphase`), or "auto" until it is settled.
     uncertainty : bool
         Whether the scale of a probabilistic network is kept.
     smooth_time : int
@@ -73,6 +75,7 @@ class Recipe:
     n_output: int = 1
     tiles: TilePlan | None = None
     batch: int = 1
+    network: str = "plain"
     uncertainty: bool = False
     smooth_time: int = 1
     bad_frames: BadFrames = "normalize"

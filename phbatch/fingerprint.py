@@ -1,0 +1,65 @@
+"""What makes two runs the same run: their fingerprint, and what differs between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from phbatch.care.model import Model
+from phbatch.config import RunSettings
+from phbatch.kernels.intensity import describe_normalizer
+from phbatch.resolve import ResolvedRun
+from phbatch.storage.source import Source
+
+NUMBERS_VERSION = 2
+"""Raised whenever the pixels or statistics that phbatch computes change."""
+
+
+def fingerprint(
+    settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None, given: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """What two runs must share to continue each other, as nested plain values; `given` has digests of given files."""
+    recipe, geometry = resolved.recipe, resolved.geometry
+    return {
+        "input": source.identity(),
+        "settings": {
+            "normalization": recipe.rule.model_dump(),
+            "dtype": recipe.dtype,
+            "rescale": recipe.rescale,
+            "uncertainty": recipe.uncertainty,
+            "nan": settings.nan,
+            "smooth_time": settings.smooth_time,
+            "bad_frames": settings.bad_frames,
+            "scope": settings.scope,
+            "percentiles": list(settings.percentiles),
+            "illumination": settings.illumination,
+            "illumination_mode": settings.illumination_mode,
+            "downscale": settings.downscale,
+            "upscale_back": settings.upscale_back,
+            "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
+            "channels": list(geometry.channels),
+            "tile": list(recipe.tiles.tile) if recipe.tiles else None,
+            "backend": settings.backend if model else None,
+            "network": recipe.network if model else None,
+        },
+        "model": {"name": model.name, "sha256": model.sha256} if model else None,
+        "normalizer": describe_normalizer(recipe.rule.method),
+        "given": dict(given),
+        "numbers_version": NUMBERS_VERSION,
+    }
+
+
+def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """Names and values of what differs between two fingerprints.
+
+    Examples
+    --------
+    >>> find_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    ['a.b was 1 and is 3']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted({*old, *new}):
+            found += find_differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+        return found
+    return [] if old == new else [f"{place} was {old} and is {new}"]
