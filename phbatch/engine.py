@@ -28,7 +28,7 @@ from phbatch.config import Backend, NanPolicy
 from phbatch.errors import InputError, InterruptedRunError, UsageError
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
-from phbatch.kernels.stats import FrameState, FrameStatistics, merge
+from phbatch.kernels.stats import FrameStatistics, State, merge
 from phbatch.memory import CORRECTIONS_AT_ONCE
 from phbatch.planning import Unit
 from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
@@ -206,10 +206,10 @@ def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
     )
 
 
-def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], FrameState]:
+def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], State]:
     """Merged states of the good frames of a unit, by the pool that they belong to."""
     block, recipe, corrections = read_unit(job, unit), job.recipe, corrections_of(job, unit)
-    states: dict[tuple[int, int | None], FrameState] = {}
+    states: dict[tuple[int, int | None], State] = {}
     for index, statistics in (unit.measured or {}).items():
         if not statistics.flags:
             state = prepare_frame(block, index, recipe.preparation, corrections).state(recipe.rule.sigma)

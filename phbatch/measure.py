@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +13,18 @@ from phbatch.config import RunSettings
 from phbatch.engine import Job, execute, measure_unit, pool_unit
 from phbatch.errors import InputError, InterruptedRunError, first_line
 from phbatch.events import Listener, UnitFinished, ignore
-from phbatch.graph import measure_large_frames
-from phbatch.kernels.stats import FrameState, finalize, merge
+from phbatch.kernels.stats import State, finalize, merge
+from phbatch.large import measure_large_frames, reduce_large_frames
 from phbatch.planning import Geometry, Unit
 from phbatch.resolve import ResolvedStatistics
 from phbatch.stages.preparation import count_fractions, in_counts
+from phbatch.stages.restoration import Recipe
 from phbatch.stages.statistics import judge_series
 from phbatch.stages.table import StatisticsRow, StatisticsTable
 from phbatch.storage.source import Source
 from phbatch.storage.table import read_rows
 
+Pool = tuple[int, int | None]
 Stop = Callable[[], bool]
 
 
@@ -58,6 +60,14 @@ def measure_frames(
             break
     _require_complete(table)
     judge_series(table, settings.smooth_time)
+    if settings.scope != "image":
+        good = (key for index, key in enumerate(geometry.grid) if not table.flag_bits[index])
+        states: dict[Pool, State] = {}
+        for key, state in reduce_large_frames(source, good, resolved.recipe.rule.sigma, resolved.workers):
+            _merge_into(states, {resolved.recipe.pool_of(key): state})
+            if stop():
+                raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
+        _assign_pools(table, states, resolved.recipe, 1)
     return table
 
 
@@ -148,26 +158,32 @@ def _pool(
     stop: Stop,
 ) -> None:
     """Statistics of the pixels of all good frames of a group, from a second reading of these frames."""
-    states: dict[tuple[int, int | None], FrameState] = {}
+    states: dict[Pool, State] = {}
     units = with_statistics(geometry.units, table, geometry.volumes)
     finished = 0
     for outcome in execute(pool_unit, job, units, workers=workers, scheduler=scheduler, stop=stop):
         if outcome.result is None:
             raise _unreadable(outcome.unit, outcome.error)
-        for group, state in outcome.result.items():
-            states[group] = merge(states[group], state) if group in states else state
+        _merge_into(states, outcome.result)
         finished += 1
     if finished < len(geometry.units):
         raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
-    fractions = count_fractions(dtype) if job.recipe.preparation.changes_pixels else 1
-    pooled = {
-        group: in_counts(finalize(state, job.recipe.all_percentiles), fractions) for group, state in states.items()
-    }
+    _assign_pools(table, states, job.recipe, count_fractions(dtype) if job.recipe.preparation.changes_pixels else 1)
+
+
+def _merge_into(states: dict[Pool, State], found: Mapping[Pool, State]) -> None:
+    for pool, state in found.items():
+        states[pool] = merge(states[pool], state) if pool in states else state
+
+
+def _assign_pools(table: StatisticsTable, states: Mapping[Pool, State], recipe: Recipe, fractions: int) -> None:
+    """Give every frame the statistics of its pool; `fractions` are the steps per count of the states."""
+    pooled = {pool: in_counts(finalize(state, recipe.all_percentiles), fractions) for pool, state in states.items()}
     for positions in table.series():
         key = table.grid.key(int(positions[0]))
-        group = job.recipe.pool_of(key)
-        if group in pooled:
-            row = StatisticsRow(key, replace(table.statistics(key), pooled=pooled[group])).as_dict()
+        pool = recipe.pool_of(key)
+        if pool in pooled:
+            row = StatisticsRow(key, replace(table.statistics(key), pooled=pooled[pool])).as_dict()
             for name, value in row.items():
                 if name.startswith("pooled_"):
                     table.assign(name, positions, value)

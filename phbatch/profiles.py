@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -199,10 +200,12 @@ def _fit_basic(stack: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.flo
         from basicpy import BaSiC
     except ImportError as error:
         raise UsageError(
-            f"illumination 'basic' needs the library BaSiCPy ({error}); install it with `pip install basicpy`, or"
-            " choose temporal, gaussian or polynomial."
+            f"illumination 'basic' needs the library BaSiCPy ({error}); install it with `pip install 'phbatch[basic]'"
+            " && pip install --no-deps basicpy`, or choose temporal, gaussian or polynomial."
         ) from error
-    fitted = BaSiC(get_darkfield=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="get_darkfield=True", category=UserWarning)
+        fitted = BaSiC(get_darkfield=True)
     fitted.fit(stack)
     dark = np.asarray(fitted.darkfield, np.float32)
     level = np.float32(np.median(stack - dark))

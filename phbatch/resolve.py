@@ -22,7 +22,6 @@ from phbatch.memory import (
     RESERVED_BYTES,
     RESERVED_NETWORK_BYTES,
     MemoryPlan,
-    format_bytes,
     measuring_unit_bytes,
     profile_bytes,
     reduction_bytes,
@@ -257,17 +256,13 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
     workers = asked if settings.workers is not None else min(asked, fitting)
     memory = MemoryPlan(RESERVED_BYTES + _profile_mem(settings, source), unit_mem, 0, workers, allowed)
     preparation = _resolve_preparation(settings)
-    large = fixed_point and not preparation.changes_pixels and memory.projected_mem > allowed
+    large = not preparation.changes_pixels and memory.projected_mem > allowed
     if large:
-        memory = MemoryPlan(
-            RESERVED_BYTES, reduction_bytes(source.shape, source.chunks, source.dtype.itemsize), 0, 1, allowed
+        reduction_mem = reduction_bytes(
+            source.shape, source.chunks, source.dtype.itemsize, fixed_point=fixed_point, workers=asked
         )
+        memory = MemoryPlan(RESERVED_BYTES, reduction_mem, 0, 1, allowed)
     memory.require_fit(None)
-    if large and settings.scope != "image":
-        raise UsageError(
-            f"--scope {settings.scope} needs frames that fit --memory whole, and one needs"
-            f" {format_bytes(unit_mem + RESERVED_BYTES)}; raise --memory."
-        )
     recipe = Recipe(
         rule,
         smooth_time=settings.smooth_time,

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve", "fingerprint"},
-    {"engine", "graph"},
+    {"engine", "graph", "large"},
     {
         "output",
         "results",

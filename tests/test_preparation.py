@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,27 @@ def test_an_interrupted_run_keeps_its_estimated_profile(tmp_path: Path) -> None:
     levels = np.median(series(), axis=(1, 2))
     even = series() * (np.median(levels) / levels)[:, np.newaxis, np.newaxis]
     np.testing.assert_allclose(profile["background"][0, 0], 2 * np.median(even, axis=0), rtol=1e-6)
+
+
+def test_basic_gives_what_basicpy_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class BaSiC:
+        """The library's interface, with a fit that is known."""
+
+        def __init__(self, get_darkfield: bool) -> None:
+            assert get_darkfield
+
+        def fit(self, stack: np.ndarray) -> None:
+            assert stack.shape == (FRAMES, 121, 150)
+            self.flatfield = movie().light_field
+            self.darkfield = np.full((121, 150), 100.0)
+
+    monkeypatch.setitem(sys.modules, "basicpy", types.SimpleNamespace(BaSiC=BaSiC))
+    result = phbatch.run(store(tmp_path, series()), model="none", illumination="basic", rescale=True)
+    corrected = (series() - 100.0) / (movie().light_field / movie().light_field.mean(dtype=float))
+    np.testing.assert_allclose(pixels(result), corrected, rtol=1e-5)
+    monkeypatch.setitem(sys.modules, "basicpy", None)
+    with pytest.raises(phbatch.UsageError, match="needs the library BaSiCPy"):
+        phbatch.illumination(tmp_path / "in.zarr", method="basic")
 
 
 def test_frames_without_light_are_passed_through(tmp_path: Path) -> None:

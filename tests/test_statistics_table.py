@@ -102,6 +102,22 @@ def test_pooled_statistics_are_those_of_the_pooled_pixels(tmp_path: Path, scope:
     assert phbatch.plan(tmp_path / "in.zarr", model="none", scope=scope).passes == 3
 
 
+def test_floats_and_frames_beyond_memory_are_pooled_too(tmp_path: Path) -> None:
+    image = series()[:, 0].astype(np.float32) * 1.37
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(3, 60, 70))
+    row = phbatch.statistics(tmp_path / "in.zarr", scope="position")[0]
+    smooth = np.stack([smooth_float(frame, 2.0) for frame in image])
+    assert row["pooled_median"] == pytest.approx(np.median(smooth), rel=2.0**-13)
+    assert row["pooled_p99.8"] == pytest.approx(np.percentile(image, 99.8), rel=2.0**-13)
+    large = np.tile(series()[:3, 0], (1, 90, 80))
+    large[1] = 7
+    zarr.create_array(tmp_path / "large.zarr", data=large, chunks=(1, 512, 512))
+    whole = list(phbatch.statistics(tmp_path / "large.zarr", scope="series", workers=1))
+    pieces = list(phbatch.statistics(tmp_path / "large.zarr", scope="series", workers=2, memory="600MB"))
+    assert whole == pieces
+    assert whole[0]["pooled_p2"] == np.percentile(large[[0, 2]], 2)
+
+
 def test_scope_contradicts_smoothing_over_time(source: str) -> None:
     with pytest.raises(phbatch.UsageError, match="leave smooth_time or scope out"):
         phbatch.statistics(source, scope="series", smooth_time=3)

@@ -21,7 +21,7 @@ from phbatch.kernels.downsample import area_average
 from phbatch.kernels.illumination import Correction, apply_normalized
 from phbatch.kernels.intensity import Affine
 from phbatch.kernels.smoothing import is_fixed_point
-from phbatch.kernels.stats import FrameState, FrameStatistics, frame_state, measure_frame
+from phbatch.kernels.stats import FrameStatistics, State, frame_state, measure_frame
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class PreparedFrame:
             flags=flags,
         )
 
-    def state(self, sigma: float) -> FrameState:
+    def state(self, sigma: float) -> State:
         """Mergeable summary of what the normalization sees."""
         return frame_state(self._countable()[0], sigma)
 
