@@ -6,6 +6,7 @@ the mode follow from it. Histograms of blocks add up to the histogram of the fra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 _PEAK_BINS_PER_BANDWIDTH = 8
+_MOST_BINS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,15 +97,7 @@ class Histogram:
         >>> Histogram.from_values(np.arange(12)).quantiles(np.array([0.5]))
         array([5.5])
         """
-        cumulative = np.cumsum(self.counts, dtype=np.int64)
-        position = q * (cumulative[-1] - 1)
-        lower = np.floor(position)
-        fraction = position - lower
-        ranks = np.stack([lower, np.minimum(lower + 1, cumulative[-1] - 1)])
-        below, above = (self.first + np.searchsorted(cumulative, ranks, side="right")) / self.per_unit
-        # The two branches are numpy's own `_lerp`: the same rounding, so the same bits.
-        step = above - below
-        return np.asarray(np.where(fraction >= 0.5, above - step * (1 - fraction), below + step * fraction))
+        return quantiles_of(self.values, self.counts, q)
 
     def mean_and_std(self) -> tuple[float, float]:
         """Mean and population standard deviation, from integer sums without rounding on the way."""
@@ -119,11 +113,7 @@ class Histogram:
 
     def deviation(self, center: float) -> float:
         """Median of the distances from `center`: the MAD where it is the median."""
-        distances = np.abs(self.values - center)
-        order = np.argsort(distances, kind="stable")
-        cumulative = np.cumsum(self.counts[order], dtype=np.int64)
-        ranks = np.array([(cumulative[-1] - 1) // 2, cumulative[-1] // 2])
-        return float(distances[order][np.searchsorted(cumulative, ranks, side="right")].mean())
+        return deviation_of(self.values, self.counts, center)
 
     def fraction(self, low: float, high: float) -> float:
         """Fraction of the pixels from `low` to `high`, both included."""
@@ -137,6 +127,40 @@ class Histogram:
         lower, upper = self.quantiles(np.array([0.25, 0.75]))
         bandwidth = mode_bandwidth(self.size, self.mean_and_std()[1], float(upper - lower))
         return kernel_mode(self.counts, self.first / self.per_unit, 1 / self.per_unit, bandwidth)
+
+
+def quantiles_of(
+    values: NDArray[np.float64], counts: NDArray[np.integer], q: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Quantiles of counted values as ``numpy.quantile`` computes them (linear interpolation), bit for bit.
+
+    Parameters
+    ----------
+    values : (n,) ndarray of float64
+        In ascending order.
+    counts : (n,) ndarray of int
+        How often each occurs.
+    q : (m,) ndarray of float64
+        Quantiles, 0 to 1.
+    """
+    cumulative = np.cumsum(counts, dtype=np.int64)
+    position = q * (cumulative[-1] - 1)
+    lower = np.floor(position)
+    fraction = position - lower
+    ranks = np.stack([lower, np.minimum(lower + 1, cumulative[-1] - 1)])
+    below, above = values[np.searchsorted(cumulative, ranks, side="right")]
+    # The two branches are numpy's own `_lerp`: the same rounding, so the same bits.
+    step = above - below
+    return np.asarray(np.where(fraction >= 0.5, above - step * (1 - fraction), below + step * fraction))
+
+
+def deviation_of(values: NDArray[np.float64], counts: NDArray[np.integer], center: float) -> float:
+    """Median of the distances of counted values from `center`; `values` and `counts` as for `quantiles_of`."""
+    distances = np.abs(values - center)
+    order = np.argsort(distances, kind="stable")
+    cumulative = np.cumsum(counts[order], dtype=np.int64)
+    ranks = np.array([(cumulative[-1] - 1) // 2, cumulative[-1] // 2])
+    return float(distances[order][np.searchsorted(cumulative, ranks, side="right")].mean())
 
 
 def mode_bandwidth(n: int, std: float, interquartile_range: float) -> float:
@@ -169,7 +193,24 @@ def mode_bandwidth(n: int, std: float, interquartile_range: float) -> float:
     return float((4 / 5) ** (1 / 7) * scale * n ** (-1 / 7))
 
 
-def kernel_mode(counts: NDArray[np.integer], start: float, step: float, bandwidth: float) -> float:
+def mode_bins(low: float, high: float, middle: float, bandwidth: float) -> tuple[float, float, int]:
+    """Start, stop and number of the linear bins in which the mode of continuous values is sought.
+
+    Sixteen bins make one bandwidth; a range that would need too many is cut to where its peak can be, about `middle`.
+
+    Parameters
+    ----------
+    low, high, middle : float
+        Smallest and largest value, and the median.
+    bandwidth : float
+        Of `mode_bandwidth`, not zero.
+    """
+    reach = bandwidth / 16 * _MOST_BINS / 2
+    start, stop = max(low, middle - reach), min(high, middle + reach)
+    return start, stop, max(2, math.ceil((stop - start) / (bandwidth / 16)))
+
+
+def kernel_mode(counts: NDArray[Any], start: float, step: float, bandwidth: float) -> float:
     """Position of the highest peak of a histogram smoothed with a Gaussian kernel; the lowest on ties.
 
     Parzen's mode estimator (1962, Ann. Math. Statist. 33, 1065-1076, https://doi.org/10.1214/aoms/1177704472) on binned
@@ -178,7 +219,7 @@ def kernel_mode(counts: NDArray[np.integer], start: float, step: float, bandwidt
 
     Parameters
     ----------
-    counts : (n,) ndarray of int64
+    counts : (n,) ndarray of int64 or float64
         Pixels per bin.
     start, step : float
         Value of the first bin and distance between bins, in counts of intensity.

@@ -1,21 +1,25 @@
-"""Robust statistics of one frame, exact for any cutting of it into blocks.
+"""Robust statistics of a frame or of several pooled, for any cutting of them into blocks.
 
 The reduction has three verbs: `from_block` summarizes a block, `merge` joins summaries in any order, `finalize` makes
-the row of the statistics table. `measure_frame` is the same for a frame that is in memory whole, of any real dtype.
+the row of the statistics table. They are exact for 8 and 16 bit integers, and within a stated error for other dtypes.
+`measure_frame` is exact for any real dtype, for a frame that is in memory whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from phbatch.errors import InputError
 from phbatch.kernels.counting import count_block
-from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth
+from phbatch.kernels.float_state import FloatState
+from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth, mode_bins
 from phbatch.kernels.smoothing import is_fixed_point, smooth_float
 
 DEFAULT_PERCENTILES = (2.0, 99.8)
@@ -24,7 +28,6 @@ DEFAULT_PERCENTILES = (2.0, 99.8)
 FLAG_NAMES = ("zero", "constant", "nonfinite", "unscaled", "black", "saturated", "duplicate", "out-of-focus")
 """Words that flag a frame; their order is that of the bits where flags are stored as numbers, lowest first."""
 
-_FLOAT_MODE_BINS = 1 << 16
 _BACKGROUND_REACH = 0.05
 
 
@@ -75,14 +78,15 @@ class FrameStatistics:
 
 @dataclass(frozen=True, eq=False)
 class FrameState:
-    """Mergeable summary of a part of a frame of 8 or 16 bit integers.
+    """Mergeable summary of a part of a frame, or of several frames, of 8 or 16 bit integers.
 
     Attributes
     ----------
     raw : Histogram
         Of the raw pixels, one bin per count.
     smooth : Histogram
-        Of the smoothed pixels, 3 bins per count for 16 bit images and 256 for 8 bit images: with `raw` at most 1 MiB.
+        Of the smoothed pixels, 3 bins per count for 16 bit images and 256 for 8 bit images: with `raw` at most 1 MiB,
+        and 2 MiB above 2**32 pixels.
     laplacian : (int, int)
         Sum and sum of squares of the Laplacian of the smoothed pixels, in bins.
     largest : int
@@ -93,16 +97,61 @@ class FrameState:
     smooth: Histogram
     laplacian: tuple[int, int]
     largest: int
+    finite: ClassVar[bool] = True
+
+    @classmethod
+    def from_block(cls, block: NDArray[np.integer], sigma: float, halo: Sequence[tuple[int, int]]) -> FrameState:
+        """Summarize a block; parameters as for `phbatch.kernels.stats.from_block`."""
+        per_unit = 256 if block.dtype.itemsize == 1 else 3
+        first, raw, first_smooth, smooth, (total, high, low) = count_block(block, sigma, halo, per_unit)
+        return cls(
+            Histogram(first, raw, 1).trim(),
+            Histogram(first_smooth, smooth, per_unit).trim(),
+            (total, (high << 32) + low),
+            int(np.iinfo(block.dtype).max),
+        )
+
+    def merge(self, other: FrameState) -> FrameState:
+        """Join the summaries of two parts; commutative, associative and exact."""
+        sums = (self.laplacian[0] + other.laplacian[0], self.laplacian[1] + other.laplacian[1])
+        return FrameState(self.raw.merge(other.raw), self.smooth.merge(other.smooth), sums, self.largest)
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """Smallest and largest raw pixel."""
+        return float(self.raw.values[0]), float(self.raw.values[-1])
+
+    @property
+    def mean_and_std(self) -> tuple[float, float]:
+        """Of the raw pixels."""
+        return self.raw.mean_and_std()
+
+    @property
+    def saturated(self) -> float:
+        """Fraction of the pixels at the largest value of the dtype."""
+        return self.raw.fraction(self.largest, self.largest)
+
+    @property
+    def zero(self) -> float:
+        """Fraction of the pixels at zero."""
+        return self.raw.fraction(0, 0)
+
+    @property
+    def focus(self) -> float:
+        """Variance of the Laplacian of the smoothed pixels, in counts squared."""
+        total, squares = self.laplacian
+        n = self.raw.size
+        return (n * squares - total * total) / n**2 / self.smooth.per_unit**2
 
 
 def from_block(
-    block: NDArray[np.integer], sigma: float, halo: Sequence[tuple[int, int]] = ((0, 0), (0, 0))
-) -> FrameState:
+    block: NDArray[Any], sigma: float, halo: Sequence[tuple[int, int]] = ((0, 0), (0, 0))
+) -> FrameState | FloatState:
     """Summarize a block of a frame.
 
     Parameters
     ----------
-    block : (y, x) ndarray of uint8, int8, uint16 or int16
+    block : (y, x) ndarray of a real dtype
         The block with its halo of ``halo_of_counting(sigma)`` pixels, less where the frame ends.
     sigma : float
         Standard deviation of the Gaussian in pixels.
@@ -111,50 +160,63 @@ def from_block(
 
     Returns
     -------
-    FrameState
-        Of the block without its halo.
+    FrameState or FloatState
+        Of the block without its halo: the first for 8 and 16 bit integers, the second for other dtypes.
     """
-    per_unit = 256 if block.dtype.itemsize == 1 else 3
-    first, raw, first_smooth, smooth, (total, high, low) = count_block(block, sigma, halo, per_unit)
-    return FrameState(
-        Histogram(first, raw, 1).trim(),
-        Histogram(first_smooth, smooth, per_unit).trim(),
-        (total, (high << 32) + low),
-        int(np.iinfo(block.dtype).max),
-    )
+    if is_fixed_point(block.dtype):
+        return FrameState.from_block(block, sigma, halo)
+    return FloatState.from_block(block, sigma, halo)
 
 
-def merge(first: FrameState, second: FrameState) -> FrameState:
-    """Join the summaries of two parts of a frame; commutative, associative and exact."""
-    sums = (first.laplacian[0] + second.laplacian[0], first.laplacian[1] + second.laplacian[1])
-    return FrameState(first.raw.merge(second.raw), first.smooth.merge(second.smooth), sums, first.largest)
+def merge(first: FrameState | FloatState, second: FrameState | FloatState) -> FrameState | FloatState:
+    """Join the summaries of two parts of a frame, or of two frames: commutative and associative.
+
+    Exact, but for the mean, the standard deviation and the focus of a `FloatState`, which are within 1e-12.
+
+    Raises
+    ------
+    InputError
+        The summaries are of dtypes that are counted differently.
+    """
+    if isinstance(first, FloatState) and isinstance(second, FloatState):
+        return first.merge(second)
+    if isinstance(first, FrameState) and isinstance(second, FrameState) and first.largest == second.largest:
+        return first.merge(second)
+    raise InputError("frames of different dtypes cannot be pooled; convert them to one dtype first.")
 
 
-def finalize(state: FrameState, percentiles: Sequence[float] = DEFAULT_PERCENTILES) -> FrameStatistics:
-    """Make the statistics of a frame from the merged summary of all its blocks.
+def finalize(state: FrameState | FloatState, percentiles: Sequence[float] = DEFAULT_PERCENTILES) -> FrameStatistics:
+    """Make the statistics of a frame, or of several pooled, from the merged summary of all blocks.
 
     Parameters
     ----------
-    state : FrameState
-        Of the whole frame.
+    state : FrameState or FloatState
+        Of all pixels.
     percentiles : sequence of float
-        Percentiles of the raw frame to compute, 0 to 100.
+        Percentiles of the raw pixels to compute, 0 to 100.
+
+    Returns
+    -------
+    FrameStatistics
+        From a `FrameState` exactly those of the pooled pixels. From a `FloatState`, with ``e = relative_error`` of its
+        sketches: median and percentiles within ``e`` of their value, `mad` within ``e (2 median + mad)``, the mode that
+        of pixels moved by less than ``2 e`` of their value, `background` but for the pixels within ``2 e`` of its two
+        limits; minimum, maximum and fractions exact; mean, standard deviation and focus within 1e-12.
     """
-    raw, smooth = state.raw, state.smooth
-    low, high = float(raw.values[0]), float(raw.values[-1])
-    mean, std = raw.mean_and_std()
-    points = raw.quantiles(np.true_divide(np.asarray(percentiles, np.float64), 100))
-    median, mode = float(smooth.quantiles(np.array([0.5]))[0]), smooth.mode()
-    total, squares = state.laplacian
-    n = raw.size
+    if not state.finite:
+        return _nonfinite_statistics(percentiles)
+    low, high = state.extremes
+    mean, std = state.mean_and_std
+    points = state.raw.quantiles(np.true_divide(np.asarray(percentiles, np.float64), 100))
+    median, mode = float(state.smooth.quantiles(np.array([0.5]))[0]), state.smooth.mode()
     return FrameStatistics(
         median=median,
         mode=mode,
-        mad=smooth.deviation(median),
-        saturated=raw.fraction(state.largest, state.largest),
-        zero=raw.fraction(0, 0),
-        focus=(n * squares - total * total) / n**2 / smooth.per_unit**2,
-        background=smooth.fraction(*_background_range(mode)),
+        mad=state.smooth.deviation(median),
+        saturated=state.saturated,
+        zero=state.zero,
+        focus=state.focus,
+        background=state.smooth.fraction(*_background_range(mode)),
         mean=mean,
         std=std,
         min=low,
@@ -162,6 +224,26 @@ def finalize(state: FrameState, percentiles: Sequence[float] = DEFAULT_PERCENTIL
         percentiles=dict(zip(percentiles, points.tolist(), strict=True)),
         flags=_constancy_flags(low, high),
     )
+
+
+def frame_state(frame: NDArray[Any], sigma: float) -> FrameState | FloatState:
+    """Summary of a frame that is in memory whole; merge it with those of other frames to pool them.
+
+    Parameters
+    ----------
+    frame : (y, x) or (z, y, x) ndarray of a real dtype
+        The frame; a volume is smoothed within its planes, and its planes are pooled.
+    sigma : float
+        Standard deviation of the Gaussian in pixels.
+
+    Examples
+    --------
+    >>> dark, bright = np.full((8, 8), 1, np.uint16), np.full((8, 8), 3, np.uint16)
+    >>> finalize(merge(frame_state(dark, 2.0), frame_state(bright, 2.0))).median
+    2.0
+    """
+    planes = (from_block(np.ascontiguousarray(plane), sigma) for plane in frame.reshape(-1, *frame.shape[-2:]))
+    return reduce(merge, planes)
 
 
 def measure_frame(
@@ -198,18 +280,12 @@ def measure_frame(
     >>> statistics.median, statistics.max, statistics.flags
     (100.0, 900.0, ())
     """
-    planes = frame.reshape(-1, *frame.shape[-2:])
     if is_fixed_point(frame.dtype):
-        state = from_block(planes[0], sigma)
-        for plane in planes[1:]:
-            state = merge(state, from_block(plane, sigma))
-        return finalize(state, percentiles)
+        return finalize(frame_state(frame, sigma), percentiles)
     if not np.isfinite(frame).all():
-        nan = float("nan")
-        nothing = dict.fromkeys(percentiles, nan)
-        return FrameStatistics(*(nan,) * 6, nothing, *(nan,) * 5, flags=("nonfinite",))
+        return _nonfinite_statistics(percentiles)
     low, high = float(frame.min()), float(frame.max())
-    smooth = np.stack([smooth_float(plane, sigma) for plane in planes])
+    smooth = np.stack([smooth_float(plane, sigma) for plane in frame.reshape(-1, *frame.shape[-2:])])
     median, mode = float(np.median(smooth)), _mode_of_values(smooth)
     low_background, high_background = _background_range(mode)
     laplacian = np.stack([ndimage.laplace(plane, mode="reflect") for plane in smooth])
@@ -248,13 +324,15 @@ def _mode_of_values(values: NDArray[np.float64]) -> float:
     bandwidth = mode_bandwidth(values.size, float(values.std()), float(upper - lower))
     if bandwidth <= abs(middle) * 1e-12:
         return float(middle)
-    # Sixteen bins per bandwidth; a frame whose range would need too many is cut to where its peak can be.
-    reach = bandwidth / 16 * _FLOAT_MODE_BINS / 2
-    start, stop = max(values.min(), middle - reach), min(values.max(), middle + reach)
-    bins = max(2, int(np.ceil((stop - start) / (bandwidth / 16))))
+    start, stop, bins = mode_bins(float(values.min()), float(values.max()), float(middle), bandwidth)
     counts, edges = np.histogram(values, bins=bins, range=(start, stop))
     step = float(edges[1] - edges[0])
     return kernel_mode(counts, float(edges[0]) + step / 2, step, bandwidth)
+
+
+def _nonfinite_statistics(percentiles: Sequence[float]) -> FrameStatistics:
+    nan = float("nan")
+    return FrameStatistics(*(nan,) * 6, dict.fromkeys(percentiles, nan), *(nan,) * 5, flags=("nonfinite",))
 
 
 def _background_range(mode: float) -> tuple[float, float]:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from phbatch.errors import InputError
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth
 from phbatch.kernels.smoothing import smooth_fixed_point
-from phbatch.kernels.stats import FrameState, finalize, from_block, measure_frame, merge
+from phbatch.kernels.stats import FrameState, finalize, frame_state, from_block, measure_frame, merge
 
 DTYPES = ("uint8", "int8", "uint16", "int16")
 PERCENTILES = (0.0, 2.0, 17.3, 50.0, 99.8, 100.0)
@@ -201,6 +202,64 @@ def test_spread_fractions_and_focus_are_numpys(dtype: str) -> None:
     assert row.saturated == (0 if dtype == "float64" else (image == np.iinfo(dtype).max).mean())
     assert row.focus == pytest.approx(ndimage.laplace(smooth, mode="reflect").var(), rel=0.03)
     assert row.background == pytest.approx((np.abs(smooth / row.mode - 1) <= 0.05).mean(), abs=0.01)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(DTYPES).flatmap(
+        lambda name: st.lists(
+            hnp.arrays(name, st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20))),
+            min_size=1,
+            max_size=4,
+        )
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_pooled_frames_have_the_statistics_of_all_their_pixels(frames: list[np.ndarray], order: random.Random) -> None:
+    states = [frame_state(frame, 1.0) for frame in frames]
+    while len(states) > 1:
+        order.shuffle(states)
+        states.append(merge(states.pop(), states.pop()))
+    row = finalize(states[0], PERCENTILES)
+    raw = np.concatenate([frame.ravel() for frame in frames])
+    wide = raw.astype(np.int32) if raw.dtype.kind == "i" else raw
+    planes = [plane for frame in frames for plane in frame]
+    smooth = np.concatenate([smooth_fixed_point(plane, 1.0).ravel() for plane in planes])
+    assert tuple(row.percentiles.values()) == tuple(np.percentile(wide, PERCENTILES).tolist())
+    assert (row.min, row.max, row.zero) == (raw.min(), raw.max(), (raw == 0).mean())
+    assert row.mean == pytest.approx(raw.mean(dtype=np.float64), abs=1e-9)
+    assert row.std == pytest.approx(raw.std(dtype=np.float64), abs=1e-6)
+    assert abs(row.median - np.median(smooth)) <= 0.5 / states[0].smooth.per_unit
+    assert row == finalize(states[0], PERCENTILES)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_pooled_frames_equal_a_volume_of_them(dtype: str) -> None:
+    volume = np.stack([cell_image(dtype, (90, 80), seed) + np.array(100 * seed, dtype) for seed in range(3)])
+    first, second, third = (frame_state(plane, 2.0) for plane in volume)
+    found, expected = finalize(merge(third, merge(first, second))), measure_frame(volume, 2.0)
+    if dtype == "uint16":
+        assert found == expected
+    assert found.median == pytest.approx(expected.median, rel=2.0**-16)
+    assert found.mode == pytest.approx(expected.mode, rel=1e-4)
+    assert found.focus == pytest.approx(expected.focus, rel=1e-9)
+
+
+def test_frames_of_different_dtypes_are_not_pooled() -> None:
+    states = [frame_state(np.ones((4, 4), dtype), 1.0) for dtype in ("uint8", "uint16", "float32")]
+    for first, second in [(0, 1), (1, 2), (2, 0)]:
+        with pytest.raises(InputError, match="different dtypes"):
+            merge(states[first], states[second])
+
+
+def test_pooling_ten_thousand_large_frames_does_not_overflow() -> None:
+    state = frame_state(np.array([[0, 65535], [65535, 0]], np.uint16), 0.0)
+    for _ in range(42):  # 4 x 2**42 pixels, as 10,000 frames of 42,000 x 42,000
+        state = merge(state, state)
+    row = finalize(state)
+    assert state.raw.counts.dtype == state.smooth.counts.dtype == np.int64
+    assert (state.raw.size, row.mean, row.std, row.mad) == (2**44, 32767.5, 32767.5, 32767.5)
+    assert row.focus == finalize(frame_state(np.array([[0, 65535], [65535, 0]], np.uint16), 0.0)).focus
 
 
 def test_merging_more_than_32_bits_of_pixels_does_not_wrap() -> None:
