@@ -27,8 +27,8 @@ from phbatch.engine import (
 )
 from phbatch.errors import InputError, InterruptedRunError
 from phbatch.events import Event, Listener, RunStarted, UnitFailed, UnitFinished, ignore
-from phbatch.graph import measure_large_frames
 from phbatch.kernels.stats import FrameStatistics
+from phbatch.large import measure_large_frames
 from phbatch.output import finish_image
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import Prepared, available_bytes, must_scan, open_output, prepare

@@ -14,7 +14,10 @@ RESERVED_NETWORK_BYTES = 700_000_000
 """TensorFlow or JAX on top, without any tile."""
 
 _FLOAT_STATISTICS_BYTES_PER_PIXEL = 48  # float64: the frame, smoothed, its Laplacian, distances, and their sorted copy
+_SKETCH_BYTES_PER_PIXEL = 80  # of a block with its halo: float64, smoothed, their bits, and what these index
+_LARGE_CHUNK = 1024  # pixels a side that a task of a large frame reads, at least
 _STATE_BYTES = 8 << 20  # histograms of a frame of integers while they are made and merged
+_MERGED_STATE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,24 @@ def measuring_unit_bytes(*, frame_pixels: int, frames: int, itemsize: int, chunk
     return raw + _measuring_bytes(frame_pixels, fixed_point=fixed_point)
 
 
-def reduction_bytes(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> int:
-    """Bytes that a tree reduction over the chunks of one large frame takes: three rows of chunks, and the states."""
-    rows = 3 * max(chunks[-2], 1024) * (shape[-1] + chunks[-1]) * itemsize
-    return int(rows) + 4 * _STATE_BYTES
+def reduction_chunks(chunks: Sequence[int]) -> tuple[int, ...]:
+    """Pixels along y and x that a task of a large frame reads: whole chunks, since it should be worth its overhead."""
+    return tuple(-(-_LARGE_CHUNK // chunk) * chunk for chunk in chunks)
+
+
+def reduction_bytes(
+    shape: Sequence[int], chunks: Sequence[int], itemsize: int, *, fixed_point: bool, workers: int
+) -> int:
+    """Bytes that the reduction over the chunks of one large frame takes: three rows of chunks, and their states.
+
+    Where blocks are not counted while they are smoothed, every worker has float64 copies of one besides.
+    """
+    height, width = (min(pair) for pair in zip(reduction_chunks(chunks[-2:]), shape[-2:], strict=True))
+    columns = -(-shape[-1] // width)
+    blocks = min(workers, columns)
+    rows = (min(3 * height, shape[-2]) * shape[-1] + 2 * blocks * height * width) * itemsize  # decoded, with halo
+    states = 2 * blocks * _STATE_BYTES + columns * _MERGED_STATE_BYTES
+    return rows + states + (0 if fixed_point else blocks * height * width * _SKETCH_BYTES_PER_PIXEL)
 
 
 def _raw_bytes(frame_pixels: int, frames: int, itemsize: int, chunk_bytes: int) -> int:

@@ -240,11 +240,12 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
     fitting = max(1, (allowed - RESERVED_BYTES) // max(unit_mem, 1))
     workers = asked if settings.workers is not None else min(asked, fitting)
     memory = MemoryPlan(RESERVED_BYTES, unit_mem, 0, workers, allowed)
-    large = fixed_point and memory.projected_mem > allowed
+    large = memory.projected_mem > allowed
     if large:
-        memory = MemoryPlan(
-            RESERVED_BYTES, reduction_bytes(source.shape, source.chunks, source.dtype.itemsize), 0, 1, allowed
+        reduction_mem = reduction_bytes(
+            source.shape, source.chunks, source.dtype.itemsize, fixed_point=fixed_point, workers=asked
         )
+        memory = MemoryPlan(RESERVED_BYTES, reduction_mem, 0, 1, allowed)
     memory.require_fit(None)
     return ResolvedStatistics(geometry, rule, asked if large else workers, large)
 

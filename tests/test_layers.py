@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve"},
-    {"engine", "graph"},
+    {"engine", "graph", "large"},
     {"output", "results", "prepare", "inspect", "api", "report", "demo", "csbdeep", "compare", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

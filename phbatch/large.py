@@ -1,0 +1,109 @@
+"""Statistics of frames that are too large for one task: three rows of chunks in memory, whatever the height."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phbatch.axes import FrameKey, to_region
+from phbatch.config import Normalization
+from phbatch.kernels.counting import halo_of_counting
+from phbatch.kernels.float_state import FloatState
+from phbatch.kernels.stats import FrameState, finalize, from_block, merge
+from phbatch.memory import reduction_chunks
+from phbatch.planning import Geometry, frame_keys
+from phbatch.stages.statistics import StatisticsRow, percentiles_for
+from phbatch.storage.source import Source
+
+
+def measure_large_frames(
+    source: Source, geometry: Geometry, rule: Normalization, workers: int
+) -> Iterator[StatisticsRow]:
+    """Statistics of frames, each reduced over its chunks, one row of chunks after the other.
+
+    Parameters
+    ----------
+    source : Source
+        Every chunk is decoded once.
+    geometry : Geometry
+        Which frames.
+    rule : Normalization
+        Its sigma and percentiles.
+    workers : int
+        Threads that read and measure chunks.
+
+    Yields
+    ------
+    StatisticsRow
+        One per frame, in the order of t, c, z; exact for 8 and 16 bit integers, for other dtypes within the error that
+        `phbatch.kernels.stats.finalize` states.
+    """
+    percentiles = percentiles_for(rule.pmin, rule.pmax)
+    with ThreadPoolExecutor(workers) as pool:
+        for key in frame_keys(geometry):
+            rows = _Rows(source, key, reduction_chunks(source.chunks[3:]), halo_of_counting(rule.sigma), pool)
+            yield StatisticsRow(key, finalize(_reduce_rows(rows, rule.sigma), percentiles))
+
+
+@dataclass(eq=False)
+class _Rows:
+    """A ``yx`` frame of a source, of which the rows of chunks are held that the present one and its halo need."""
+
+    source: Source
+    key: FrameKey
+    chunks: Sequence[int]
+    radius: int
+    pool: ThreadPoolExecutor
+    held: dict[int, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[int]:
+        """Where the chunks of a row start."""
+        return list(range(0, self.source.shape[4], self.chunks[1]))
+
+    def move_to(self, top: int) -> None:
+        """Forget the rows that end before the halo of that which starts at `top`, and read those up to its end."""
+        height = self.source.shape[3]
+        first, last = max(top - self.radius, 0), min(top + self.chunks[0] + self.radius, height)
+        needed = range(first // self.chunks[0] * self.chunks[0], last, self.chunks[0])
+        self.held = {start: self.held[start] for start in needed if start in self.held}
+        for start in needed[len(self.held) :]:
+            row = np.empty((min(self.chunks[0], height - start), self.source.shape[4]), self.source.dtype)
+            list(self.pool.map(partial(self._read, row, start), self.columns))
+            self.held[start] = row
+
+    def block(self, top: int, left: int) -> tuple[NDArray[Any], list[tuple[int, int]]]:
+        """One chunk with its halo, and how wide that is; less where the frame ends."""
+        spans, halo = [], []
+        for start, chunk, size in zip((top, left), self.chunks, self.source.shape[3:], strict=True):
+            stop = min(start + chunk, size)
+            halo.append((min(self.radius, start), min(self.radius, size - stop)))
+            spans.append((start - halo[-1][0], stop + halo[-1][1]))
+        (first, last), columns = spans[0], slice(*spans[1])
+        parts = [row[max(first - start, 0) : max(last - start, 0), columns] for start, row in self.held.items()]
+        return np.concatenate(parts), halo
+
+    def _read(self, row: NDArray[Any], top: int, left: int) -> None:
+        t, c, z = self.key.t, self.key.c, self.key.z or 0
+        right = min(left + self.chunks[1], row.shape[1])
+        region = to_region((t, c, z, top, left), (t + 1, c + 1, z + 1, top + len(row), right))
+        row[:, left:right] = self.source.read(region)[0, 0, 0]
+
+
+def _reduce_rows(rows: _Rows, sigma: float) -> FrameState | FloatState:
+    def summarize(top: int, left: int) -> FrameState | FloatState:
+        block, halo = rows.block(top, left)
+        return from_block(block, sigma, halo)
+
+    states: list[FrameState | FloatState] = []
+    for top in range(0, rows.source.shape[3], rows.chunks[0]):
+        rows.move_to(top)
+        found = rows.pool.map(partial(summarize, top), rows.columns)
+        states = [reduce(merge, found, *states)]
+    return states[0]
