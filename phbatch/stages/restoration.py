@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from phbatch.config import BadFrames, Normalization, Scope
 from phbatch.kernels.downsample import upscale
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
-from phbatch.kernels.tiling import TilePlan
+from phbatch.kernels.tiling import Span, TilePlan
 from phbatch.stages.preparation import Corrections, Preparation, PreparedFrame, prepare_frame
 from phbatch.stages.statistics import percentiles_for
 
@@ -165,34 +166,127 @@ def restore_block(
     statistics: dict[FrameIndex, FrameStatistics] = {}
     n_t, n_c, n_z = block.shape[:3]
     n_output = recipe.n_output if recipe.stacked else n_c * recipe.n_output
-    image = np.empty((n_t, n_output, n_z, *recipe.output_lengths(block.shape[3:])), recipe.dtype)
-    uncertainty = np.empty(image.shape, np.float32) if recipe.uncertainty else None
+    shape = (n_t, n_output, n_z, *recipe.output_lengths(block.shape[3:]))
+    image = np.empty(shape, recipe.dtype)
+    uncertainty = np.empty(shape, np.float32) if recipe.uncertainty else None
     clipped = 0
-    for index, channels in _frames(block, recipe):
-        t, c, z = index
-        frames = {
-            channel: prepare_frame(block, (t, channel, z), recipe.preparation, corrections) for channel in channels
-        }
-        affines: list[Affine | None] = []
-        for channel, frame in frames.items():
-            row = measured[t, channel, z] if measured is not None else None
-            statistics[t, channel, z], affine = _judge_frame(frame, row, recipe)
-            affines.append(affine)
-        bad = recipe.bad_frames != "normalize" and any(statistics[t, channel, z].flags for channel in channels)
-        chosen: list[Affine | None] = [None] * len(affines) if bad else affines
-        mean, scale = _restore_frame(list(frames.values()), chosen, recipe, predict)
-        if bad and recipe.bad_frames == "skip":
-            mean = np.zeros_like(mean)
-        if recipe.upscale_to is not None:
-            mean = upscale(mean, recipe.preparation.downscale, recipe.upscale_to)
-            scale = None if scale is None else upscale(scale, recipe.preparation.downscale, recipe.upscale_to)
+    waiting: deque[_NormalizedFrame] = deque()
+
+    def finish(frame: _NormalizedFrame, result: NDArray[np.float32]) -> None:
+        nonlocal clipped
+        mean, scale = frame.finish(result, recipe)
+        t, c, z = frame.index
         target = slice(c * recipe.n_output, (c + 1) * recipe.n_output)
         place: tuple[Any, ...] = (t, target) if z is None else (t, target, z)
         image[place], lost = cast(mean, image.dtype)
         clipped += lost
         if uncertainty is not None:
-            uncertainty[place] = scale
+            uncertainty[place] = 0 if scale is None else scale
+
+    def network_inputs() -> Iterator[NDArray[np.float32]]:
+        for index, channels in _frames(block, recipe):
+            frame = _normalize_frame(block, index, channels, recipe, measured, corrections)
+            statistics.update(frame.statistics)
+            if frame.unchanged or predict is None:
+                finish(frame, frame.channels)
+            else:
+                waiting.append(frame)
+                yield np.moveaxis(frame.release(), 0, -1)
+
+    if predict is None or recipe.tiles is None:
+        deque(network_inputs(), maxlen=0)
+    else:
+        kept = recipe.n_output * (2 if recipe.uncertainty else 1)
+        for result in predict_frames(network_inputs(), recipe.tiles, recipe.batch, predict, kept):
+            finish(waiting.popleft(), np.moveaxis(result, -1, 0))
     return RestoredBlock(image, uncertainty, statistics, clipped)
+
+
+@dataclass(eq=False)
+class _NormalizedFrame:
+    """One frame of the network on its way.
+
+    Attributes
+    ----------
+    index : (t, c, z)
+        Of the frame, c being its first channel.
+    channels : (channel, [z,] y, x) ndarray of float32
+        Normalized, or as they are where the frame is passed through.
+    affines : list of Affine
+        Of every channel.
+    unchanged : bool
+        Whether the frame is passed through.
+    skipped : bool
+        Whether zeros are written in its place.
+    statistics : dict of (t, c, z) to FrameStatistics
+        Of every channel.
+    """
+
+    index: FrameIndex
+    channels: NDArray[np.float32]
+    affines: list[Affine]
+    unchanged: bool
+    skipped: bool
+    statistics: dict[FrameIndex, FrameStatistics]
+
+    def release(self) -> NDArray[np.float32]:
+        """The channels, of which this keeps nothing."""
+        channels, self.channels = self.channels, np.empty(0, np.float32)
+        return channels
+
+    def finish(
+        self, result: NDArray[np.float32], recipe: Recipe
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Mean and scale in the units and on the grid of the output, from what the network made of the channels."""
+        mean, scale = result[: recipe.n_output], result[recipe.n_output :] if len(result) > recipe.n_output else None
+        if self.unchanged:
+            scale = None
+            if self.skipped or len(mean) != recipe.n_output:
+                mean = np.zeros((recipe.n_output, *result.shape[1:]), np.float32)
+        elif recipe.rescale:
+            mean = np.stack([affine.invert(plane) for affine, plane in zip(self.affines, mean, strict=True)])
+            if scale is not None:
+                scale = np.stack(
+                    [affine.invert_scale(plane) for affine, plane in zip(self.affines, scale, strict=True)]
+                )
+        if recipe.upscale_to is not None:
+            mean = upscale(mean, recipe.preparation.downscale, recipe.upscale_to)
+            scale = None if scale is None else upscale(scale, recipe.preparation.downscale, recipe.upscale_to)
+        return mean, scale
+
+
+def _normalize_frame(
+    block: NDArray[Any],
+    index: FrameIndex,
+    channels: list[int],
+    recipe: Recipe,
+    measured: Mapping[FrameIndex, FrameStatistics] | None,
+    corrections: Corrections | None,
+) -> _NormalizedFrame:
+    t, _, z = index
+    frames = [prepare_frame(block, (t, channel, z), recipe.preparation, corrections) for channel in channels]
+    statistics: dict[FrameIndex, FrameStatistics] = {}
+    affines: list[Affine | None] = []
+    for channel, frame in zip(channels, frames, strict=True):
+        row = measured[t, channel, z] if measured is not None else None
+        statistics[t, channel, z], affine = _judge_frame(frame, row, recipe)
+        affines.append(affine)
+    bad = recipe.bad_frames != "normalize" and any(row.flags for row in statistics.values())
+    unchanged = bad or all(affine is None for affine in affines)
+    # One bad channel of several is background to the network: zeros.
+    usable = [
+        affine if affine is not None else Affine(float(frame.pixels.flat[0]))
+        for affine, frame in zip(affines, frames, strict=True)
+    ]
+    if unchanged:
+        planes = [frame.pixels.astype(np.float32) for frame in frames]
+    else:
+        planes = [
+            affine.apply(frame.pixels) if known is None else frame.normalize(affine)
+            for affine, known, frame in zip(usable, affines, frames, strict=True)
+        ]
+    stack = planes[0][np.newaxis] if len(planes) == 1 else np.stack(planes)
+    return _NormalizedFrame(index, stack, usable, unchanged, bad and recipe.bad_frames == "skip", statistics)
 
 
 def _judge_frame(
@@ -204,17 +298,20 @@ def _judge_frame(
     return (replace(row, flags=("unscaled",)) if affine is None and not row.flags else row), affine
 
 
-def predict_frame(
-    frame: NDArray[np.float32], tiles: TilePlan, batch: int, predict: Predict, n_output: int
-) -> NDArray[np.float32]:
-    """The network on one whole frame, tile by tile, equal to the network on the frame at once.
+def predict_frames(
+    frames: Iterable[NDArray[np.float32]], tiles: TilePlan, batch: int, predict: Predict, n_output: int
+) -> Iterator[NDArray[np.float32]]:
+    """The network on whole frames, tile by tile, equal to the network on each frame at once.
+
+    Tiles of consecutive frames share a batch, so that the batches of small frames are full; frames are taken as they
+    are needed, and at most those of one batch are open.
 
     Parameters
     ----------
-    frame : (y, x, c) or (z, y, x, c) ndarray of float32
-        Normalized.
+    frames : iterable of (y, x, c) or (z, y, x, c) ndarray of float32
+        Normalized, of one shape.
     tiles : TilePlan
-        How to cut it.
+        How to cut them.
     batch : int
         Tiles per call.
     predict : callable
@@ -222,20 +319,41 @@ def predict_frame(
     n_output : int
         Output channels to keep, the first ones.
 
-    Returns
-    -------
+    Yields
+    ------
     ndarray of float32
-        Shape of the frame, with `n_output` channels.
+        Shape of a frame, with `n_output` channels, in the order of the frames.
     """
-    padded = tiles.pad(frame)
-    todo = tiles.tiles
-    output = np.empty((*frame.shape[:-1], n_output), np.float32)
-    for first in range(0, len(todo), batch):
-        part = todo[first : first + batch]
-        windows = np.stack([tiles.gather(padded, tile) for tile in part])
-        for tile, result in zip(part, predict(windows), strict=True):
-            tiles.scatter(output, tile, result[..., :n_output])
-    return output
+    opened: deque[_OpenFrame] = deque()
+    batched: list[tuple[_OpenFrame, Sequence[Span], NDArray[np.float32]]] = []
+
+    def flush() -> None:
+        results = predict(np.stack([window for _, _, window in batched]))
+        for (frame, tile, _), result in zip(batched, results, strict=True):
+            tiles.scatter(frame.output, tile, result[..., :n_output])
+            frame.missing -= 1
+        batched.clear()
+
+    for frame in frames:
+        padded = tiles.pad(frame)
+        opened.append(_OpenFrame(np.empty((*frame.shape[:-1], n_output), np.float32), len(tiles.tiles)))
+        for tile in tiles.tiles:
+            batched.append((opened[-1], tile, tiles.gather(padded, tile)))
+            if len(batched) == batch:
+                flush()
+        while opened and opened[0].missing == 0:
+            yield opened.popleft().output
+    if batched:
+        flush()
+    yield from (frame.output for frame in opened)
+
+
+@dataclass(eq=False)
+class _OpenFrame:
+    """A frame of which some tiles are not predicted yet."""
+
+    output: NDArray[np.float32]
+    missing: int
 
 
 def _frames(block: NDArray[Any], recipe: Recipe) -> list[tuple[FrameIndex, list[int]]]:
@@ -244,39 +362,3 @@ def _frames(block: NDArray[Any], recipe: Recipe) -> list[tuple[FrameIndex, list[
     groups = [list(range(n_c))] if recipe.stacked else [[c] for c in range(n_c)]
     planes: Sequence[int | None] = [None] if recipe.volumes else range(n_z)
     return [((t, group[0], z), group) for t in range(n_t) for group in groups for z in planes]
-
-
-def _restore_frame(
-    frames: list[PreparedFrame], affines: list[Affine | None], recipe: Recipe, predict: Predict | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Mean and scale of one network frame, given by its channels, in the units of the output."""
-    shape = (recipe.n_output, *frames[0].pixels.shape)
-    if all(affine is None for affine in affines):
-        same = len(frames) == recipe.n_output
-        unchanged = (
-            np.stack([frame.pixels for frame in frames]).astype(np.float32) if same else np.zeros(shape, np.float32)
-        )
-        return unchanged, np.zeros(shape, np.float32) if recipe.uncertainty else None
-    # One bad channel of several is background to the network: zeros.
-    usable = [
-        affine if affine is not None else Affine(float(frame.pixels.flat[0]))
-        for affine, frame in zip(affines, frames, strict=True)
-    ]
-    normalized = [
-        frame.normalize(affine) if given is not None else affine.apply(frame.pixels)
-        for affine, given, frame in zip(usable, affines, frames, strict=True)
-    ]
-    scale = None
-    if predict is None or recipe.tiles is None:
-        mean = normalized[0][np.newaxis] if len(normalized) == 1 else np.stack(normalized)
-    else:
-        stack = normalized[0][..., np.newaxis] if len(normalized) == 1 else np.stack(normalized, axis=-1)
-        kept = recipe.n_output * (2 if recipe.uncertainty else 1)
-        result = np.moveaxis(predict_frame(stack, recipe.tiles, recipe.batch, predict, kept), -1, 0)
-        mean = result[: recipe.n_output]
-        scale = result[recipe.n_output :] if recipe.uncertainty else None
-    if recipe.rescale:
-        mean = np.stack([affine.invert(plane) for affine, plane in zip(usable, mean, strict=True)])
-        if scale is not None:
-            scale = np.stack([affine.invert_scale(plane) for affine, plane in zip(usable, scale, strict=True)])
-    return mean, scale

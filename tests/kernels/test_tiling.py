@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from phbatch.kernels.tiling import TilePlan, choose_tile, count_spans, plan_spans, required_halo, split_padding
-from phbatch.stages.restoration import predict_frame
+from phbatch.stages.restoration import predict_frames
 
 GRIDS = st.sampled_from([2, 4, 8, 16])
 
@@ -44,7 +44,7 @@ def test_spans_partition_the_axis_on_the_grid_with_their_halo(case: tuple[int, i
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.integers(1, 70), min_size=2, max_size=3), GRIDS, st.integers(0, 3), st.data())
-def test_identity_network_returns_the_frame_bit_for_bit(
+def test_identity_network_returns_the_frames_bit_for_bit_in_full_batches(
     shape: list[int], grid: int, halo_blocks: int, data: st.DataObject
 ) -> None:
     halo = grid * halo_blocks
@@ -56,10 +56,18 @@ def test_identity_network_returns_the_frame_bit_for_bit(
         tile.append(data.draw(st.sampled_from(options)))
     plan = TilePlan(tuple(shape), tuple(tile), halo, grid)
     assume(len(plan.tiles) <= 200)
-    frame = np.random.default_rng(0).random((*shape, 2), np.float32)
-    batch = data.draw(st.integers(1, 4))
-    result = predict_frame(frame, plan, batch, lambda tiles: tiles.copy(), 2)
-    np.testing.assert_array_equal(result, frame)
+    count, batch = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
+    frames = np.random.default_rng(0).random((count, *shape, 2), np.float32)
+    sizes: list[int] = []
+
+    def predict(tiles: np.ndarray) -> np.ndarray:
+        sizes.append(len(tiles))
+        return tiles.copy()
+
+    results = list(predict_frames(iter(frames), plan, batch, predict, 2))
+    np.testing.assert_array_equal(np.stack(results), frames)
+    assert sizes[:-1] == [batch] * (len(sizes) - 1)
+    assert sum(sizes) == count * len(plan.tiles)
 
 
 @settings(max_examples=60, deadline=None)
