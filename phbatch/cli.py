@@ -103,6 +103,9 @@ _run_options = _options(
     click.option(
         "--config", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Options by name; the command line wins."
     ),
+    click.option(
+        "--retries", type=int, metavar="N", help="Attempts after the first one where a unit fails.  [default: 3]"
+    ),
     click.option("--overwrite", is_flag=True, default=None, help="Start afresh where an output of phbatch exists."),
 )
 

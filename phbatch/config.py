@@ -158,6 +158,7 @@ class RunSettings(_Settings):
     memory: ByteSize | None = Field(None, gt=0, description="Memory that the run may use, such as 8GB.")
     workers: int | None = Field(None, ge=1, description="Units worked on at once.")
     scheduler: str | None = Field(None, description="Address of a Dask scheduler.")
+    retries: int = Field(3, ge=0, le=100, description="Attempts after the first one, where reading or writing fails.")
     overwrite: bool = Field(False, description="Start afresh where an output of phbatch exists.")
 
     @model_validator(mode="after")

@@ -44,9 +44,12 @@ class Finished:
     ----------
     geometry : Geometry
         Of the run.
+    complete : bool
+        Whether the output says that it is whole.
     """
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, *, complete: bool = False) -> None:
+        self.complete = complete
         self.table = StatisticsTable(geometry.grid)
         self._clipped: dict[str, int] = {}
 
@@ -117,6 +120,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         profile=profile,
         model=(model.folder, model.sha256) if model else None,
         backend=settings.backend,
+        retries=settings.retries,
     )
     given = None
     if settings.stats is not None:
@@ -159,16 +163,28 @@ def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[s
     return method, require_profile(method, source)
 
 
-def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> Finished:
-    """Create the output or continue it; returns what is finished."""
+def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
+    """Refuse a float input with NaN or infinity before anything is written, unless such frames may pass."""
+    if must_scan(prepared):
+        require_finite(
+            prepared.job,
+            prepared.resolved.geometry.units,
+            workers=prepared.resolved.workers,
+            scheduler=prepared.settings.scheduler,
+            stop=stop,
+        )
+
+
+def open_output(prepared: Prepared, command: str) -> Finished:
+    """Create the output or continue it, while it is held; returns what is finished."""
     settings, resolved = prepared.settings, prepared.resolved
     given = {
         "statistics": prepared.given.digest() if prepared.given is not None else None,
         "illumination": prepared.profile_digest,
     }
     mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
-    finished = Finished(resolved.geometry)
-    recorded = prepared.recorded
+    recorded = None if settings.overwrite else read_output_attributes(prepared.output)
+    finished = Finished(resolved.geometry, complete=(recorded or {}).get("status") == "complete")
     if recorded is not None and "fingerprint" in recorded:
         differences = find_differences(recorded["fingerprint"], mark)
         if differences:
@@ -179,18 +195,10 @@ def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> F
             )
         Sink(prepared.output).remove_scratch()
         units = {unit.key for unit in resolved.geometry.units}
-        for record in Ledger(prepared.output):
-            if record["unit"] in units:
+        for unit, record in Ledger(prepared.output).records().items():
+            if unit in units:
                 finished.add(record)
         return finished
-    if must_scan(prepared):
-        require_finite(
-            prepared.job,
-            resolved.geometry.units,
-            workers=resolved.workers,
-            scheduler=settings.scheduler,
-            stop=stop,
-        )
     remove_output(prepared.output)
     forget_open_stores()
     create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
@@ -214,7 +222,9 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "status": "running",
         "command": command,
         "input": prepared.source.path,
-        "settings": prepared.settings.model_dump(mode="json", exclude={"overwrite", "scheduler", "workers", "memory"}),
+        "settings": prepared.settings.model_dump(
+            mode="json", exclude={"overwrite", "scheduler", "workers", "memory", "retries"}
+        ),
         "normalization": recipe.rule.model_dump(),
         "model": {
             "name": model.name,

@@ -19,11 +19,12 @@ LAYERS: list[set[str]] = [
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve"},
-    {"engine", "graph"},
+    {"retry", "engine", "graph"},
     {
         "output",
         "results",
         "prepare",
+        "commit",
         "measure",
         "profiles",
         "inspect",

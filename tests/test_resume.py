@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch import api, engine
+from phbatch import commit, engine
 from phbatch.engine import Job
 from phbatch.events import Event, UnitFinished
 from phbatch.planning import Unit
@@ -119,14 +119,14 @@ def test_a_finished_output_is_left_as_it_is(source: Path) -> None:
 
 
 def test_failed_units_are_retried(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = api.restore_unit
+    original = commit.restore_unit
 
     def fail_once(job: Job, unit: Unit) -> dict[str, Any]:
         if unit.key in ("t2/c0", "t4/c0"):
             raise OSError("connection reset")
         return original(job, unit)
 
-    monkeypatch.setattr(api, "restore_unit", fail_once)
+    monkeypatch.setattr(commit, "restore_unit", fail_once)
     first = phbatch.run(source, tmp_path / "out.zarr", model="none", command="same")
     assert set(first.failed) == {"t2/c0", "t4/c0"}
     assert first.failed["t2/c0"] == "connection reset"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
-from phbatch.errors import InputError
+from phbatch.errors import InputError, first_line
 from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
 from phbatch.storage.store import list_files, normalize_path, open_node
 
@@ -69,9 +69,19 @@ class Source:
         -------
         (t, c, z, y, x) ndarray
             In native byte order.
+
+        Raises
+        ------
+        OSError
+            A chunk cannot be read or decoded.
         """
         selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
-        stored = np.asarray(self.array[selection])
+        try:
+            stored = np.asarray(self.array[selection])
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # every codec and client has errors of its own
+            raise OSError(first_line(error)) from error
         block = stored.transpose([self.stored_axes.index(axis) for axis in self.metadata.axes])
         absent = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
         return np.ascontiguousarray(np.expand_dims(block, absent), dtype=self.dtype)
@@ -129,7 +139,7 @@ def _open(path: str, node: str = "") -> zarr.Array[Any] | zarr.Group:
     except (OSError, BaseZarrError, ImportError, ValueError, KeyError, TypeError) as error:
         place = f"{path}/{node}" if node else path
         missing = isinstance(error, FileNotFoundError)
-        reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({_first_line(error)})"
+        reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({first_line(error)})"
         raise InputError(f"{place} {reason}; give the path of a Zarr array or an OME-Zarr image.") from error
 
 
@@ -183,7 +193,3 @@ def _validate(source: Source) -> None:
         raise InputError(f"axis {empty[0]} has length zero (shape {array.shape}); give an array that holds frames.")
     if dtype.kind not in "uif":
         raise InputError(f"dtype {dtype} is no real number; convert the image to an integer or float dtype first.")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
