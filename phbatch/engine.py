@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import dask
 import numpy as np
 from distributed import Client, as_completed
+from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from phbatch.care.predictor import Predictor, get_predictor
 from phbatch.config import Backend, NanPolicy
@@ -323,6 +324,13 @@ def require_scheduler(address: str) -> None:
         pass
 
 
+class _DroppingExecutor(ThreadPoolExecutor):  # type: ignore[misc]
+    """Threads that are not waited for, up to half a minute, when what is in flight is dropped; they are daemons."""
+
+    def shutdown(self, wait: bool = True, timeout: float | None = None) -> None:
+        super().shutdown(wait=False)
+
+
 @contextmanager
 def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     if scheduler is not None:
@@ -344,6 +352,7 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             processes=False,
             n_workers=1,
             threads_per_worker=workers,
+            executor=_DroppingExecutor(workers, thread_name_prefix="phbatch"),
             dashboard_address=None,
             scheduler_kwargs={"dashboard_address": quiet},
             worker_dashboard_address=quiet,
