@@ -136,14 +136,14 @@ def corrections_of(job: Job, unit: Unit) -> Corrections | None:
     return find
 
 
-def read_unit(job: Job, unit: Unit) -> np.ndarray[Any, Any]:
-    """Selected frames of a unit as ``(t, c, z, y, x)``."""
-    block = _open_source(job.source, job.axes, job.token).read(unit.source)
+def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
+    """Selected frames of a unit as ``(t, c, z, y, x)``, and the digest of the objects that they were read from."""
+    block, digest = _open_source(job.source, job.axes, job.token).read_stamped(unit.source)
     if len(unit.keep_t) != block.shape[0]:
         block = block[list(unit.keep_t)]
     if len(unit.keep_c) != block.shape[1]:
         block = block[:, list(unit.keep_c)]
-    return block
+    return block, digest
 
 
 def load_predictor(job: Job) -> Predictor | None:
@@ -156,7 +156,7 @@ def load_predictor(job: Job) -> Predictor | None:
 def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     """Restore a unit and write it; the returned record is what the ledger keeps."""
     started = perf_counter()
-    block = read_unit(job, unit)
+    block, digest = read_unit(job, unit)
     restored = restore_block(block, job.recipe, load_predictor(job), unit.measured, corrections_of(job, unit))
     rows = []
     for (t, c, z), statistics in restored.statistics.items():
@@ -175,6 +175,7 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     seconds = round(perf_counter() - started, 4)
     return {
         "unit": unit.key,
+        "input": digest,
         "objects": objects,
         "statistics": rows,
         "clipped": restored.clipped,
@@ -186,7 +187,7 @@ def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
     """Statistics of the frames of a unit, by their indices within it; nothing is written."""
     recipe = job.recipe
     return measure_block(
-        read_unit(job, unit),
+        read_unit(job, unit)[0],
         recipe.preparation,
         recipe.rule.sigma,
         recipe.all_percentiles,
@@ -197,7 +198,7 @@ def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
 
 def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], FrameState]:
     """Merged states of the good frames of a unit, by the pool that they belong to."""
-    block, recipe, corrections = read_unit(job, unit), job.recipe, corrections_of(job, unit)
+    block, recipe, corrections = read_unit(job, unit)[0], job.recipe, corrections_of(job, unit)
     states: dict[tuple[int, int | None], FrameState] = {}
     for index, statistics in (unit.measured or {}).items():
         if not statistics.flags:
@@ -209,7 +210,7 @@ def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], FrameState]:
 
 def scan_unit(job: Job, unit: Unit) -> str | None:
     """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
-    block = read_unit(job, unit)
+    block, _ = read_unit(job, unit)
     finite = np.isfinite(block).all(axis=(3, 4))
     if finite.all():
         return None

@@ -29,6 +29,7 @@ from phbatch.storage.ledger import Ledger
 from phbatch.storage.profile import digest_profile, read_profile
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
+from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import normalize_path
 
 PROFILE = "illumination"
@@ -187,22 +188,38 @@ def open_output(prepared: Prepared, command: str) -> Finished:
     finished = Finished(resolved.geometry, complete=(recorded or {}).get("status") == "complete")
     if recorded is not None and "fingerprint" in recorded:
         differences = find_differences(recorded["fingerprint"], mark)
-        if differences:
+        if differences and (finished.complete or Ledger(prepared.output).records()):
             raise OutputError(
                 f"{prepared.output} was begun differently ({'; '.join(differences[:4])}); repeat the old settings"
                 f" to continue, choose"
                 " another output, or start afresh with --overwrite."
             )
-        Sink(prepared.output).remove_scratch()
-        units = {unit.key for unit in resolved.geometry.units}
-        for unit, record in Ledger(prepared.output).records().items():
-            if unit in units:
-                finished.add(record)
-        return finished
+        if not differences:
+            Sink(prepared.output).remove_scratch()
+            _take_in(prepared, finished)
+            return finished
     remove_output(prepared.output)
     forget_open_stores()
     create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
     return finished
+
+
+def _take_in(prepared: Prepared, finished: Finished) -> None:
+    """Take in the units that the ledger holds, and refuse where one was read from other pixels than the input's."""
+    units = {unit.key: unit for unit in prepared.resolved.geometry.units}
+    records = {key: record for key, record in Ledger(prepared.output).records().items() if key in units}
+    stamps = Stamps(prepared.source.path, listed=len(records) > 1)
+    changed = []
+    for key, record in records.items():
+        if stamps.digest(prepared.source.objects(units[key].source)) != record.get("input"):
+            changed.append(key)
+        finished.add(record)
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise OutputError(
+            f"the input of {', '.join(changed[:4])}{more} was changed after it was restored into {prepared.output}; put"
+            " it back, or start afresh with --overwrite."
+        )
 
 
 def must_scan(prepared: Prepared) -> bool:

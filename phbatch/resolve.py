@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from phbatch.axes import Shape
 from phbatch.care.model import Model
-from phbatch.config import FRAME_BACKGROUNDS, Normalization, RunSettings, first_problem
+from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, Normalization, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
 from phbatch.kernels.intensity import describe_normalizer, find_normalizer
@@ -280,8 +280,11 @@ def fingerprint(
 ) -> dict[str, Any]:
     """What two runs must share to continue each other, as nested plain values; `given` has digests of given files."""
     recipe, geometry = resolved.recipe, resolved.geometry
+    # Where a frame's statistics depend on other frames, a repaired chunk changes them all; else each unit's ledger
+    # record says what it was read from.
+    sampled = settings.illumination in ESTIMATED_BACKGROUNDS and settings.illumination not in FRAME_BACKGROUNDS
     return {
-        "input": source.identity(),
+        "input": source.identity(pixels=sampled or recipe.passes > 1),
         "settings": {
             "normalization": recipe.rule.model_dump(),
             "dtype": recipe.dtype,

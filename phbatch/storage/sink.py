@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -34,7 +33,7 @@ from phbatch.axes import CANONICAL, Region
 from phbatch.errors import OutputError, first_line
 from phbatch.storage.durable import Mark, mark_of, mark_of_file, synchronize
 from phbatch.storage.lock import LOCK, PRIVATE, read_token
-from phbatch.storage.store import codec_pipeline, is_url, local_path, open_node
+from phbatch.storage.store import chunk_keys, codec_pipeline, is_url, local_path, open_node, stored_lengths
 
 ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
@@ -267,7 +266,7 @@ class Sink:
         _require_whole_chunks(array, selection)
         absent = tuple(index for index, axis in enumerate(CANONICAL) if axis not in axes)
         values = block.squeeze(absent) if absent else block
-        keys = list(_chunk_keys(array, selection))
+        keys = list(chunk_keys(array, selection))
         with _as_os_error():
             return (
                 self._write_local(name, array, selection, values, keys)
@@ -280,7 +279,7 @@ class Sink:
         with self._opening:
             array = self._open(name)
         selection = tuple(region[CANONICAL.index(axis)] for axis in axes)
-        return [f"{name}/{key}" for key in _chunk_keys(array, selection)]
+        return [f"{name}/{key}" for key in chunk_keys(array, selection)]
 
     def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
         """Read a region back, as ``(t, c, z, y, x)``."""
@@ -401,23 +400,10 @@ def _as_os_error() -> Iterator[None]:
         ) from error
 
 
-def _write_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
-    return array.shards or array.chunks
-
-
 def _require_whole_chunks(array: zarr.Array[Any], selection: tuple[slice, ...]) -> None:
-    for part, size, chunk in zip(selection, array.shape, _write_shape(array), strict=True):
+    for part, size, chunk in zip(selection, array.shape, stored_lengths(array), strict=True):
         if part.start % chunk or (part.stop % chunk and part.stop != size) or part.stop <= part.start:
             raise OutputError(
                 f"a write of {part.start}:{part.stop} does not cover whole chunks of {chunk}; two writers of one chunk"
                 " lose data, so every write must be a multiple of the chunk."
             )
-
-
-def _chunk_keys(array: zarr.Array[Any], selection: tuple[slice, ...]) -> Iterator[str]:
-    ranges = (
-        range(part.start // chunk, -(-part.stop // chunk))
-        for part, chunk in zip(selection, _write_shape(array), strict=True)
-    )
-    for coordinates in product(*ranges):
-        yield array.metadata.encode_chunk_key(coordinates)
