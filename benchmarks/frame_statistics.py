@@ -70,7 +70,7 @@ def frame_speed(runs: int) -> dict[str, Any]:
 
 
 def _read(job: Job, unit: Unit) -> int:
-    return int(read_unit(job, unit).size)
+    return int(read_unit(job, unit)[0].size)
 
 
 def store_speed(runs: int, folder: Path) -> dict[str, Any]:

@@ -14,26 +14,27 @@ from typing import Any
 import numpy as np
 
 from phbatch.axes import FrameKey
+from phbatch.commit import restore_units
 from phbatch.config import parse_settings
-from phbatch.engine import (
-    execute,
-    forget_open_stores,
-    load_predictor,
-    require_scheduler,
-    restore_unit,
-    stop_on_signal,
-)
-from phbatch.errors import InterruptedRunError, first_line
-from phbatch.events import Event, Listener, RunStarted, UnitFailed, UnitFinished, ignore
+from phbatch.engine import forget_open_stores, load_predictor, require_scheduler, stop_on_signal
+from phbatch.events import Event, Listener, RunStarted, ignore
 from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.output import finish_image
 from phbatch.planning import Unit, region_size, source_reads
-from phbatch.prepare import Prepared, available_bytes, must_scan, open_output, prepare, settle_network
+from phbatch.prepare import (
+    Prepared,
+    available_bytes,
+    must_scan,
+    open_output,
+    prepare,
+    search_for_nan,
+    settle_network,
+)
 from phbatch.profiles import ensure_profile, profile_of
 from phbatch.resolve import resolve_statistics
 from phbatch.results import PlanReport, RunResult
 from phbatch.stages.table import StatisticsTable
-from phbatch.storage.ledger import Ledger
+from phbatch.storage.lock import hold_output
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import open_source
 
@@ -64,7 +65,7 @@ def run(
         The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
         `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
         `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
-        `backend`, `network`, `memory`, `workers`, `scheduler`, `overwrite`.
+        `backend`, `network`, `memory`, `workers`, `scheduler`, `retries`, `codec`, `shuffle`, `shard`, `overwrite`.
 
     Returns
     -------
@@ -101,31 +102,19 @@ def run(
     else:
         require_scheduler(settings.scheduler)
     with stop_on_signal() as stop:
-        finished = open_output(prepared, command, stop)
-        ensure_profile(prepared)
-        todo = [unit for unit in units if unit.key not in finished]
-        measured = _statistics_before(prepared, stop) if todo else None
-        listener(_started(prepared, units, todo))
-        failed: dict[str, str] = {}
-        ledger, workers = Ledger(prepared.output), prepared.resolved.workers
-        work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
-        for outcome in execute(
-            restore_unit, prepared.job, work, workers=workers, scheduler=settings.scheduler, stop=stop
-        ):
-            if outcome.result is None:
-                failed[outcome.unit.key] = first_line(outcome.error)
-                listener(UnitFailed(outcome.unit.key, failed[outcome.unit.key]))
-                continue
-            ledger.commit(outcome.result)
-            finished.add(outcome.result)
-            listener(UnitFinished(outcome.unit.key, len(outcome.result["statistics"])))
-        complete = len(finished) == len(units)
-        if stop() and len(finished) + len(failed) < len(units):
-            raise InterruptedRunError(
-                f"stopped after {len(finished)} of {len(units)} units; call the same command again to continue."
-            )
-    if complete and (todo or (prepared.recorded or {}).get("status") != "complete"):
-        finish_image(Sink(prepared.output), prepared.image, finished.table)
+        search_for_nan(prepared, stop)
+        with hold_output(prepared.output, prepared.job.token):
+            finished = open_output(prepared, command)
+            ensure_profile(prepared)
+            todo = [unit for unit in units if unit.key not in finished]
+            measured = _statistics_before(prepared, stop) if todo else None
+            listener(_started(prepared, units, todo))
+            work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
+            restoring = perf_counter()
+            failed = restore_units(prepared, work, finished, stop, listener)
+            restoring_seconds = perf_counter() - restoring
+            if len(finished) == len(units) and (todo or not finished.complete):
+                finish_image(Sink(prepared.output), prepared.image, finished.table)
     done_now = [unit for unit in todo if unit.key in finished]
     return RunResult(
         output=prepared.output,
@@ -139,6 +128,9 @@ def run(
         clipped=finished.clipped,
         failed=failed,
         flagged=_flagged(finished.table),
+        workers=prepared.resolved.workers,
+        restoring_seconds=restoring_seconds,
+        stages=finished.stages,
         notices=tuple(notice.text for notice in prepared.notices),
     )
 

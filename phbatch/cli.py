@@ -106,7 +106,17 @@ _run_options = _options(
         help="Form of the network: plain, upsampling, polyphase-1 to -3.  [default: the fastest measured]",
     ),
     click.option(
+        "--codec",
+        type=click.Choice(["auto", "blosc-lz4", "blosc-zstd", "zstd", "none"]),
+        help="Compression of the output.  [default: auto, which is blosc-lz4]",
+    ),
+    click.option("--shuffle", type=click.Choice(["auto", "byte", "bit"]), help="Before Blosc.  [default: auto]"),
+    click.option("--shard", metavar="SIZE", help="Size of the output's shards, such as 64MB.  [default: none]"),
+    click.option(
         "--config", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Options by name; the command line wins."
+    ),
+    click.option(
+        "--retries", type=int, metavar="N", help="Attempts after the first one where a unit fails.  [default: 3]"
     ),
     click.option("--overwrite", is_flag=True, default=None, help="Start afresh where an output of phbatch exists."),
 )
@@ -125,8 +135,9 @@ def cli() -> None:
 
 @cli.command()
 @_run_options
+@click.option("--profile", is_flag=True, help="Show which stage the time went to.")
 @_common_options
-def run(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> int:
+def run(input: str, output: str | None, profile: bool, as_json: bool, debug: bool, **options: Any) -> int:
     """Normalize and restore every frame of INPUT into OUTPUT.
 
     A run that was stopped continues when it is called again. OUTPUT is <stem>.phbatch.zarr beside INPUT unless it is
@@ -137,6 +148,8 @@ def run(input: str, output: str | None, as_json: bool, debug: bool, **options: A
     with phbatch.report.ProgressReport() as listener:
         result = phbatch.run(input, output, listener=listener, command=command, **chosen)
     phbatch.report.print_result(result)
+    if profile:
+        phbatch.report.print_profile(result)
     _print_record(as_json, result.as_dict())
     return result.exit_code
 

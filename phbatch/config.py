@@ -29,6 +29,8 @@ NORMALIZERS_GROUP = "phbatch.normalizers"
 OutputDtype = Literal["float32", "float16", "uint16", "uint8"]
 Backend = Literal["tensorflow", "jax"]
 Network = Literal["auto", "plain", "upsampling", "polyphase-1", "polyphase-2", "polyphase-3"]
+Codec = Literal["auto", "blosc-lz4", "blosc-zstd", "zstd", "none"]
+Shuffle = Literal["auto", "byte", "bit"]
 NanPolicy = Literal["refuse", "skip"]
 BadFrames = Literal["normalize", "skip", "copy"]
 Scope = Literal["image", "position", "series"]
@@ -167,6 +169,10 @@ class RunSettings(_Settings):
     memory: ByteSize | None = Field(None, gt=0, description="Memory that the run may use, such as 8GB.")
     workers: int | None = Field(None, ge=1, description="Units worked on at once.")
     scheduler: str | None = Field(None, description="Address of a Dask scheduler.")
+    retries: int = Field(3, ge=0, le=100, description="Attempts after the first one, where reading or writing fails.")
+    codec: Codec = Field("auto", description="Compression of the output.")
+    shuffle: Shuffle = Field("auto", description="Of bytes or bits before Blosc compresses them.")
+    shard: ByteSize | None = Field(None, gt=0, description="Size of the shards of the output, such as 64MB.")
     overwrite: bool = Field(False, description="Start afresh where an output of phbatch exists.")
 
     @model_validator(mode="after")
@@ -185,6 +191,8 @@ class RunSettings(_Settings):
             )
         if self.upscale_back and self.downscale == 1:
             raise ValueError("upscale_back needs a downscale of 2 or more: add --downscale, or leave it out")
+        if self.shuffle != "auto" and self.codec in ("zstd", "none"):
+            raise ValueError(f"codec {self.codec} does not shuffle: leave shuffle out, or choose a Blosc codec")
         if self.dtype.startswith("uint") and not self.rescale:
             raise ValueError(f"dtype {self.dtype} needs a stated range: add --rescale to write the input's intensities")
         return self

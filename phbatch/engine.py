@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import dask
 import numpy as np
 from distributed import Client, as_completed
+from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from phbatch.care.choice import Choice, choose_form
 from phbatch.care.model import open_model
@@ -31,10 +32,13 @@ from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import FrameStatistics, State, merge
 from phbatch.memory import CORRECTIONS_AT_ONCE
 from phbatch.planning import Unit
+from phbatch.retry import call_with_retries
 from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
 from phbatch.stages.restoration import FrameIndex, Recipe, restore_block
 from phbatch.stages.statistics import measure_block
 from phbatch.stages.table import StatisticsRow
+from phbatch.stages.timing import StageClock
+from phbatch.storage.lock import new_token
 from phbatch.storage.profile import read_profile
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import Source, open_source
@@ -43,6 +47,9 @@ Result = TypeVar("Result")
 
 IMAGE = "0"
 UNCERTAINTY = "uncertainty/0"
+
+GRACE_S = 6.0
+"""What is in flight when a run is asked to stop may take this long; then it is dropped, and redone by the next call."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,10 @@ class Job:
         Model folder and sha256 of its weights.
     backend : {"tensorflow", "jax"}
         Of Keras.
+    retries : int
+        Attempts after the first one, where an error may pass.
+    token : str
+        Of this run: the one that holds its output, and under which workers keep stores open.
     """
 
     source: str
@@ -76,35 +87,39 @@ class Job:
     profile: str = ""
     model: tuple[Path, str] | None = None
     backend: Backend = "tensorflow"
+    retries: int = 0
+    token: str = field(default_factory=new_token)
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Result]):
-    """What became of a unit: a result or an error."""
+    """What became of a unit: a result or an error, and after how many attempts."""
 
     unit: Unit
     result: Result | None = None
     error: BaseException | None = None
+    attempts: int = 1
 
 
+# By token, too: a worker that serves run after run must not see an earlier run's metadata of a place.
 @lru_cache(maxsize=8)
-def _open_source(path: str, axes: str | None) -> Source:
+def _open_source(path: str, axes: str | None, token: str) -> Source:
     return open_source(path, axes)
 
 
 @lru_cache(maxsize=8)
-def _open_sink(path: str) -> Sink:
-    return Sink(path)
+def _open_sink(path: str, token: str) -> Sink:
+    return Sink(path, token)
 
 
 @lru_cache(maxsize=2)
-def _open_profile(path: str) -> Profile:
+def _open_profile(path: str, token: str) -> Profile:
     return Profile(*read_profile(path))
 
 
 @lru_cache(maxsize=CORRECTIONS_AT_ONCE)
-def _open_correction(path: str, preparation: Preparation, c: int, z: int) -> Correction:
-    return _open_profile(path).correction(preparation, c, z)
+def _open_correction(path: str, token: str, preparation: Preparation, c: int, z: int) -> Correction:
+    return _open_profile(path, token).correction(preparation, c, z)
 
 
 def forget_open_stores() -> None:
@@ -120,19 +135,19 @@ def corrections_of(job: Job, unit: Unit) -> Corrections | None:
 
     def find(c: int, z: int) -> Correction:
         key = unit.frame_key(0, c, z)
-        return _open_correction(job.profile, job.recipe.preparation, key.c, key.z or 0)
+        return _open_correction(job.profile, job.token, job.recipe.preparation, key.c, key.z or 0)
 
     return find
 
 
-def read_unit(job: Job, unit: Unit) -> np.ndarray[Any, Any]:
-    """Selected frames of a unit as ``(t, c, z, y, x)``."""
-    block = _open_source(job.source, job.axes).read(unit.source)
+def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
+    """Selected frames of a unit as ``(t, c, z, y, x)``, and the digest of the objects that they were read from."""
+    block, digest = _open_source(job.source, job.axes, job.token).read_stamped(unit.source)
     if len(unit.keep_t) != block.shape[0]:
         block = block[list(unit.keep_t)]
     if len(unit.keep_c) != block.shape[1]:
         block = block[:, list(unit.keep_c)]
-    return block
+    return block, digest
 
 
 def load_predictor(job: Job) -> Predictor | None:
@@ -173,8 +188,11 @@ def _choose_network(job: Job, frames: int) -> Choice:
 def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     """Restore a unit and write it; the returned record is what the ledger keeps."""
     started = perf_counter()
-    block = read_unit(job, unit)
-    restored = restore_block(block, job.recipe, load_predictor(job), unit.measured, corrections_of(job, unit))
+    clock = StageClock()
+    with clock("read"):
+        block, digest = read_unit(job, unit)
+    predict, corrections = load_predictor(job), corrections_of(job, unit)
+    restored = restore_block(block, job.recipe, predict, unit.measured, corrections, clock)
     rows = []
     for (t, c, z), statistics in restored.statistics.items():
         key = unit.frame_key(t, c, z)
@@ -185,19 +203,28 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
             StatisticsRow(key, statistics).as_dict()
             | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
         )
-    sink = _open_sink(job.output)
-    sink.write(IMAGE, job.output_axes, unit.output, restored.image)
-    if restored.uncertainty is not None:
-        sink.write(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty)
+    sink = _open_sink(job.output, job.token)
+    with clock("write"):
+        objects = sink.write(IMAGE, job.output_axes, unit.output, restored.image)
+        if restored.uncertainty is not None:
+            objects |= sink.write(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty)
     seconds = round(perf_counter() - started, 4)
-    return {"unit": unit.key, "statistics": rows, "clipped": restored.clipped, "seconds": seconds}
+    return {
+        "unit": unit.key,
+        "input": digest,
+        "objects": objects,
+        "statistics": rows,
+        "clipped": restored.clipped,
+        "seconds": seconds,
+        "stages": {stage: round(spent, 4) for stage, spent in clock.seconds.items()},
+    }
 
 
 def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
     """Statistics of the frames of a unit, by their indices within it; nothing is written."""
     recipe = job.recipe
     return measure_block(
-        read_unit(job, unit),
+        read_unit(job, unit)[0],
         recipe.preparation,
         recipe.rule.sigma,
         recipe.all_percentiles,
@@ -208,7 +235,7 @@ def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
 
 def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], State]:
     """Merged states of the good frames of a unit, by the pool that they belong to."""
-    block, recipe, corrections = read_unit(job, unit), job.recipe, corrections_of(job, unit)
+    block, recipe, corrections = read_unit(job, unit)[0], job.recipe, corrections_of(job, unit)
     states: dict[tuple[int, int | None], State] = {}
     for index, statistics in (unit.measured or {}).items():
         if not statistics.flags:
@@ -220,7 +247,7 @@ def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], State]:
 
 def scan_unit(job: Job, unit: Unit) -> str | None:
     """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
-    block = read_unit(job, unit)
+    block, _ = read_unit(job, unit)
     finite = np.isfinite(block).all(axis=(3, 4))
     if finite.all():
         return None
@@ -262,7 +289,7 @@ def execute(
     workers: int,
     scheduler: str | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Outcome[Result]]:
+) -> Generator[Outcome[Result], None, None]:
     """Run a task on every unit, in any order, a bounded number at once.
 
     Parameters
@@ -316,10 +343,11 @@ def execute(
 
 
 def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outcome[Result]:
-    try:
-        return Outcome(unit, result=task(job, unit))
-    except Exception as error:  # the unit is set aside and reported; the others go on
-        return Outcome(unit, error=error)
+    """A unit that fails for good is set aside and reported; the others go on."""
+    found, attempts = call_with_retries(partial(task, job, unit), job.retries)
+    if isinstance(found, Exception):
+        return Outcome(unit, error=found, attempts=attempts)
+    return Outcome(unit, result=found, attempts=attempts)
 
 
 def require_scheduler(address: str) -> None:
@@ -332,6 +360,13 @@ def require_scheduler(address: str) -> None:
     """
     with _connect(1, address):
         pass
+
+
+class _DroppingExecutor(ThreadPoolExecutor):  # type: ignore[misc]
+    """Threads that are not waited for, up to half a minute, when what is in flight is dropped; they are daemons."""
+
+    def shutdown(self, wait: bool = True, timeout: float | None = None) -> None:
+        super().shutdown(wait=False)
 
 
 @contextmanager
@@ -355,6 +390,7 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             processes=False,
             n_workers=1,
             threads_per_worker=workers,
+            executor=_DroppingExecutor(workers, thread_name_prefix="phbatch"),
             dashboard_address=None,
             scheduler_kwargs={"dashboard_address": quiet},
             worker_dashboard_address=quiet,
@@ -366,14 +402,18 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """While inside, the first SIGINT or SIGTERM asks to stop; the second SIGINT interrupts at once."""
+    """While inside, the first SIGINT or SIGTERM asks to stop; a second SIGINT, or `GRACE_S`, interrupts at once."""
     asked = threading.Event()
     previous: dict[signal.Signals, Any] = {}
+    patience = threading.Timer(GRACE_S, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    patience.daemon = True
 
     def ask(number: int, _: FrameType | None) -> None:
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.set()
+        if not asked.is_set():
+            asked.set()
+            patience.start()
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -381,6 +421,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     try:
         yield asked.is_set
     finally:
+        patience.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phbatch.care.model import Model
-from phbatch.config import RunSettings
+from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
 from phbatch.kernels.intensity import describe_normalizer
 from phbatch.resolve import ResolvedRun
 from phbatch.storage.source import Source
@@ -20,8 +20,11 @@ def fingerprint(
 ) -> dict[str, Any]:
     """What two runs must share to continue each other, as nested plain values; `given` has digests of given files."""
     recipe, geometry = resolved.recipe, resolved.geometry
+    # Where a frame's statistics depend on other frames, a repaired chunk changes them all; else each unit's ledger
+    # record says what it was read from.
+    sampled = settings.illumination in ESTIMATED_BACKGROUNDS and settings.illumination not in FRAME_BACKGROUNDS
     return {
-        "input": source.identity(),
+        "input": source.identity(pixels=sampled or recipe.passes > 1),
         "settings": {
             "normalization": recipe.rule.model_dump(),
             "dtype": recipe.dtype,
@@ -36,6 +39,9 @@ def fingerprint(
             "illumination_mode": settings.illumination_mode,
             "downscale": settings.downscale,
             "upscale_back": settings.upscale_back,
+            "codec": settings.codec,
+            "shuffle": settings.shuffle,
+            "shard": settings.shard,
             "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
             "channels": list(geometry.channels),
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,

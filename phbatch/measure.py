@@ -40,7 +40,7 @@ def measure_frames(
     InterruptedRunError
         `stop` said so.
     """
-    job = Job(source.path, settings.axes, resolved.recipe, profile=profile)
+    job = Job(source.path, settings.axes, resolved.recipe, profile=profile, retries=settings.retries)
     geometry = resolved.geometry
     if not resolved.large:
         return measure_before(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from phbatch.axes import Shape
+from phbatch.config import Codec, RunSettings, Shuffle
 from phbatch.engine import IMAGE, UNCERTAINTY
 from phbatch.errors import OutputError
 from phbatch.kernels.stats import FLAG_NAMES
@@ -45,6 +46,10 @@ class OutputImage:
         Whether there is a second image with the scale.
     rescaled : bool
         Whether the pixels are in the input's counts.
+    shards : tuple of int or None
+        Along ``tczyx``.
+    codec, shuffle : str
+        See `phbatch.storage.codecs.make_compressor`.
     """
 
     metadata: ImageMetadata
@@ -55,9 +60,12 @@ class OutputImage:
     dtype: str
     uncertainty: bool
     rescaled: bool
+    shards: Shape | None = None
+    codec: Codec = "auto"
+    shuffle: Shuffle = "auto"
 
     @classmethod
-    def make(cls, source: Source, geometry: Geometry, recipe: Recipe) -> OutputImage:
+    def make(cls, source: Source, geometry: Geometry, recipe: Recipe, settings: RunSettings) -> OutputImage:
         """Carry the input's metadata over to the output."""
         version: Version = source.metadata.version or "0.5"
         shape = geometry.output_shape
@@ -79,6 +87,9 @@ class OutputImage:
             dtype=recipe.dtype,
             uncertainty=recipe.uncertainty,
             rescaled=recipe.rescale,
+            shards=geometry.output_shards,
+            codec=settings.codec,
+            shuffle=settings.shuffle,
         )
 
 
@@ -138,7 +149,9 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None
 
 def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:
     axes = image.metadata.axes
-    return ArrayLayout(path, axes, present_axes(axes, image.shape), present_axes(axes, image.chunks), dtype)
+    shape, chunks = present_axes(axes, image.shape), present_axes(axes, image.chunks)
+    shards = None if image.shards is None else present_axes(axes, image.shards)
+    return ArrayLayout(path, axes, shape, chunks, dtype, shards, image.codec, image.shuffle)
 
 
 def _display_windows(image: OutputImage, table: StatisticsTable) -> list[dict[str, Any]]:

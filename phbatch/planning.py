@@ -76,6 +76,8 @@ class Geometry:
         Pixels along y and x that are averaged into one.
     upscaled : bool
         Whether the output is on the source's grid again.
+    shard_pixels : int
+        Output pixels that are stored in one object, about; 0 where every chunk is an object.
     """
 
     shape: Shape
@@ -87,6 +89,7 @@ class Geometry:
     n_output: int = 1
     downscale: int = 1
     upscaled: bool = False
+    shard_pixels: int = 0
 
     @property
     def work_shape(self) -> Shape:
@@ -103,10 +106,20 @@ class Geometry:
     @cached_property
     def output_chunks(self) -> Shape:
         """Chunks of the output along ``tczyx``: one frame, or one unit of small frames; at most 1024 pixels a side."""
-        groups = [len(kept) for _, _, kept in self._time_groups]
-        even = all(size == groups[0] for size in groups[:-1]) and groups[-1] <= groups[0]
         y, x = (-(-size // -(-size // _CHUNK_LENGTH)) for size in self.output_shape[3:])
-        return (groups[0] if even and self._frames_per_chunk > 1 else 1, 1, 1, y, x)
+        together, length = self._frames_together, self._even_group
+        if self.shard_pixels > 0:
+            length = together if length % together == 0 else 1
+        return (length if together > 1 else 1, 1, 1, y, x)
+
+    @cached_property
+    def output_shards(self) -> Shape | None:
+        """Shards of the output along ``tczyx``: whole frames, those of one unit along t; None where there are none."""
+        if self.shard_pixels == 0:
+            return None
+        chunk_t, _, _, *chunk = self.output_chunks
+        y, x = (-(-size // length) * length for size, length in zip(self.output_shape[3:], chunk, strict=True))
+        return (-(-self._even_group // chunk_t) * chunk_t, 1, 1, y, x)
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -138,18 +151,29 @@ class Geometry:
         """Frames, of all channels that a unit reads, in the largest unit."""
         return max(region_size(unit.source[: 2 if self.volumes else 3]) for unit in self.units)
 
-    @property
-    def _frames_per_chunk(self) -> int:
-        """Source frames along t that a unit takes: whole chunks, more of them while the frames are small."""
-        chunk_t = self.chunks[0]
+    @cached_property
+    def _frames_together(self) -> int:
+        """Source frames along t in whole chunks, more of them while the frames are small."""
         planes = self.shape[2] if self.volumes else self.chunks[2]
-        pixels = chunk_t * planes * self.shape[3] * self.shape[4]
-        return chunk_t * max(1, _UNIT_PIXELS // max(pixels, 1))
+        pixels = self.chunks[0] * planes * self.shape[3] * self.shape[4]
+        return self.chunks[0] * max(1, _UNIT_PIXELS // max(pixels, 1))
+
+    @property
+    def _frames_per_unit(self) -> int:
+        """Source frames along t that a unit takes: as many as fill a shard, where there are shards."""
+        frame_pixels = self.output_shape[3] * self.output_shape[4]
+        return self._frames_together * max(1, self.shard_pixels // (self._frames_together * frame_pixels))
+
+    @property
+    def _even_group(self) -> int:
+        """Frames along t of every unit but the last; 1 where they differ."""
+        groups = [len(kept) for _, _, kept in self._time_groups]
+        return groups[0] if all(size == groups[0] for size in groups[:-1]) and groups[-1] <= groups[0] else 1
 
     @cached_property
     def _time_groups(self) -> list[tuple[int, int, list[int]]]:
         """First and last source index of every unit along t, and the selected ones."""
-        length = self._frames_per_chunk
+        length = self._frames_per_unit
         groups: dict[int, list[int]] = {}
         for t in self.times:
             groups.setdefault(t // length, []).append(t)

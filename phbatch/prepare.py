@@ -30,6 +30,7 @@ from phbatch.storage.ledger import Ledger
 from phbatch.storage.profile import digest_profile, read_profile
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
+from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import normalize_path
 
 PROFILE = "illumination"
@@ -45,10 +46,19 @@ class Finished:
     ----------
     geometry : Geometry
         Of the run.
+    complete : bool
+        Whether the output says that it is whole.
+
+    Attributes
+    ----------
+    stages : dict of str to float
+        Seconds that the units of this call spent in each stage, see `phbatch.stages.timing`.
     """
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, *, complete: bool = False) -> None:
+        self.complete = complete
         self.table = StatisticsTable(geometry.grid)
+        self.stages: dict[str, float] = {}
         self._clipped: dict[str, int] = {}
 
     def __contains__(self, unit: str) -> bool:
@@ -61,6 +71,11 @@ class Finished:
     def clipped(self) -> int:
         """Pixels that the output's dtype could not hold."""
         return sum(self._clipped.values())
+
+    def spend(self, stages: Mapping[str, float]) -> None:
+        """Count where the time of a unit went."""
+        for stage, seconds in stages.items():
+            self.stages[stage] = self.stages.get(stage, 0.0) + seconds
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in what the ledger says of a unit."""
@@ -109,7 +124,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         network=begun.get("network") if settings.network == "auto" else None,
     )
     profile, digest = _find_profile(settings, source, destination)
-    image = OutputImage.make(source, resolved.geometry, resolved.recipe)
+    image = OutputImage.make(source, resolved.geometry, resolved.recipe, settings)
     job = Job(
         source=source.path,
         axes=settings.axes,
@@ -120,6 +135,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         profile=profile,
         model=(model.folder, model.sha256) if model else None,
         backend=settings.backend,
+        retries=settings.retries,
     )
     given = None
     if settings.stats is not None:
@@ -177,42 +193,62 @@ def settle_network(prepared: Prepared) -> Prepared:
     )
 
 
-def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> Finished:
-    """Create the output or continue it; returns what is finished."""
+def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
+    """Refuse a float input with NaN or infinity before anything is written, unless such frames may pass."""
+    if must_scan(prepared):
+        require_finite(
+            prepared.job,
+            prepared.resolved.geometry.units,
+            workers=prepared.resolved.workers,
+            scheduler=prepared.settings.scheduler,
+            stop=stop,
+        )
+
+
+def open_output(prepared: Prepared, command: str) -> Finished:
+    """Create the output or continue it, while it is held; returns what is finished."""
     settings, resolved = prepared.settings, prepared.resolved
     given = {
         "statistics": prepared.given.digest() if prepared.given is not None else None,
         "illumination": prepared.profile_digest,
     }
     mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
-    finished = Finished(resolved.geometry)
-    recorded = prepared.recorded
+    recorded = None if settings.overwrite else read_output_attributes(prepared.output)
+    finished = Finished(resolved.geometry, complete=(recorded or {}).get("status") == "complete")
     if recorded is not None and "fingerprint" in recorded:
         differences = find_differences(recorded["fingerprint"], mark)
-        if differences:
+        if differences and (finished.complete or Ledger(prepared.output).records()):
             raise OutputError(
                 f"{prepared.output} was begun differently ({'; '.join(differences[:4])}); repeat the old settings"
                 f" to continue, choose"
                 " another output, or start afresh with --overwrite."
             )
-        Sink(prepared.output).remove_scratch()
-        units = {unit.key for unit in resolved.geometry.units}
-        for record in Ledger(prepared.output):
-            if record["unit"] in units:
-                finished.add(record)
-        return finished
-    if must_scan(prepared):
-        require_finite(
-            prepared.job,
-            resolved.geometry.units,
-            workers=resolved.workers,
-            scheduler=settings.scheduler,
-            stop=stop,
-        )
+        if not differences:
+            Sink(prepared.output).remove_scratch()
+            _take_in(prepared, finished)
+            return finished
     remove_output(prepared.output)
     forget_open_stores()
     create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
     return finished
+
+
+def _take_in(prepared: Prepared, finished: Finished) -> None:
+    """Take in the units that the ledger holds, and refuse where one was read from other pixels than the input's."""
+    units = {unit.key: unit for unit in prepared.resolved.geometry.units}
+    records = {key: record for key, record in Ledger(prepared.output).records().items() if key in units}
+    stamps = Stamps(prepared.source.path, listed=len(records) > 1)
+    changed = []
+    for key, record in records.items():
+        if stamps.digest(prepared.source.objects(units[key].source)) != record.get("input"):
+            changed.append(key)
+        finished.add(record)
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise OutputError(
+            f"the input of {', '.join(changed[:4])}{more} was changed after it was restored into {prepared.output}; put"
+            " it back, or start afresh with --overwrite."
+        )
 
 
 def must_scan(prepared: Prepared) -> bool:
@@ -232,7 +268,9 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "status": "running",
         "command": command,
         "input": prepared.source.path,
-        "settings": prepared.settings.model_dump(mode="json", exclude={"overwrite", "scheduler", "workers", "memory"}),
+        "settings": prepared.settings.model_dump(
+            mode="json", exclude={"overwrite", "scheduler", "workers", "memory", "retries"}
+        ),
         "normalization": recipe.rule.model_dump(),
         "model": {
             "name": model.name,

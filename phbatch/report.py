@@ -27,6 +27,7 @@ from phbatch.memory import format_bytes
 from phbatch.profiles import IlluminationResult
 from phbatch.results import PlanReport, RunResult
 from phbatch.stages.table import StatisticsTable
+from phbatch.stages.timing import STAGES
 from phbatch.storage.table import csv_lines, require_table_name, write_rows
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "print_comparison",
     "print_info",
     "print_plan",
+    "print_profile",
     "print_result",
     "print_statistics",
     "require_table_name",
@@ -153,6 +155,22 @@ def print_result(result: RunResult) -> None:
     if result.failed:
         print("call the same command again to retry the failed units")
     print(result.output)
+
+
+def print_profile(result: RunResult) -> None:
+    """Print where the time went: seconds of every stage over all units, and their share of all workers' time."""
+    available = max(result.restoring_seconds * result.workers, 1e-9)
+    waiting = available - sum(result.stages.values())
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("stage", "seconds", "busy"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in (name for name in STAGES if name in result.stages):
+        table.add_row(stage, f"{result.stages[stage]:.2f}", f"{result.stages[stage] / available:.0%}")
+    table.add_row("other", f"{waiting:.2f}", f"{waiting / available:.0%}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if result.stages:
+        slowest = max(result.stages, key=lambda stage: result.stages[stage])
+        print(f"most of the time goes to {slowest}, of {result.workers} units at once")
 
 
 def print_info(facts: Mapping[str, Any]) -> None:

@@ -175,6 +175,8 @@ def resolve_run(
         )
     if settings.uncertainty and (model is None or not model.config.probabilistic):
         raise UsageError("--uncertainty needs a probabilistic model; leave it out or choose another model.")
+    if settings.shard is not None and source.metadata.version == "0.4":
+        raise UsageError("--shard needs Zarr 3, and OME-Zarr 0.4 is written as Zarr 2; leave it out.")
     allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
     unit_mem = _unit_mem(settings, source, model, geometry)
     reserved = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
@@ -311,6 +313,7 @@ def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None)
         n_output,
         downscale=settings.downscale,
         upscaled=settings.upscale_back,
+        shard_pixels=int(settings.shard or 0) // np.dtype(settings.dtype).itemsize,
     )
 
 

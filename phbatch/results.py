@@ -107,6 +107,12 @@ class RunResult:
         Pixels processed now.
     peak_rss_bytes : int
         Peak memory of this process.
+    workers : int
+        Units that were worked on at once.
+    restoring_seconds : float
+        Wall time from the first unit to the last.
+    stages : mapping of str to float
+        Seconds that all units together spent in each stage, see `phbatch.stages.timing`.
     notices : tuple of str
         Choices and warnings.
     """
@@ -122,6 +128,9 @@ class RunResult:
     clipped: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
     flagged: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    workers: int = 1
+    restoring_seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
     @property

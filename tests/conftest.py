@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from phbatch import retry
+from phbatch.storage import lock
 from tests.handmade import CommandLine
 
 
@@ -28,3 +30,12 @@ def frames() -> np.ndarray:
     """Three frames of 40 x 36 with background, noise and bright spots."""
     draw = np.random.default_rng(12)
     return (500 + 20 * draw.standard_normal((3, 40, 36)) + 200 * (draw.random((3, 40, 36)) > 0.97)).astype("uint16")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries and leases in this process do not wait for seconds."""
+    monkeypatch.setattr(retry, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    monkeypatch.setattr(lock, "LEASE_S", 0.5)
+    monkeypatch.setattr(lock, "SETTLE_S", 0.01)

@@ -19,11 +19,12 @@ LAYERS: list[set[str]] = [
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve", "fingerprint"},
-    {"engine", "graph", "large"},
+    {"retry", "engine", "graph", "large"},
     {
         "output",
         "results",
         "prepare",
+        "commit",
         "measure",
         "profiles",
         "inspect",

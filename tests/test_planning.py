@@ -25,6 +25,9 @@ def geometries(draw: st.DrawFn) -> Geometry:
         volumes=draw(st.booleans()),
         stacked=stacked,
         n_output=draw(st.integers(1, 3)) if stacked or len(channels) == 1 else 1,
+        downscale=draw(st.integers(1, 3)),
+        upscaled=draw(st.booleans()),
+        shard_pixels=draw(st.sampled_from([0, 0, 1, 5_000_000])),
     )
 
 
@@ -37,6 +40,16 @@ def test_units_partition_the_output_in_whole_chunks(geometry: Geometry) -> None:
         for part, chunk, size in zip(unit.output, geometry.output_chunks, geometry.output_shape, strict=True):
             assert part.start % chunk == 0
             assert part.stop % chunk == 0 or part.stop == size
+        for part, shard, chunk, size in zip(
+            unit.output,
+            geometry.output_shards or geometry.output_chunks,
+            geometry.output_chunks,
+            geometry.output_shape,
+            strict=True,
+        ):
+            assert shard % chunk == 0
+            assert part.start % shard == 0
+            assert part.stop % shard == 0 or part.stop == size
     assert (owners == 1).all()
     assert len({unit.key for unit in geometry.units}) == len(geometry.units)
 

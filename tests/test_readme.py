@@ -46,5 +46,12 @@ def test_console_blocks(folder_with_frames: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_option_of_run_is_a_setting_and_every_setting_an_option() -> None:
-    options = {parameter.name for parameter in cli.run.params} - {"input", "output", "config", "as_json", "debug"}
+    options = {parameter.name for parameter in cli.run.params} - {
+        "input",
+        "output",
+        "config",
+        "as_json",
+        "debug",
+        "profile",
+    }
     assert options == set(phbatch.RunSettings.model_fields)

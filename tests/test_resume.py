@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch import api, engine
+from phbatch import commit, engine
 from phbatch.engine import Job
 from phbatch.events import Event, UnitFinished
 from phbatch.planning import Unit
@@ -39,6 +39,11 @@ def files(output: str | Path) -> dict[str, bytes]:
         for path in root.rglob("*")
         if path.is_file() and "ledger" not in path.parts
     }
+
+
+def pixels(output: str | Path) -> dict[str, bytes]:
+    """Every chunk of the image."""
+    return {key: data for key, data in files(output).items() if key.startswith("0/c/")}
 
 
 def committed(output: Path) -> int:
@@ -119,14 +124,14 @@ def test_a_finished_output_is_left_as_it_is(source: Path) -> None:
 
 
 def test_failed_units_are_retried(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = api.restore_unit
+    original = commit.restore_unit
 
     def fail_once(job: Job, unit: Unit) -> dict[str, Any]:
         if unit.key in ("t2/c0", "t4/c0"):
             raise OSError("connection reset")
         return original(job, unit)
 
-    monkeypatch.setattr(api, "restore_unit", fail_once)
+    monkeypatch.setattr(commit, "restore_unit", fail_once)
     first = phbatch.run(source, tmp_path / "out.zarr", model="none", command="same")
     assert set(first.failed) == {"t2/c0", "t4/c0"}
     assert first.failed["t2/c0"] == "connection reset"
@@ -168,8 +173,53 @@ def test_changed_model_and_input_are_named(tmp_path: Path, frames: np.ndarray) -
     write_model(model, seed=1)
     assert phbatch.run(source, first.output, model=model).units_done == 0
     zarr.open_array(source, mode="r+")[1, 3, 4] = 1
-    with pytest.raises(phbatch.OutputError, match=r"input\.digest was"):
+    with pytest.raises(phbatch.OutputError, match="the input of t0-2/c0 was changed after it was restored"):
         phbatch.run(source, first.output, model=model)
+
+
+@pytest.mark.parametrize("options", [{}, {"bad_frames": "skip"}, {"illumination": "temporal"}], ids=str)
+def test_an_input_that_is_repaired_may_be_continued(
+    source: Path, tmp_path: Path, options: dict[str, Any], frames: np.ndarray
+) -> None:
+    chunk = source / "c" / "4" / "0" / "0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[: len(whole) // 2])
+    settings: dict[str, Any] = {"model": "none", "command": "same", "workers": 1} | options
+    try:
+        first = phbatch.run(source, tmp_path / "out.zarr", **settings)
+        assert list(first.failed) == ["t4/c0"]
+    except (phbatch.InputError, OSError):
+        assert options  # what all frames are needed for cannot start without this one
+    chunk.write_bytes(whole)
+    second = phbatch.run(source, tmp_path / "out.zarr", **settings)
+    assert (second.failed, second.units_skipped) == ({}, 0 if options else 9)
+    untouched = phbatch.run(source, tmp_path / "whole.zarr", **settings)
+    assert pixels(second.output) == pixels(untouched.output)
+    chunk.write_bytes(whole)
+    with pytest.raises(phbatch.OutputError, match=r"t4/c0|input\.digest"):
+        phbatch.run(source, tmp_path / "out.zarr", **settings)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_input_that_vanishes_is_no_input_of_zeros(
+    tmp_path: Path, frames: np.ndarray, zarr_format: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.zarr"
+    zarr.create_array(source, data=np.tile(frames, (1, 30, 30)), chunks=(1, 1200, 1080), zarr_format=zarr_format)
+    original = commit.restore_unit
+
+    def vanish(job: Job, unit: Unit) -> dict[str, Any]:
+        if unit.key == "t1/c0" and source.exists():
+            source.rename(tmp_path / "elsewhere.zarr")
+        return original(job, unit)
+
+    monkeypatch.setattr(commit, "restore_unit", vanish)
+    result = phbatch.run(source, model="none", workers=1)
+    assert (result.units_done, result.exit_code) == (1, 4)
+    assert all("is gone" in error for error in result.failed.values())
+    (tmp_path / "elsewhere.zarr").rename(source)
+    monkeypatch.undo()
+    assert phbatch.run(source, model="none", workers=1).units_done == 2
 
 
 def test_the_tile_of_the_first_run_is_kept(tmp_path: Path) -> None:

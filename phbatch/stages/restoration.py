@@ -18,6 +18,7 @@ from phbatch.kernels.stats import FrameStatistics
 from phbatch.kernels.tiling import Span, TilePlan
 from phbatch.stages.preparation import Corrections, Preparation, PreparedFrame, prepare_frame
 from phbatch.stages.statistics import percentiles_for
+from phbatch.stages.timing import StageClock
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """The network on ``(n, *tile, channel)`` float32 windows, n at most the recipe's batch."""
@@ -141,6 +142,7 @@ def restore_block(
     predict: Predict | None,
     measured: Mapping[FrameIndex, FrameStatistics] | None = None,
     corrections: Corrections | None = None,
+    clock: StageClock | None = None,
 ) -> RestoredBlock:
     """Take a block of whole frames through everything.
 
@@ -156,6 +158,8 @@ def restore_block(
         From an earlier pass; else the frames are measured here.
     corrections : callable, optional
         Of a given profile of uneven light.
+    clock : StageClock, optional
+        Told where the time goes.
 
     Returns
     -------
@@ -171,21 +175,23 @@ def restore_block(
     uncertainty = np.empty(shape, np.float32) if recipe.uncertainty else None
     clipped = 0
     waiting: deque[_NormalizedFrame] = deque()
+    clock = clock or StageClock()
 
     def finish(frame: _NormalizedFrame, result: NDArray[np.float32]) -> None:
         nonlocal clipped
-        mean, scale = frame.finish(result, recipe)
         t, c, z = frame.index
         target = slice(c * recipe.n_output, (c + 1) * recipe.n_output)
         place: tuple[Any, ...] = (t, target) if z is None else (t, target, z)
-        image[place], lost = cast(mean, image.dtype)
-        clipped += lost
-        if uncertainty is not None:
-            uncertainty[place] = 0 if scale is None else scale
+        with clock("cast"):
+            mean, scale = frame.finish(result, recipe)
+            image[place], lost = cast(mean, image.dtype)
+            clipped += lost
+            if uncertainty is not None:
+                uncertainty[place] = 0 if scale is None else scale
 
     def network_inputs() -> Iterator[NDArray[np.float32]]:
         for index, channels in _frames(block, recipe):
-            frame = _normalize_frame(block, index, channels, recipe, measured, corrections)
+            frame = _normalize_frame(block, index, channels, recipe, measured, corrections, clock)
             statistics.update(frame.statistics)
             if frame.unchanged or predict is None:
                 finish(frame, frame.channels)
@@ -193,11 +199,15 @@ def restore_block(
                 waiting.append(frame)
                 yield np.moveaxis(frame.release(), 0, -1)
 
+    def timed_predict(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        with clock("predict"):
+            return predict(tiles) if predict is not None else tiles
+
     if predict is None or recipe.tiles is None:
         deque(network_inputs(), maxlen=0)
     else:
         kept = recipe.n_output * (2 if recipe.uncertainty else 1)
-        for result in predict_frames(network_inputs(), recipe.tiles, recipe.batch, predict, kept):
+        for result in predict_frames(network_inputs(), recipe.tiles, recipe.batch, timed_predict, kept):
             finish(waiting.popleft(), np.moveaxis(result, -1, 0))
     return RestoredBlock(image, uncertainty, statistics, clipped)
 
@@ -262,14 +272,17 @@ def _normalize_frame(
     recipe: Recipe,
     measured: Mapping[FrameIndex, FrameStatistics] | None,
     corrections: Corrections | None,
+    clock: StageClock,
 ) -> _NormalizedFrame:
     t, _, z = index
-    frames = [prepare_frame(block, (t, channel, z), recipe.preparation, corrections) for channel in channels]
+    with clock("normalize"):
+        frames = [prepare_frame(block, (t, channel, z), recipe.preparation, corrections) for channel in channels]
     statistics: dict[FrameIndex, FrameStatistics] = {}
     affines: list[Affine | None] = []
     for channel, frame in zip(channels, frames, strict=True):
         row = measured[t, channel, z] if measured is not None else None
-        statistics[t, channel, z], affine = _judge_frame(frame, row, recipe)
+        with clock("measure"):
+            statistics[t, channel, z], affine = _judge_frame(frame, row, recipe)
         affines.append(affine)
     bad = recipe.bad_frames != "normalize" and any(row.flags for row in statistics.values())
     unchanged = bad or all(affine is None for affine in affines)
@@ -278,14 +291,15 @@ def _normalize_frame(
         affine if affine is not None else Affine(float(frame.pixels.flat[0]))
         for affine, frame in zip(affines, frames, strict=True)
     ]
-    if unchanged:
-        planes = [frame.pixels.astype(np.float32) for frame in frames]
-    else:
-        planes = [
-            affine.apply(frame.pixels) if known is None else frame.normalize(affine)
-            for affine, known, frame in zip(usable, affines, frames, strict=True)
-        ]
-    stack = planes[0][np.newaxis] if len(planes) == 1 else np.stack(planes)
+    with clock("normalize"):
+        if unchanged:
+            planes = [frame.pixels.astype(np.float32) for frame in frames]
+        else:
+            planes = [
+                affine.apply(frame.pixels) if known is None else frame.normalize(affine)
+                for affine, known, frame in zip(usable, affines, frames, strict=True)
+            ]
+        stack = planes[0][np.newaxis] if len(planes) == 1 else np.stack(planes)
     return _NormalizedFrame(index, stack, usable, unchanged, bad and recipe.bad_frames == "skip", statistics)
 
 

@@ -1,7 +1,8 @@
 """The ledger: an append-only record of the units that are finished, one checksummed line each.
 
 A unit is committed only after everything that it wrote is durable, so whatever is not in the ledger is done again. A
-line that was torn by a crash fails its checksum and is skipped.
+line that was torn by a crash fails its checksum and is skipped. Nothing is ever changed: a unit that turned out to be
+damaged is retracted by a later record. Only the run that holds the output appends (`phbatch.storage.lock`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import os
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from phbatch.storage.durable import synchronize
+from phbatch.storage.lock import PRIVATE
 from phbatch.storage.store import is_url, local_path
 
-FOLDER = ".phbatch/ledger"
+FOLDER = f"{PRIVATE}/ledger"
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
@@ -54,7 +56,7 @@ class Ledger:
     """
 
     def __init__(self, output: str) -> None:
-        self._writer = uuid.uuid4().hex[:12]
+        self._writer = ""
         self._count = 0
         self._remote = is_url(output)
         if self._remote:
@@ -64,30 +66,66 @@ class Ledger:
             self._path = local_path(output) / FOLDER
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """Last record of every unit that is committed, by unit."""
-        return {record["unit"]: record for record in self}
+        """Last record of every unit that is committed and not retracted, by unit."""
+        found: dict[str, dict[str, Any]] = {}
+        for record in self:
+            if "retracted" in record:
+                found.pop(record["unit"], None)
+            else:
+                found[record["unit"]] = record
+        return found
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Every record, older ones first."""
+        """Every record, retractions included, older ones first."""
         for data in self._read():
             yield from decode_records(data)
 
     def commit(self, record: Mapping[str, Any]) -> None:
         """Append a record durably; it must have a key ``unit``."""
         line = encode_record(record)
+        if not self._writer:
+            self._writer = self._next_writer()
+        try:
+            self._append(line)
+        except BaseException:
+            self._writer = ""  # what was torn must not swallow the next line
+            raise
+
+    def retract(self, unit: str) -> None:
+        """Take a unit back: it is not finished any more."""
+        self.commit({"unit": unit, "retracted": True})
+
+    def _append(self, line: bytes) -> None:
         if self._remote:
             self._filesystem.pipe_file(f"{self._folder}/{self._writer}-{self._count:08d}.jsonl", line)
             self._count += 1
             return
-        self._path.mkdir(parents=True, exist_ok=True)
-        with (self._path / f"{self._writer}.jsonl").open("ab") as file:
+        path = self._path / f"{self._writer}.jsonl"
+        new = not path.exists()
+        with path.open("ab") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            synchronize(self._path)
+
+    def _next_writer(self) -> str:
+        """A name that sorts behind those of all earlier writers, whatever became of their files' times."""
+        if not self._remote:
+            self._path.mkdir(parents=True, exist_ok=True)
+        used = [int(name.partition("-")[0]) for name in self._names() if name.partition("-")[0].isdecimal()]
+        return f"{max(used, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
+
+    def _names(self) -> list[str]:
+        if self._remote:
+            self._filesystem.invalidate_cache()
+            return sorted(key.rpartition("/")[2] for key in self._filesystem.find(self._folder))
+        return sorted(path.name for path in self._path.glob("*.jsonl"))
 
     def _read(self) -> Iterator[bytes]:
-        if not self._remote:
-            files: list[Path] = sorted(self._path.glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
-            yield from (file.read_bytes() for file in files)
-        else:
-            yield from (self._filesystem.cat_file(key) for key in sorted(self._filesystem.find(self._folder)))
+        for name in self._names():
+            yield (
+                self._filesystem.cat_file(f"{self._folder}/{name}")
+                if self._remote
+                else (self._path / name).read_bytes()
+            )

@@ -1,39 +1,45 @@
 """The output: OME-Zarr, written in whole chunks by one owner each, durable before anything says so.
 
 On a local disk a region is first written into a scratch array with the same metadata by the fast codec pipeline, whose
-file writes are not atomic; its files are then synchronized and renamed into place. On an object store a chunk is one
-PUT.
+file writes are not atomic; its files are then synchronized and renamed into place. For an object store it is encoded in
+memory, and a chunk is one PUT.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import fsspec
-import numcodecs
+import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.errors import BaseZarrError
+from zarr.storage import MemoryStore
 
 from phbatch.axes import CANONICAL, Region
-from phbatch.errors import OutputError
-from phbatch.storage.store import codec_pipeline, is_url, local_path, open_node
+from phbatch.config import Codec, Shuffle
+from phbatch.errors import OutputError, first_line
+from phbatch.storage.codecs import make_compressor
+from phbatch.storage.durable import Mark, mark_of, mark_of_file, synchronize
+from phbatch.storage.lock import LOCK, PRIVATE, read_token
+from phbatch.storage.store import chunk_keys, codec_pipeline, is_url, local_path, open_node, stored_lengths
 
 ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
 
-PRIVATE = ".phbatch"
-"""Group inside the output that holds the ledger, and scratch files while a run is going on."""
+_ROOT_DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs")  # in the order in which they are removed
+_OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's std::io, and so zarrs, ends its messages
 
 ZarrFormat = Literal[2, 3]
 
@@ -52,6 +58,10 @@ class ArrayLayout:
         One length per axis.
     dtype : str
         Of the pixels.
+    shards : tuple of int or None
+        Whole chunks that are stored in one object; None where every chunk is an object.
+    codec, shuffle : str
+        See `phbatch.storage.codecs.make_compressor`.
     """
 
     path: str
@@ -59,30 +69,36 @@ class ArrayLayout:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: str
+    shards: tuple[int, ...] | None = None
+    codec: Codec = "auto"
+    shuffle: Shuffle = "auto"
 
 
 def read_output_attributes(path: str) -> dict[str, Any] | None:
     """Our attributes on an existing output; None where nothing is there.
 
+    What a run left that was killed while it created or removed an output counts as one that is being created.
+
     Raises
     ------
     OutputError
-        Something else is there.
+        Something else is there, or its metadata are damaged.
     """
     remedy = "choose another output, or remove it yourself"
-    if is_url(path):
-        try:
-            filesystem, root = fsspec.core.url_to_fs(path)
-            occupied = bool(filesystem.exists(root))
-        except (OSError, ImportError, ValueError) as error:
-            raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
-    else:
-        occupied = local_path(path).exists()
-    if not occupied:
+    try:
+        names = _names(path)
+        marked = PRIVATE in names and (names == {PRIVATE} or _exists(path, LOCK))
+    except (OSError, ImportError, ValueError) as error:
+        raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
+    if not names:
         return None
+    if marked and not names & {"zarr.json", ".zgroup"}:
+        return {"status": "creating"}
     try:
         group = open_node(path)
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError) as error:
+        if marked:
+            remedy = "mend its metadata with `phbatch repair`, or remove it yourself"
         raise OutputError(f"{path} exists and is not an output of phbatch; {remedy}.") from error
     attributes = group.attrs.asdict().get(ATTRIBUTE)
     if not isinstance(group, zarr.Group) or not isinstance(attributes, dict):
@@ -90,15 +106,56 @@ def read_output_attributes(path: str) -> dict[str, Any] | None:
     return attributes
 
 
+def _names(path: str) -> set[str]:
+    """What lies directly inside a place; empty where nothing is there, or an empty folder."""
+    if is_url(path):
+        filesystem, root = fsspec.core.url_to_fs(path)
+        filesystem.invalidate_cache()
+        try:
+            found = filesystem.ls(root, detail=False)
+        except FileNotFoundError:
+            return set()
+        return {str(key).rstrip("/").rpartition("/")[2] for key in found}
+    place = local_path(path)
+    if place.is_file():
+        return {place.name}
+    return {entry.name for entry in os.scandir(place)} if place.is_dir() else set()
+
+
+def _exists(path: str, key: str) -> bool:
+    if is_url(path):
+        filesystem, root = fsspec.core.url_to_fs(path)
+        return bool(filesystem.exists(f"{root}/{key}"))
+    return (local_path(path) / key).exists()
+
+
 def remove_output(path: str) -> None:
-    """Remove an output of phbatch; anything else is left alone by `read_output_attributes`' refusal."""
+    """Remove what is in an output of phbatch; anything else is left alone by `read_output_attributes`' refusal.
+
+    Its lock goes on existing, and the documents of the root group are removed first: killed at any moment, what is left
+    is known to be ours, and to be no whole output.
+    """
     if read_output_attributes(path) is None:
         return
     if is_url(path):
         filesystem, root = fsspec.core.url_to_fs(path)
-        filesystem.rm(root, recursive=True)
-    else:
-        shutil.rmtree(local_path(path))
+        if not filesystem.exists(f"{root}/{LOCK}"):
+            filesystem.pipe_file(f"{root}/{LOCK}", b"{}")
+        keys = sorted(set(filesystem.find(root)) - {f"{root}/{LOCK}"})
+        first = [f"{root}/{name}" for name in _ROOT_DOCUMENTS]
+        for part in ([key for key in keys if key in first], [key for key in keys if key not in first]):
+            if part:
+                filesystem.rm(part)
+        return
+    root_path = local_path(path)
+    (root_path / PRIVATE).mkdir(exist_ok=True)
+    (root_path / LOCK).touch()
+    for name in _ROOT_DOCUMENTS:
+        (root_path / name).unlink(missing_ok=True)
+    for folder, kept in ((root_path, PRIVATE), (root_path / PRIVATE, Path(LOCK).name)):
+        for entry in folder.iterdir():
+            if entry.name != kept:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def create_output(
@@ -127,8 +184,8 @@ def create_output(
     """
     try:
         with codec_pipeline(path):
-            root = zarr.open_group(
-                path, mode="w-", zarr_format=zarr_format, attributes={ATTRIBUTE: {"status": "creating"}}
+            root = zarr.create_group(
+                path, zarr_format=zarr_format, attributes={ATTRIBUTE: {"status": "creating"}}, overwrite=False
             )
             root.create_group(PRIVATE)
             for name, attributes in groups.items():
@@ -145,17 +202,13 @@ def create_output(
 
 def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
     version_2 = root.metadata.zarr_format == 2
-    compressor = (
-        numcodecs.Blosc("lz4", 5, numcodecs.Blosc.SHUFFLE)
-        if version_2
-        else BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
-    )
     root.create_array(
         layout.path,
         shape=layout.shape,
         chunks=layout.chunks,
         dtype=layout.dtype,
-        compressors=compressor,
+        shards=layout.shards,
+        compressors=make_compressor(layout.codec, layout.shuffle, root.metadata.zarr_format),
         fill_value=0,
         dimension_names=None if version_2 else tuple(layout.axes),
         chunk_key_encoding={"name": "v2" if version_2 else "default", "separator": "/"},
@@ -170,16 +223,20 @@ class Sink:
     ----------
     path : str
         Local path or fsspec URL of an output that `create_output` made.
+    token : str, optional
+        Of the run that holds the output (`phbatch.storage.lock.hold_output`): nothing is moved into place once another
+        run, or none, holds it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, token: str | None = None) -> None:
         self.path = path
+        self._token = token
         self._local = not is_url(path)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._opening = threading.Lock()
         self._scratch_name = f"{PRIVATE}/scratch/{uuid.uuid4().hex}"
 
-    def write(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> None:
+    def write(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> dict[str, Mark]:
         """Write whole chunks, durably.
 
         Parameters
@@ -193,21 +250,46 @@ class Sink:
         block : (t, c, z, y, x) ndarray
             What to write.
 
+        Returns
+        -------
+        dict of str to (int, str)
+            Size and checksum of every object that was written, by its key within the output.
+
         Raises
         ------
         OutputError
-            The region does not cover whole chunks: two writers could lose each other's pixels.
+            The region does not cover whole chunks: two writers could lose each other's pixels; or the run does not hold
+            the output any more.
+        OSError
+            The disk or the network fails.
         """
         with self._opening:
             array = self._open(name)
-            scratch = self._open_scratch(name, array) if self._local else array
         selection = tuple(region[CANONICAL.index(axis)] for axis in axes)
         _require_whole_chunks(array, selection)
         absent = tuple(index for index, axis in enumerate(CANONICAL) if axis not in axes)
         values = block.squeeze(absent) if absent else block
-        scratch[selection] = values
-        if self._local:
-            self._move_into_place(name, _chunk_keys(array, selection))
+        keys = list(chunk_keys(array, selection))
+        with _as_os_error():
+            return (
+                self._write_local(name, array, selection, values, keys)
+                if self._local
+                else self._put(name, array, selection, values, keys)
+            )
+
+    def keys(self, name: str, axes: str, region: Region) -> list[str]:
+        """Keys, within the output, of the objects that `write` makes of a region."""
+        with self._opening:
+            array = self._open(name)
+        selection = tuple(region[CANONICAL.index(axis)] for axis in axes)
+        return [f"{name}/{key}" for key in chunk_keys(array, selection)]
+
+    def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
+        """Read a region back, as ``(t, c, z, y, x)``."""
+        with self._opening:
+            array = self._open(name)
+        values = np.asarray(array[tuple(region[CANONICAL.index(axis)] for axis in axes)])
+        return np.expand_dims(values, [index for index, axis in enumerate(CANONICAL) if axis not in axes])
 
     def write_table(self, group: str, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
         """Write small arrays of one chunk each into a group, replacing what is there."""
@@ -263,45 +345,68 @@ class Sink:
             self._arrays[key] = scratch.with_config({"write_empty_chunks": True})
         return self._arrays[key]
 
-    def _move_into_place(self, name: str, keys: Iterator[str]) -> None:
-        """Synchronize the scratch files, rename them, and synchronize the folders that now name them."""
+    def _write_local(
+        self, name: str, array: zarr.Array[Any], selection: tuple[slice, ...], values: NDArray[Any], keys: list[str]
+    ) -> dict[str, Mark]:
+        """Encode into scratch files, synchronize and rename them, and synchronize the folders that now name them."""
+        with self._opening:
+            scratch = self._open_scratch(name, array)
+        scratch[selection] = values
+        marks: dict[str, Mark] = {}
+        for key in keys:
+            synchronize(self._scratch / name / key)
+            marks[f"{name}/{key}"] = mark_of_file(self._scratch / name / key)
+        self._require_held()
         folders: set[Path] = set()
         for key in keys:
-            source, target = self._scratch / name / key, local_path(self.path) / name / key
-            _synchronize(source)
+            target = local_path(self.path) / name / key
             if target.parent not in folders:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 folders.add(target.parent)
-            source.replace(target)
+            (self._scratch / name / key).replace(target)
         for folder in folders:
-            _synchronize(folder)
+            synchronize(folder)
+        return marks
+
+    def _put(
+        self, name: str, array: zarr.Array[Any], selection: tuple[slice, ...], values: NDArray[Any], keys: list[str]
+    ) -> dict[str, Mark]:
+        """Encode in memory, and put every object."""
+        stored: dict[str, Buffer] = dict(array.metadata.to_buffer_dict(default_buffer_prototype()))
+        with codec_pipeline(self.path):
+            encoded = zarr.open_array(MemoryStore(stored), mode="r+").with_config({"write_empty_chunks": True})
+        encoded[selection] = values
+        objects = {f"{name}/{key}": stored[key].to_bytes() for key in keys}
+        self._require_held()
+        filesystem, root = fsspec.core.url_to_fs(self.path)
+        filesystem.pipe({f"{root}/{key}": data for key, data in objects.items()})
+        return {key: mark_of(data) for key, data in objects.items()}
+
+    def _require_held(self) -> None:
+        if self._token is not None and read_token(self.path) != self._token:
+            raise OutputError(
+                f"{self.path} is not held by this run any more, so nothing is written; call the same command again."
+            )
 
 
-def _synchronize(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Errors of codecs and clients as `OSError`, with the system's number where the message has it."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
-    return array.shards or array.chunks
+        yield
+    except (OSError, OutputError):
+        raise
+    except Exception as error:
+        number = _OS_ERROR.search(str(error))
+        raise (
+            OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(first_line(error))
+        ) from error
 
 
 def _require_whole_chunks(array: zarr.Array[Any], selection: tuple[slice, ...]) -> None:
-    for part, size, chunk in zip(selection, array.shape, _write_shape(array), strict=True):
+    for part, size, chunk in zip(selection, array.shape, stored_lengths(array), strict=True):
         if part.start % chunk or (part.stop % chunk and part.stop != size) or part.stop <= part.start:
             raise OutputError(
                 f"a write of {part.start}:{part.stop} does not cover whole chunks of {chunk}; two writers of one chunk"
                 " lose data, so every write must be a multiple of the chunk."
             )
-
-
-def _chunk_keys(array: zarr.Array[Any], selection: tuple[slice, ...]) -> Iterator[str]:
-    ranges = (
-        range(part.start // chunk, -(-part.stop // chunk))
-        for part, chunk in zip(selection, _write_shape(array), strict=True)
-    )
-    for coordinates in product(*ranges):
-        yield array.metadata.encode_chunk_key(coordinates)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
 from zarr.errors import BaseZarrError
 
 from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
-from phbatch.errors import InputError
+from phbatch.errors import InputError, first_line
 from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
-from phbatch.storage.store import list_files, normalize_path, open_node
+from phbatch.storage.stamps import Stamps
+from phbatch.storage.store import chunk_keys, is_url, list_files, local_path, normalize_path, open_node
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,25 +71,86 @@ class Source:
         -------
         (t, c, z, y, x) ndarray
             In native byte order.
+
+        Raises
+        ------
+        OSError
+            A chunk cannot be read or decoded, or the whole input is gone.
         """
         selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
-        stored = np.asarray(self.array[selection])
+        try:
+            stored = np.asarray(self.array[selection])
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # every codec and client has errors of its own
+            raise OSError(first_line(error)) from error
+        self._require_present()
         block = stored.transpose([self.stored_axes.index(axis) for axis in self.metadata.axes])
         absent = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
         return np.ascontiguousarray(np.expand_dims(block, absent), dtype=self.dtype)
 
-    def identity(self) -> dict[str, Any]:
-        """What makes this input this input: shape, dtype, and a digest of its files' sizes and times."""
-        files = list_files(f"{self.path}/{self.node}" if self.node else self.path)
-        digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-        return {
+    def objects(self, region: Region) -> list[str]:
+        """Keys, within the store, of the objects that a region touches."""
+        selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
+        return [f"{self.node}/{key}" if self.node else key for key in chunk_keys(self.array, selection)]
+
+    def read_stamped(self, region: Region) -> tuple[NDArray[Any], str]:
+        """Read a region, and digest the sizes and times of the objects that it touches.
+
+        Parameters
+        ----------
+        region : tuple of slice
+            Along ``tczyx``.
+
+        Returns
+        -------
+        block : (t, c, z, y, x) ndarray
+            In native byte order.
+        digest : str
+            Of the objects as they were before they were read.
+
+        Raises
+        ------
+        OSError
+            A chunk cannot be read or decoded, or was changed meanwhile.
+        """
+        keys, stamps = self.objects(region), Stamps(self.path)
+        digest = stamps.digest(keys)
+        block = self.read(region)
+        if not is_url(self.path) and stamps.digest(keys) != digest:
+            raise OSError(f"the input was changed while {keys[0]} was read")
+        return block, digest
+
+    def identity(self, *, pixels: bool) -> dict[str, Any]:
+        """What makes this input this input.
+
+        Parameters
+        ----------
+        pixels : bool
+            Whether sizes and times of all its files belong to it; else only what its metadata say.
+        """
+        documents = self.array.metadata.to_buffer_dict(default_buffer_prototype())
+        array = {name: json.loads(data.to_bytes()) for name, data in documents.items() if name != ".zattrs"}
+        for document in array.values():
+            document.pop("attributes", None)
+        described = json.dumps([array, asdict(self.metadata)], sort_keys=True)
+        found: dict[str, Any] = {
             "shape": list(self.array.shape),
             "axes": self.stored_axes,
             "dtype": str(self.dtype),
-            "files": len(files),
-            "bytes": sum(size for _, size, _ in files),
-            "digest": digest,
+            "metadata": hashlib.sha256(described.encode()).hexdigest(),
         }
+        if pixels:
+            files = list_files(f"{self.path}/{self.node}" if self.node else self.path)
+            found |= {"files": len(files), "bytes": sum(size for _, size, _ in files)}
+            found["digest"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        return found
+
+    def _require_present(self) -> None:
+        """Zarr reads what is not there as the fill value: tell an input that is gone from chunks never written."""
+        names = ("zarr.json", ".zarray")
+        if not is_url(self.path) and not any((local_path(self.path) / self.node / name).exists() for name in names):
+            raise FileNotFoundError(f"the input {self.path} is gone")
 
     def _canonical(self, lengths: tuple[int, ...]) -> Shape:
         by_axis = dict(zip(self.stored_axes, lengths, strict=True))
@@ -129,7 +192,7 @@ def _open(path: str, node: str = "") -> zarr.Array[Any] | zarr.Group:
     except (OSError, BaseZarrError, ImportError, ValueError, KeyError, TypeError) as error:
         place = f"{path}/{node}" if node else path
         missing = isinstance(error, FileNotFoundError)
-        reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({_first_line(error)})"
+        reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({first_line(error)})"
         raise InputError(f"{place} {reason}; give the path of a Zarr array or an OME-Zarr image.") from error
 
 
@@ -183,7 +246,3 @@ def _validate(source: Source) -> None:
         raise InputError(f"axis {empty[0]} has length zero (shape {array.shape}); give an array that holds frames.")
     if dtype.kind not in "uif":
         raise InputError(f"dtype {dtype} is no real number; convert the image to an integer or float dtype first.")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

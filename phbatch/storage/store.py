@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,3 +93,18 @@ def list_files(path: str) -> list[tuple[str, int, str]]:
             status = file.stat()
             files.append((file.relative_to(root_path).as_posix(), status.st_size, str(status.st_mtime_ns)))
     return sorted(files)
+
+
+def stored_lengths(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """Lengths of what one stored object holds: a chunk, or a shard."""
+    return array.shards or array.chunks
+
+
+def chunk_keys(array: zarr.Array[Any], selection: tuple[slice, ...]) -> Iterator[str]:
+    """Keys, within the array, of the stored objects that a selection touches."""
+    ranges = (
+        range(part.start // length, -(-part.stop // length))
+        for part, length in zip(selection, stored_lengths(array), strict=True)
+    )
+    for coordinates in product(*ranges):
+        yield array.metadata.encode_chunk_key(coordinates)

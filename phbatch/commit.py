@@ -1,0 +1,89 @@
+"""Restoring units and committing them: what is in the ledger is durable, and everything else is done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+
+from phbatch.engine import execute, restore_unit
+from phbatch.errors import InterruptedRunError, OutputError, first_line
+from phbatch.events import Listener, UnitFailed, UnitFinished
+from phbatch.planning import Unit
+from phbatch.prepare import Finished, Prepared
+from phbatch.retry import is_out_of_place
+from phbatch.storage.ledger import Ledger
+
+
+def restore_units(
+    prepared: Prepared, units: Iterable[Unit], finished: Finished, stop: Callable[[], bool], listener: Listener
+) -> dict[str, str]:
+    """Restore units and commit each as it is written.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The run, whose output is held.
+    units : iterable of Unit
+        What is to be done.
+    finished : Finished
+        Takes in what is committed.
+    stop : callable
+        Says when to stop.
+    listener : callable
+        Called with what becomes of every unit.
+
+    Returns
+    -------
+    dict of str to str
+        Error of every unit that failed.
+
+    Raises
+    ------
+    OutputError
+        Nothing more can be written, or another run holds the output.
+    InterruptedRunError
+        `stop` said so; what was finished is committed.
+    """
+    ledger, failed = Ledger(prepared.output), dict[str, str]()
+    workers, scheduler = prepared.resolved.workers, prepared.settings.scheduler
+    total = len(prepared.resolved.geometry.units)
+    outcomes = execute(restore_unit, prepared.job, units, workers=workers, scheduler=scheduler, stop=stop)
+    try:
+        with closing(outcomes):
+            for outcome in outcomes:
+                key = outcome.unit.key
+                if outcome.result is None:
+                    _require_place(outcome.error, prepared.output, len(finished), total)
+                    failed[key] = first_line(outcome.error)
+                    listener(UnitFailed(key, failed[key]))
+                    continue
+                record = outcome.result | {"attempt": outcome.attempts}
+                ledger.commit(record)
+                finished.add(record)
+                finished.spend(record["stages"])
+                listener(UnitFinished(key, len(record["statistics"])))
+    except OSError as error:  # of the ledger: the unit counts as not done
+        _require_place(error, prepared.output, len(finished), total)
+        raise OutputError(
+            f"{prepared.output} cannot be written ({first_line(error)}); {len(finished)} of {total} units are"
+            " committed: call the same command again to continue."
+        ) from error
+    except KeyboardInterrupt:
+        if not stop():
+            raise
+    if stop() and len(finished) + len(failed) < total:
+        raise InterruptedRunError(
+            f"stopped after {len(finished)} of {total} units; call the same command again to continue."
+        )
+    return failed
+
+
+def _require_place(error: BaseException | None, output: str, finished: int, total: int) -> None:
+    """Give up where every further unit would fail the same way."""
+    if isinstance(error, OutputError):
+        raise error
+    if is_out_of_place(error):
+        raise OutputError(
+            f"{output} cannot take more ({first_line(error)}); {finished} of {total} units are committed: make room,"
+            " and call the same command again to continue."
+        ) from error

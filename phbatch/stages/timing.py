@@ -1,0 +1,35 @@
+"""Where the time of a unit goes, by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+STAGES = ("read", "measure", "normalize", "predict", "cast", "write")
+"""Decoding, statistics, normalization, the network and its copies, rescaling and casting, encoding and flushing."""
+
+
+class StageClock:
+    """Seconds that were spent in each stage; stages do not nest.
+
+    Examples
+    --------
+    >>> clock = StageClock()
+    >>> with clock("read"):
+    ...     pass
+    >>> list(clock.seconds)
+    ['read']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time inside as the stage's."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - started

@@ -1,0 +1,227 @@
+"""One live run per output.
+
+On a local disk the run holds `flock` on a file inside the output: the kernel lets go of it when the process dies,
+however it dies. Where a file system has no locks, and on object stores, the run keeps a lease: an object that it
+rewrites every few seconds. Whoever finds a lease watches it: one that is rewritten belongs to a live run, one that
+stands still for `LEASE_S` belonged to a dead one. No two clocks are compared.
+
+The holder's token is also a fence: `phbatch.storage.sink.Sink` moves nothing into place unless the output is still held
+by the run that it writes for, so that a worker that outlived its run cannot write over the next one.
+
+Not defended: two runs that find no lease and write theirs at the same time on a store whose reads lag behind its writes
+by more than `SETTLE_S`; a holder that is suspended for longer than `LEASE_S` and wakes between the fence and the write;
+and a file system that claims to lock and does not (some network mounts).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from phbatch.errors import OutputError
+from phbatch.storage.store import is_url, local_path
+
+PRIVATE = ".phbatch"
+"""Group inside the output that holds the lock, the ledger, and scratch files while a run is going on."""
+
+LOCK = f"{PRIVATE}/lock"
+"""The lock or lease of an output; it is made first and removed last, and marks a folder as an output of phbatch."""
+
+BEAT_S = 5.0
+"""How often a lease is rewritten."""
+
+LEASE_S = 20.0
+"""How long a lease must stand still until its holder counts as dead."""
+
+SETTLE_S = 0.5
+"""How long after writing a lease it is read back."""
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+Holder = dict[str, Any]
+
+
+def new_token() -> str:
+    """A token that no other run has."""
+    return uuid.uuid4().hex
+
+
+@contextmanager
+def hold_output(output: str, token: str) -> Iterator[None]:
+    """Hold an output while inside; it need not exist yet.
+
+    Parameters
+    ----------
+    output : str
+        Local path or fsspec URL.
+    token : str
+        Of this holder.
+
+    Raises
+    ------
+    OutputError
+        Another live run holds it, or the place cannot be written.
+    """
+    holder: Holder = {"token": token, "host": socket.gethostname(), "process": os.getpid()}
+    hold = _lease if is_url(output) else _locked
+    with hold(output, holder):
+        yield
+
+
+def read_token(output: str) -> str | None:
+    """Token of the run that holds an output, or held it when it died; None where none does."""
+    if is_url(output):
+        filesystem, root = fsspec.core.url_to_fs(output)
+        holder = _read(filesystem, f"{root}/{LOCK}")
+    else:
+        holder = _parse(_read_local(local_path(output) / LOCK))
+    return holder.get("token") if holder else None
+
+
+@contextmanager
+def _locked(output: str, holder: Holder) -> Iterator[None]:
+    path = local_path(output) / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _held(output, _parse(_read_local(path))) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise _unwritable(output, error) from error
+            with _lease(output, holder):
+                yield
+            return
+        try:
+            _rewrite(descriptor, json.dumps(holder).encode())
+        except OSError as error:
+            raise _unwritable(output, error) from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _rewrite(descriptor: int, data: bytes) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, data, 0)
+
+
+def _read_local(path: Path) -> bytes:
+    with suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+@contextmanager
+def _lease(output: str, holder: Holder) -> Iterator[None]:
+    filesystem, root = fsspec.core.url_to_fs(output)
+    key = f"{root}/{LOCK}"
+    try:
+        _await_expiry(filesystem, key, output)
+        _write(filesystem, key, holder, 0)
+        time.sleep(SETTLE_S)
+        if (_read(filesystem, key) or {}).get("token") != holder["token"]:
+            raise _held(output, _read(filesystem, key))
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(filesystem, key, holder, done), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+        with suppress(OSError):
+            if (_read(filesystem, key) or {}).get("token") == holder["token"]:
+                _write(filesystem, key, {}, 0)
+
+
+def _await_expiry(filesystem: Any, key: str, output: str) -> None:
+    """Return once nobody holds the lease; raise as soon as somebody renews it."""
+    first = _read(filesystem, key)
+    if not first or _died_here(first):
+        return
+    deadline = time.monotonic() + LEASE_S
+    while time.monotonic() < deadline:
+        time.sleep(BEAT_S / 5)
+        now = _read(filesystem, key)
+        if not now:
+            return
+        if now != first:
+            raise _held(output, now)
+
+
+def _died_here(holder: Holder) -> bool:
+    """Whether the holder was a process of this machine that is gone."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(holder["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, KeyError, ValueError):
+        return False
+    return False
+
+
+def _renew(filesystem: Any, key: str, holder: Holder, done: threading.Event) -> None:
+    """Rewrite the lease until it is over, or until it is no longer ours."""
+    beat = 0
+    while not done.wait(BEAT_S):
+        beat += 1
+        with suppress(OSError):  # a beat that is lost is made up for by the next
+            found = _read(filesystem, key)
+            if found and found.get("token") != holder["token"]:
+                return
+            _write(filesystem, key, holder, beat)
+
+
+def _write(filesystem: Any, key: str, holder: Holder, beat: int) -> None:
+    filesystem.makedirs(key.rpartition("/")[0], exist_ok=True)
+    filesystem.pipe_file(key, json.dumps(holder | {"beat": beat} if holder else {}).encode())
+
+
+def _read(filesystem: Any, key: str) -> Holder | None:
+    try:
+        return _parse(filesystem.cat_file(key))
+    except FileNotFoundError:
+        return None
+
+
+def _parse(data: bytes) -> Holder | None:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "token" in found else None
+
+
+def _held(output: str, holder: Holder | None) -> OutputError:
+    who = f"process {holder['process']} on {holder['host']}" if holder else "another process"
+    return OutputError(f"{output} is being written by another run ({who}); wait for it or stop it, and call again.")
+
+
+def _unwritable(output: str, error: OSError) -> OutputError:
+    return OutputError(f"{output} cannot be written ({error}); check its folder's permissions and the space left.")
