@@ -65,7 +65,8 @@ def run(
         The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
         `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
         `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
-        `backend`, `network`, `memory`, `workers`, `scheduler`, `retries`, `codec`, `shuffle`, `shard`, `overwrite`.
+        `backend`, `network`, `precision`, `precision_bound`, `memory`, `workers`, `scheduler`, `retries`, `codec`,
+        `shuffle`, `shard`, `overwrite`.
 
     Returns
     -------

@@ -106,6 +106,14 @@ _run_options = _options(
         help="Form of the network: plain, upsampling, polyphase-1 to -3.  [default: the fastest measured]",
     ),
     click.option(
+        "--precision",
+        metavar="AUTO|PRECISION",
+        help="float32, tf32, float16 or bfloat16, checked against float32 on this input.  [default: auto]",
+    ),
+    click.option(
+        "--precision-bound", type=float, metavar="B", help="Difference that is allowed, over the std.  [default: 0.01]"
+    ),
+    click.option(
         "--codec",
         type=click.Choice(["auto", "blosc-lz4", "blosc-zstd", "zstd", "none"]),
         help="Compression of the output.  [default: auto, which is blosc-lz4]",

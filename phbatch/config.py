@@ -31,6 +31,8 @@ Backend = Literal["tensorflow", "jax"]
 Network = Literal["auto", "plain", "upsampling", "polyphase-1", "polyphase-2", "polyphase-3"]
 Codec = Literal["auto", "blosc-lz4", "blosc-zstd", "zstd", "none"]
 Shuffle = Literal["auto", "byte", "bit"]
+Precision = Literal["auto", "float32", "tf32", "float16", "bfloat16"]
+FLOAT32: Precision = "float32"
 NanPolicy = Literal["refuse", "skip"]
 BadFrames = Literal["normalize", "skip", "copy"]
 Scope = Literal["image", "position", "series"]
@@ -165,6 +167,12 @@ class RunSettings(_Settings):
     backend: Backend = Field("tensorflow", description="Keras backend.")
     network: Annotated[Network, LowerCase] = Field(
         "auto", description="Form of the network: equal functions, the fastest measured is taken."
+    )
+    precision: Annotated[Precision, LowerCase] = Field(
+        "auto", description="Of the network: a reduced one only where it was checked on this input."
+    )
+    precision_bound: float = Field(
+        1e-2, gt=0, description="Largest difference at 99.9 % of the pixels, over the output's standard deviation."
     )
     memory: ByteSize | None = Field(None, gt=0, description="Memory that the run may use, such as 8GB.")
     workers: int | None = Field(None, ge=1, description="Units worked on at once.")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from math import prod
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -22,8 +21,6 @@ import numpy as np
 from distributed import Client, as_completed
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
-from phbatch.care.choice import Choice, choose_form
-from phbatch.care.model import open_model
 from phbatch.care.predictor import Predictor, get_predictor
 from phbatch.config import Backend, NanPolicy
 from phbatch.errors import InputError, InterruptedRunError, UsageError
@@ -155,34 +152,7 @@ def load_predictor(job: Job) -> Predictor | None:
     recipe = job.recipe
     if job.model is None or recipe.tiles is None:
         return None
-    return get_predictor(*job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network)
-
-
-def choose_network(job: Job, frames: int, scheduler: str | None) -> Choice:
-    """The fastest form of a job's network where the job will run: in this process, or on a worker of a Dask cluster.
-
-    Parameters
-    ----------
-    job : Job
-        With a network.
-    frames : int
-        How many the network will see.
-    scheduler : str or None
-        As for `execute`. One worker measures or remembers, and all use what it says.
-    """
-    if scheduler is None:
-        return _choose_network(job, frames)
-    with _connect(1, scheduler) as client:
-        choice: Choice = client.submit(_choose_network, job, frames, pure=False).result()
-    return choice
-
-
-def _choose_network(job: Job, frames: int) -> Choice:
-    if job.model is None or job.recipe.tiles is None:
-        raise ValueError("the job has no network")
-    tiles = job.recipe.tiles
-    pixels = frames * len(tiles.tiles) * prod(tiles.tile)
-    return choose_form(open_model(job.model[0]), tiles.tile, job.recipe.batch, job.backend, pixels)
+    return get_predictor(*job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network, recipe.precision)
 
 
 def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
@@ -348,6 +318,15 @@ def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outco
     if isinstance(found, Exception):
         return Outcome(unit, error=found, attempts=attempts)
     return Outcome(unit, result=found, attempts=attempts)
+
+
+def call_there(function: Callable[..., Result], scheduler: str | None, *arguments: Any) -> Result:
+    """Call a function where units will run: in this process, or on one worker of a Dask cluster."""
+    if scheduler is None:
+        return function(*arguments)
+    with _connect(1, scheduler) as client:
+        result: Result = client.submit(function, *arguments, pure=False).result()
+    return result
 
 
 def require_scheduler(address: str) -> None:

@@ -47,6 +47,7 @@ def fingerprint(
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,
             "backend": settings.backend if model else None,
             "network": recipe.network if model else None,
+            "precision": recipe.precision if model else None,
         },
         "model": {"name": model.name, "sha256": model.sha256} if model else None,
         "normalizer": describe_normalizer(recipe.rule.method),

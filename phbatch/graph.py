@@ -21,7 +21,7 @@ from dask.array.overlap import overlap
 from phbatch.axes import CANONICAL, Shape, validate_axes
 from phbatch.care.model import DEFAULT_MODEL, open_model
 from phbatch.care.polyphase import PLAIN
-from phbatch.config import FRAME_BACKGROUNDS, Normalization, parse_settings
+from phbatch.config import FLOAT32, FRAME_BACKGROUNDS, Normalization, parse_settings
 from phbatch.engine import Job, load_predictor
 from phbatch.errors import UsageError
 from phbatch.kernels.counting import halo_of_counting
@@ -200,6 +200,11 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
             f"illumination {settings.illumination} needs a look at many frames, which a lazy array does not allow; use"
             " gaussian or polynomial, or divide the array by the profile of `phbatch.illumination` yourself."
         )
+    if settings.precision not in ("auto", FLOAT32):
+        raise UsageError(
+            f"precision {settings.precision} must be checked on the input first, which a lazy array does not allow; use"
+            " float32, or phbatch.run."
+        )
     opened = open_model(model)
     ordered = "".join(axis for axis in CANONICAL if axis in axes)
     blocks = array.transpose([axes.index(axis) for axis in ordered])
@@ -218,7 +223,8 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
         cores=cpu_count() or 1,
     )
     # To choose the fastest form of the network would compute before anything is asked.
-    recipe = replace(resolved.recipe, network=PLAIN) if settings.network == "auto" else resolved.recipe
+    network = PLAIN if settings.network == "auto" else settings.network
+    recipe = replace(resolved.recipe, network=network, precision=FLOAT32)
     job = Job("", None, recipe, model=(opened.folder, opened.sha256), backend=settings.backend)
     n_output = resolved.recipe.n_output
     channels = (n_output,) if resolved.recipe.stacked else tuple(size * n_output for size in blocks.chunks[1])

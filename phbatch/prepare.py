@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 
 from phbatch.care.model import DEFAULT_MODEL, Model, open_model
+from phbatch.care.precision import PrecisionCheck
 from phbatch.care.weights import read_weights
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
-from phbatch.engine import Job, choose_network, forget_open_stores, require_finite
+from phbatch.engine import Job, forget_open_stores, require_finite
 from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
 from phbatch.fingerprint import find_differences, fingerprint
@@ -25,6 +26,7 @@ from phbatch.measure import read_table
 from phbatch.output import OutputImage, create_image, default_output, require_separate
 from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, resolve_run
+from phbatch.settle import choose_network, settle_precision
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.profile import digest_profile, read_profile
@@ -99,6 +101,12 @@ class Prepared:
     given: StatisticsTable | None
     profile_digest: str | None
     notices: tuple[Notice, ...]
+    precision: PrecisionCheck | None = None
+
+    @property
+    def continued(self) -> bool:
+        """Whether an output was begun before."""
+        return self.recorded is not None and "fingerprint" in self.recorded
 
 
 def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -> Prepared:
@@ -122,6 +130,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         cores=cpu_count() or 1,
         tile=tuple(tile) if tile and settings.tile is None else None,
         network=begun.get("network") if settings.network == "auto" else None,
+        precision=begun.get("precision") if settings.precision == "auto" else None,
     )
     profile, digest = _find_profile(settings, source, destination)
     image = OutputImage.make(source, resolved.geometry, resolved.recipe, settings)
@@ -179,17 +188,37 @@ def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[s
 
 
 def settle_network(prepared: Prepared) -> Prepared:
-    """Replace ``auto`` by the form of the network that is fastest where the run will be; it may be measured now."""
-    resolved = prepared.resolved
-    if prepared.model is None or resolved.recipe.network != "auto":
+    """Replace ``auto`` by the form of the network that is fastest where the run will be, and check its precision.
+
+    Raises
+    ------
+    UsageError
+        A reduced precision that was asked for does not hold its bound.
+    """
+    if prepared.model is None:
         return prepared
-    choice = choose_network(prepared.job, resolved.geometry.network_frames, prepared.settings.scheduler)
-    recipe = replace(resolved.recipe, network=choice.form)
+    settings, units = prepared.settings, prepared.resolved.geometry.units
+    if prepared.resolved.recipe.network == "auto":
+        frames = prepared.resolved.geometry.network_frames
+        choice = choose_network(prepared.job, frames, settings.scheduler)
+        prepared = _with_recipe(prepared, f"network: {choice.form}, {choice.reason}.", network=choice.form)
+    if not prepared.continued:
+        check, reason = settle_precision(
+            prepared.job, units, prepared.resolved.recipe.precision, settings.precision_bound, settings.scheduler
+        )
+        prepared = replace(prepared, precision=check)
+        notice = f"precision: {check.precision}, {reason}." if reason else ""
+        prepared = _with_recipe(prepared, notice, precision=check.precision)
+    return prepared
+
+
+def _with_recipe(prepared: Prepared, notice: str, **changes: Any) -> Prepared:
+    recipe = replace(prepared.resolved.recipe, **changes)
     return replace(
         prepared,
-        resolved=replace(resolved, recipe=recipe),
+        resolved=replace(prepared.resolved, recipe=recipe),
         job=replace(prepared.job, recipe=recipe),
-        notices=(*prepared.notices, Notice(f"network: {choice.form}, {choice.reason}.")),
+        notices=(*prepared.notices, *([Notice(notice)] if notice else [])),
     )
 
 
@@ -284,6 +313,7 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         if recipe.tiles
         else None,
         "network": recipe.network if model else None,
+        "precision": asdict(prepared.precision) if prepared.precision else None,
         "notices": [notice.text for notice in prepared.notices],
         "versions": {"python": platform.python_version()} | _versions(),
         "fingerprint": mark,

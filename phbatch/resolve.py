@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from phbatch.axes import Shape
 from phbatch.care.model import Model
 from phbatch.care.polyphase import require_form
-from phbatch.config import FRAME_BACKGROUNDS, Normalization, RunSettings, first_problem
+from phbatch.config import FRAME_BACKGROUNDS, Normalization, Precision, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
 from phbatch.kernels.intensity import find_normalizer
@@ -140,6 +140,7 @@ def resolve_run(
     cores: int,
     tile: tuple[int, ...] | None = None,
     network: str | None = None,
+    precision: Precision | None = None,
 ) -> ResolvedRun:
     """Decide everything that can be decided before a pixel is read.
 
@@ -159,6 +160,8 @@ def resolve_run(
         Tile shape of the run that is continued.
     network : str, optional
         Form of the network of the run that is continued; else an ``auto`` of the settings stays, until it is settled.
+    precision : str, optional
+        The same of the precision.
 
     Raises
     ------
@@ -205,6 +208,7 @@ def resolve_run(
         tiles=tiles,
         batch=batch,
         network=network,
+        precision=precision or settings.precision,
         uncertainty=settings.uncertainty,
         smooth_time=settings.smooth_time,
         bad_frames=settings.bad_frames,

@@ -15,7 +15,7 @@ from csbdeep.data import PercentileNormalizer
 from distributed import LocalCluster
 
 import phbatch
-from phbatch import engine
+from phbatch import settle
 from phbatch.care.choice import Choice
 from phbatch.care.model import open_model
 from phbatch.care.polyphase import list_forms
@@ -81,7 +81,7 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets the form that is the fastest."""
 
     def set_fastest(form: str) -> None:
-        monkeypatch.setattr(engine, "choose_form", lambda *_: Choice(form, "measured 1.50 x plain on a test"))
+        monkeypatch.setattr(settle, "choose_form", lambda *_: Choice(form, "measured 1.50 x plain on a test"))
 
     return set_fastest
 
@@ -115,7 +115,7 @@ def test_the_fastest_form_is_used_named_and_continued(data: dict[str, Any], choo
 
 
 def test_a_plan_chooses_nothing(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "choose_form", None)
+    monkeypatch.setattr(settle, "choose_form", None)
     assert phbatch.plan(**data).network == "auto"
     assert phbatch.plan(**data | {"network": "Upsampling"}).network == "upsampling"
     assert phbatch.plan(**data | {"model": "none"}).network is None

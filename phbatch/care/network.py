@@ -220,9 +220,10 @@ def build_network(config: NetworkConfig, weights: Mapping[str, tuple[NDArray[np.
     shapes = {layer.name: layer.kernel_shape for layer in list_layers(config)}
     common = {"padding": "same", "data_format": "channels_last"}
 
-    def convolve(tensor: Any, name: str, activation: str = "relu") -> Any:
+    def convolve(tensor: Any, name: str, activation: str = "relu", dtype: str | None = None) -> Any:
         *window, _, filters = shapes[name]
-        return convolution(filters, tuple(window), activation=activation, name=name, **common)(tensor)
+        layer = convolution(filters, tuple(window), activation=activation, name=name, dtype=dtype, **common)
+        return layer(tensor)
 
     inputs = keras.Input((*(None,) * dimensions, config.n_channel_in))
     tensor, skips = inputs, []
@@ -236,13 +237,15 @@ def build_network(config: NetworkConfig, weights: Mapping[str, tuple[NDArray[np.
         tensor = upsampling(2, data_format="channels_last")(tensor)
         tensor = keras.layers.Concatenate(axis=-1)([tensor, skips[level]])
         tensor = convolve(convolve(tensor, f"up_level_{level}_no_0"), f"up_level_{level}_no_2")
-    mean = convolve(tensor, "mean", "linear")
+    # The last layers are float32 whatever the precision: a residual next to 1 would lose its digits.
+    mean = convolve(tensor, "mean", "linear", "float32")
     if config.residual:
-        mean = keras.layers.Add()([mean, inputs])
-    outputs = keras.layers.Activation(config.last_activation)(mean)
+        mean = keras.layers.Add(dtype="float32")([mean, inputs])
+    outputs = keras.layers.Activation(config.last_activation, dtype="float32")(mean)
     if config.probabilistic:
-        scale = keras.layers.Rescaling(1.0, offset=SCALE_FLOOR)(convolve(tensor, "scale", "softplus"))
-        outputs = keras.layers.Concatenate(axis=-1)([outputs, scale])
+        scale = convolve(tensor, "scale", "softplus", "float32")
+        scale = keras.layers.Rescaling(1.0, offset=SCALE_FLOOR, dtype="float32")(scale)
+        outputs = keras.layers.Concatenate(axis=-1, dtype="float32")([outputs, scale])
     network = keras.Model(inputs, outputs)
     for name in shapes:
         network.get_layer(name).set_weights(list(weights[name]))

@@ -282,17 +282,17 @@ class _FormBuilder:
         if self.blocked:
             kernel, bias = to_blocks(kernel), np.tile(bias, self.phases)
         # One pixel wide, so a matrix product: twice as fast as a convolution with one output channel.
-        head = keras.layers.Dense(len(bias))
+        head = keras.layers.Dense(len(bias), dtype="float32")  # as the last layers of the plain form
         tensor = head(tensor)
         head.set_weights([kernel.reshape(kernel.shape[-2:]), bias])
         tensor = depth_to_space(tensor) if self.blocked else tensor
         mean = tensor[..., : config.n_channel_out]
-        mean = keras.layers.Add()([mean, inputs]) if config.residual else mean
-        mean = keras.layers.Activation(config.last_activation)(mean)
+        mean = keras.layers.Add(dtype="float32")([mean, inputs]) if config.residual else mean
+        mean = keras.layers.Activation(config.last_activation, dtype="float32")(mean)
         if not config.probabilistic:
             return mean
         scale = keras.ops.softplus(tensor[..., config.n_channel_out :]) + SCALE_FLOOR
-        return keras.layers.Concatenate(axis=-1)([mean, scale])
+        return keras.layers.Concatenate(axis=-1, dtype="float32")([mean, scale])
 
     def apply(
         self,

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from phbatch.care.model import open_model
 from phbatch.care.polyphase import PLAIN, build_form
 from phbatch.care.weights import read_weights
-from phbatch.config import Backend
-from phbatch.errors import ModelError, UsageError
+from phbatch.config import FLOAT32, Backend, Precision
+from phbatch.errors import MemoryLimitError, ModelError, UsageError
 
 _LOADING = threading.Lock()
 
@@ -41,6 +41,8 @@ class Predictor:
     form : str
         One of `phbatch.care.polyphase.list_forms`. On a CPU, ``plain`` has the bits of CSBDeep's own network on a
         batch of one tile; the others differ in the order of their float32 sums.
+    precision : {"float32", "tf32", "float16", "bfloat16"}
+        Of all layers but the last ones, which are float32. A CPU knows no tf32 and computes float32.
 
     Raises
     ------
@@ -50,16 +52,31 @@ class Predictor:
         The backend is not installed, or Keras runs on another one in this process.
     """
 
-    def __init__(self, folder: Path, tile: tuple[int, ...], batch: int, backend: Backend, form: str = PLAIN) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tile: tuple[int, ...],
+        batch: int,
+        backend: Backend,
+        form: str = PLAIN,
+        precision: Precision = FLOAT32,
+    ) -> None:
         self.model = open_model(folder)
         self.tile = tile
         self.batch = batch
         self.form = form
+        self.precision = precision
+        self._backend = backend
+        self._halved: Predictor | None = None
         weights = read_weights(self.model.weights_path, self.model.config)
         select_backend(backend)
-        network = build_form(self.model.config, weights, form, tile)
+        with _computing_in(precision):
+            network = build_form(self.model.config, weights, form, tile)
         shape = (batch, *tile, self.model.config.n_channel_in)
-        self._call = _compile_tensorflow(network, shape) if backend == "tensorflow" else _compile_jax(network)
+        if backend == "tensorflow":
+            self._call = _compile_tensorflow(network, shape, precision)
+        else:
+            self._call = _compile_jax(network, precision)
         self._lane = threading.Lock()
 
     def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -76,28 +93,61 @@ class Predictor:
             Means, then scales of a probabilistic model.
         """
         count = len(tiles)
+        if self._halved is not None:
+            return self._in_halves(tiles)
         if count < self.batch:
             tiles = np.concatenate([tiles, np.zeros((self.batch - count, *tiles.shape[1:]), np.float32)])
+        try:
+            with self._lane:
+                result = self._call(tiles)
+            # On a GPU the call returns before it is done: while this thread waits and copies, the next batch computes.
+            return np.asarray(result)[:count]
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+        return self._in_halves(tiles[:count])
+
+    def _in_halves(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predict with half the batch, since the device has no memory for the whole one."""
         with self._lane:
-            return np.asarray(self._call(tiles))[:count]
+            if self.batch == 1:
+                raise MemoryLimitError(
+                    f"the device has no memory for a tile of {'x'.join(map(str, self.tile))}; lower --tile."
+                )
+            if self._halved is None:
+                half = self.batch // 2
+                self._halved = Predictor(self.model.folder, self.tile, half, self._backend, self.form, self.precision)
+        step = self._halved.batch
+        return np.concatenate([self._halved(tiles[first : first + step]) for first in range(0, len(tiles), step)])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a framework, or Python, says that memory ran out."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in repr(error)
 
 
 @lru_cache(maxsize=8)
 def _load_predictor(
-    folder: Path, sha256: str, tile: tuple[int, ...], batch: int, backend: Backend, form: str
+    folder: Path, sha256: str, tile: tuple[int, ...], batch: int, backend: Backend, form: str, precision: Precision
 ) -> Predictor:
-    predictor = Predictor(folder, tile, batch, backend, form)
+    predictor = Predictor(folder, tile, batch, backend, form, precision)
     if predictor.model.sha256 != sha256:
         raise ModelError(f"the weights in {folder} changed while the run was going on; start it again.")
     return predictor
 
 
 def get_predictor(
-    folder: Path, sha256: str, tile: tuple[int, ...], batch: int, backend: Backend, form: str = PLAIN
+    folder: Path,
+    sha256: str,
+    tile: tuple[int, ...],
+    batch: int,
+    backend: Backend,
+    form: str = PLAIN,
+    precision: Precision = FLOAT32,
 ) -> Predictor:
-    """The one predictor of this process for a model, tile shape, batch, backend and form."""
+    """The one predictor of this process for a model, tile shape, batch, backend, form and precision."""
     with _LOADING:
-        return _load_predictor(folder, sha256, tile, batch, backend, form)
+        return _load_predictor(folder, sha256, tile, batch, backend, form, precision)
 
 
 def describe_device(backend: Backend) -> tuple[str, bool]:
@@ -179,8 +229,25 @@ def _quiet_start() -> Iterator[None]:
             os.close(kept)
 
 
-def _compile_tensorflow(network: Any, shape: tuple[int, ...]) -> Callable[[NDArray[np.float32]], Any]:
+@contextmanager
+def _computing_in(precision: Precision) -> Iterator[None]:
+    """Layers that are made inside compute in a precision; their weights stay float32."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(f"mixed_{precision}" if precision in ("float16", "bfloat16") else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _compile_tensorflow(
+    network: Any, shape: tuple[int, ...], precision: Precision
+) -> Callable[[NDArray[np.float32]], Any]:
     import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
 
     signature = [tf.TensorSpec(shape, tf.float32)]
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -189,17 +256,20 @@ def _compile_tensorflow(network: Any, shape: tuple[int, ...]) -> Callable[[NDArr
     def call(tiles: Any) -> Any:
         return network(tiles, training=False)
 
-    return lambda tiles: call(tf.convert_to_tensor(tiles)).numpy()
+    return lambda tiles: call(tf.convert_to_tensor(tiles))
 
 
-def _compile_jax(network: Any) -> Callable[[NDArray[np.float32]], Any]:
+def _compile_jax(network: Any, precision: Precision) -> Callable[[NDArray[np.float32]], Any]:
     import jax
+
+    products = "tensorfloat32" if precision == "tf32" else "float32"
 
     trainable, fixed = network.trainable_variables, network.non_trainable_variables
     weights, constants = [variable.value for variable in trainable], [variable.value for variable in fixed]
 
     @jax.jit  # type: ignore[untyped-decorator]
     def call(weights: Any, constants: Any, tiles: Any) -> Any:
-        return network.stateless_call(weights, constants, tiles, training=False)[0]
+        with jax.default_matmul_precision(products):
+            return network.stateless_call(weights, constants, tiles, training=False)[0]
 
     return lambda tiles: call(weights, constants, tiles)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.axes import FrameKey
-from phbatch.config import BadFrames, Normalization, Scope
+from phbatch.config import FLOAT32, BadFrames, Normalization, Precision, Scope
 from phbatch.kernels.downsample import upscale
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
@@ -63,6 +63,8 @@ class Recipe:
         Measured besides those of the rule and the default ones.
     given : bool
         Whether the statistics come from a table and nothing is measured.
+    precision : str
+        Of the network, see `phbatch.care.precision`; "auto" until it is settled.
     preparation : Preparation
         What is done to a frame before it is measured and normalized.
     upscale_to : (y, x), or None
@@ -84,6 +86,7 @@ class Recipe:
     scope: Scope = "image"
     percentiles: tuple[float, ...] = ()
     given: bool = False
+    precision: Precision = FLOAT32
     preparation: Preparation = field(default_factory=Preparation)
     upscale_to: tuple[int, int] | None = None
 

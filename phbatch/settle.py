@@ -1,0 +1,99 @@
+"""What is settled where the run will be, before it starts: the form and the precision of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phbatch.care.choice import Choice, choose_form
+from phbatch.care.model import open_model
+from phbatch.care.precision import PrecisionCheck, choose_precision
+from phbatch.config import FRAME_BACKGROUNDS, Precision
+from phbatch.engine import Job, call_there, read_unit
+from phbatch.kernels.tiling import TilePlan
+from phbatch.planning import Unit
+from phbatch.stages.preparation import Preparation
+from phbatch.stages.restoration import restore_block
+
+_SAMPLED_UNITS = 3
+_SAMPLED_TILES = 6
+
+
+def choose_network(job: Job, frames: int, scheduler: str | None) -> Choice:
+    """The fastest form of a job's network where the job will run: in this process, or on a worker of a Dask cluster.
+
+    Parameters
+    ----------
+    job : Job
+        With a network.
+    frames : int
+        How many the network will see.
+    scheduler : str or None
+        As for `phbatch.engine.execute`. One worker measures or remembers, and all use what it says.
+    """
+    return call_there(_choose_network, scheduler, job, frames)
+
+
+def settle_precision(
+    job: Job, units: Sequence[Unit], asked: Precision, bound: float, scheduler: str | None
+) -> tuple[PrecisionCheck, str]:
+    """The precision of a job's network, checked on sample tiles of its input; see `choose_precision`.
+
+    Parameters
+    ----------
+    job : Job
+        With a network whose form is settled.
+    units : sequence of Unit
+        All units; the first, the middle and the last one give tiles.
+    asked, bound
+        As for `phbatch.care.precision.choose_precision`.
+    scheduler : str or None
+        As for `phbatch.engine.execute`.
+    """
+    picked = [units[int(index)] for index in np.unique(np.linspace(0, len(units) - 1, _SAMPLED_UNITS).round())]
+    return call_there(_choose_precision, scheduler, job, picked, asked, bound)
+
+
+def _choose_network(job: Job, frames: int) -> Choice:
+    folder, tiles = _network_of(job)
+    pixels = frames * len(tiles.tiles) * prod(tiles.tile)
+    return choose_form(open_model(folder), tiles.tile, job.recipe.batch, job.backend, pixels)
+
+
+def _choose_precision(job: Job, units: Sequence[Unit], asked: Precision, bound: float) -> tuple[PrecisionCheck, str]:
+    folder, tiles = _network_of(job)
+    recipe = job.recipe
+
+    def sample() -> NDArray[np.float32]:
+        return np.concatenate([_sample_tiles(job, unit) for unit in units])[:_SAMPLED_TILES]
+
+    return choose_precision(
+        open_model(folder), tiles.tile, recipe.batch, job.backend, recipe.network, asked, bound, sample
+    )
+
+
+def _network_of(job: Job) -> tuple[Path, TilePlan]:
+    if job.model is None or job.recipe.tiles is None:
+        raise ValueError("the job has no network")
+    return job.model[0], job.recipe.tiles
+
+
+def _sample_tiles(job: Job, unit: Unit) -> NDArray[np.float32]:
+    """Windows of the first frame of a unit, normalized by its own statistics."""
+    recipe = replace(job.recipe, batch=1, upscale_to=None)
+    if recipe.preparation.illumination not in FRAME_BACKGROUNDS:
+        # a profile may not be there yet, and is too even to change what a precision costs
+        recipe = replace(recipe, preparation=Preparation(recipe.preparation.downscale))
+    windows: list[NDArray[np.float32]] = []
+
+    def keep(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        windows.append(tiles)
+        return np.zeros((*tiles.shape[:-1], 2 * recipe.n_output), np.float32)
+
+    restore_block(read_unit(job, unit)[0][:1], recipe, keep)
+    return np.concatenate(windows)

@@ -1,0 +1,120 @@
+"""Reduced precision is used only where it was checked on the input, and recorded; out of memory loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import phbatch
+from phbatch.care.model import open_model
+from phbatch.care.precision import check_precisions
+from phbatch.care.predictor import Predictor
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    movie = phbatch.PhaseContrast(shape=(96, 100), n_frames=4, seed=3)
+    image = np.stack([movie.frame(t) for t in range(4)])
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 96, 100))
+    return str(tmp_path / "in.zarr")
+
+
+def pixels(result: phbatch.RunResult) -> np.ndarray:
+    return zarr.open_array(result.output, path="0", mode="r")[:]
+
+
+def facts(result: phbatch.RunResult) -> dict[str, Any]:
+    return zarr.open_group(result.output, mode="r").attrs.asdict()["phbatch"]
+
+
+def test_on_a_cpu_auto_is_float32(tmp_path: Path, source: str) -> None:
+    auto = phbatch.run(source, tmp_path / "auto.zarr", model="phase-2d")
+    exact = phbatch.run(source, tmp_path / "exact.zarr", model="phase-2d", precision="float32")
+    np.testing.assert_array_equal(pixels(auto), pixels(exact))
+    assert facts(auto)["fingerprint"]["settings"]["precision"] == "float32"
+    assert not any("precision" in notice for notice in auto.notices)
+
+
+def test_a_reduced_precision_is_checked_recorded_and_continued(tmp_path: Path, source: str) -> None:
+    exact = pixels(phbatch.run(source, tmp_path / "exact.zarr", model="phase-2d"))
+    result = phbatch.run(source, tmp_path / "o.zarr", model="phase-2d", precision="bfloat16", precision_bound=0.5)
+    difference = np.abs(pixels(result) - exact) / exact.std()
+    assert 1e-4 < np.percentile(difference, 99.9) < 0.5
+    record = facts(result)["precision"]
+    assert record["precision"] == "bfloat16"
+    assert record["p99_9"] == pytest.approx(np.percentile(difference, 99.9), rel=0.3)
+    assert any("precision: bfloat16, asked for; differs by" in notice for notice in result.notices)
+    again = phbatch.run(source, tmp_path / "o.zarr", model="phase-2d")
+    assert again.units_done == 0
+
+
+def test_a_precision_beyond_its_bound_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(phbatch.UsageError, match=r"--precision bfloat16 differs from float32 by .* of the output"):
+        phbatch.run(source, tmp_path / "o.zarr", model="phase-2d", precision="bfloat16", precision_bound=1e-6)
+    assert not (tmp_path / "o.zarr").exists()
+
+
+def test_the_check_is_the_difference_of_the_network(source: str) -> None:
+    model = open_model("phase-2d")
+    tiles = np.random.default_rng(0).normal(1, 0.1, (2, 64, 64, 1)).astype(np.float32)
+    exact, reduced = check_precisions(model, (64, 64), 1, "tensorflow", "plain", ["bfloat16"], tiles)
+    assert (exact.largest, exact.p99_9) == (0.0, 0.0)
+    results = [
+        np.concatenate(
+            [Predictor(model.folder, (64, 64), 1, "tensorflow", "plain", name)(tile[None]) for tile in tiles]
+        )
+        for name in ("float32", "bfloat16")
+    ]
+    difference = np.abs(results[1] - results[0]) / results[0].std()
+    assert reduced.largest == pytest.approx(difference.max())
+    assert reduced.p99_9 == pytest.approx(np.percentile(difference, 99.9))
+
+
+@pytest.mark.parametrize("form", ["plain", "upsampling", "polyphase-1"])
+def test_every_form_has_float32_last_layers(form: str) -> None:
+    model = open_model("phase-2d")
+    tile = np.random.default_rng(0).normal(1, 0.1, (1, 64, 64, 1)).astype(np.float32)
+    result = Predictor(model.folder, (64, 64), 1, "tensorflow", form, "bfloat16")(tile)
+    assert result.dtype == np.float32
+    exact = Predictor(model.folder, (64, 64), 1, "tensorflow", form)(tile)
+    # bfloat16 has 8 digits: were the residual added in it, the error would be 2**-9 of 1 and more
+    assert 0 < np.abs(result - exact).mean() < 2.0**-9
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = open_model("phase-2d").folder
+    tiles = np.random.default_rng(0).normal(1, 0.1, (7, 32, 32, 1)).astype(np.float32)
+    expected = np.concatenate([Predictor(folder, (32, 32), 1, "tensorflow")(tile[None]) for tile in tiles])
+    sizes: list[int] = []
+    compiled = Predictor.__init__
+
+    def starved(self: Predictor, *arguments: Any) -> None:
+        compiled(self, *arguments)
+        call = self._call
+
+        def limited(batch: np.ndarray) -> Any:
+            sizes.append(len(batch))
+            if len(batch) > 2:
+                raise RuntimeError("RESOURCE_EXHAUSTED: out of memory while allocating")
+            return call(batch)
+
+        self._call = limited
+
+    monkeypatch.setattr(Predictor, "__init__", starved)
+    predictor = Predictor(folder, (32, 32), 8, "tensorflow")
+    for _ in range(2):
+        np.testing.assert_allclose(predictor(tiles), expected, atol=1e-5)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    monkeypatch.setattr(Predictor, "_call", None, raising=False)
+    single = Predictor(folder, (32, 32), 1, "tensorflow")
+
+    def fail(batch: np.ndarray) -> Any:
+        raise MemoryError
+
+    single._call = fail
+    with pytest.raises(phbatch.MemoryLimitError, match="no memory for a tile of 32x32; lower --tile"):
+        single(tiles[:1])
