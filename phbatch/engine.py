@@ -31,7 +31,7 @@ from phbatch.memory import CORRECTIONS_AT_ONCE
 from phbatch.planning import Unit
 from phbatch.retry import call_with_retries
 from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
-from phbatch.stages.restoration import FrameIndex, Recipe, restore_block
+from phbatch.stages.restoration import FrameIndex, Recipe, RestoredBlock, restore_block
 from phbatch.stages.statistics import measure_block
 from phbatch.stages.table import StatisticsRow
 from phbatch.storage.lock import new_token
@@ -153,9 +153,8 @@ def load_predictor(job: Job) -> Predictor | None:
     return get_predictor(*job.model, job.recipe.tiles.tile, job.recipe.batch, job.backend)
 
 
-def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
-    """Restore a unit and write it; the returned record is what the ledger keeps."""
-    started = perf_counter()
+def compute_unit(job: Job, unit: Unit) -> tuple[RestoredBlock, list[dict[str, Any]], str]:
+    """Restored frames of a unit, the rows of their statistics, and the digest of what they were read from."""
     block, digest = read_unit(job, unit)
     restored = restore_block(block, job.recipe, load_predictor(job), unit.measured, corrections_of(job, unit))
     rows = []
@@ -168,6 +167,13 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
             StatisticsRow(key, statistics).as_dict()
             | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
         )
+    return restored, rows, digest
+
+
+def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
+    """Restore a unit and write it; the returned record is what the ledger keeps."""
+    started = perf_counter()
+    restored, rows, digest = compute_unit(job, unit)
     sink = _open_sink(job.output, job.token)
     objects = sink.write(IMAGE, job.output_axes, unit.output, restored.image)
     if restored.uncertainty is not None:
