@@ -15,12 +15,14 @@ from .errors import (
 from .graph import image_statistics, normalize, restore
 from .inspect import info
 from .profiles import IlluminationResult, illumination
-from .results import PlanReport, RunResult
+from .results import Damage, PlanReport, RunResult, VerifyReport
 from .simulate import PhaseContrast
 from .stages.table import StatisticsTable
+from .verify import repair, verify
 
 __all__ = [
     "Comparison",
+    "Damage",
     "DemoResult",
     "IlluminationResult",
     "InputError",
@@ -36,6 +38,7 @@ __all__ = [
     "RunSettings",
     "StatisticsTable",
     "UsageError",
+    "VerifyReport",
     "compare_rules",
     "csbdeep",
     "illumination",
@@ -43,11 +46,13 @@ __all__ = [
     "info",
     "normalize",
     "plan",
+    "repair",
     "report",
     "restore",
     "run",
     "run_demo",
     "simulate",
     "statistics",
+    "verify",
     "write_time_lapse",
 ]

@@ -65,8 +65,8 @@ def run(
         The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
         `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
         `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
-        `backend`, `network`, `precision`, `precision_bound`, `memory`, `workers`, `scheduler`, `retries`, `codec`,
-        `shuffle`, `shard`, `overwrite`.
+        `backend`, `network`, `precision`, `precision_bound`, `memory`, `workers`, `threads`, `scheduler`,
+        `retries`, `codec`, `shuffle`, `shard`, `overwrite`.
 
     Returns
     -------
@@ -168,6 +168,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
         units=len(geometry.units),
         frames=geometry.frames,
         passes=scan + recipe.passes,
+        passes_reason=f"{recipe.reason}{'; a float input is searched for NaN first' if scan else ''}",
         bytes_read=source_reads(geometry) * source.dtype.itemsize * (scan + recipe.passes),
         bytes_written=prod(geometry.output_shape) * itemsize,
         tile=recipe.tiles.tile if recipe.tiles else None,

@@ -60,7 +60,15 @@ _statistics_options = _options(
     click.option(
         "--memory", metavar="SIZE", help="Memory the run may use, such as 8GB.  [default: half of what is free]"
     ),
-    click.option("--workers", type=int, metavar="N", help="Units worked on at once.  [default: up to 4, one per core]"),
+    click.option(
+        "--workers",
+        "--inflight",
+        "workers",
+        type=int,
+        metavar="N",
+        help="Units read, computed and written at once.  [default: up to 4, one per core, as --memory allows]",
+    ),
+    click.option("--threads", type=int, metavar="N", help="Of codecs and the network on a CPU.  [default: all cores]"),
     click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.  [default: this process]"),
 )
 
@@ -252,6 +260,45 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
     print(f"profile   {output}")
     print(f"picture   {picture}")
     _print_record(as_json, found.facts)
+
+
+_redo_options = _options(
+    click.option("--input", metavar="PATH", help="The input, where it was moved."),
+    click.option("--model", metavar="DIR", help="The model folder, where it was moved."),
+    click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]"),
+    click.option("--workers", type=int, metavar="N", help="Units worked on at once.  [default: up to 4, one per core]"),
+    click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.  [default: this process]"),
+)
+
+
+@cli.command()
+@click.argument("output")
+@click.option(
+    "--deep", type=click.IntRange(0), default=0, metavar="N", help="Also compute N units again, and compare them."
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the draw of these units.")
+@_redo_options
+@_common_options
+def verify(output: str, deep: int, seed: int, as_json: bool, debug: bool, **options: Any) -> int:
+    """Check that OUTPUT is whole: every unit finished, every object there, every checksum right."""
+    with phbatch.report.ProgressReport() as listener:
+        found = phbatch.verify(output, deep=deep, seed=seed, listener=listener, **_given(options))
+    phbatch.report.print_verification(found)
+    _print_record(as_json, found.as_dict())
+    return found.exit_code
+
+
+@cli.command()
+@click.argument("output")
+@_redo_options
+@_common_options
+def repair(output: str, as_json: bool, debug: bool, **options: Any) -> int:
+    """Do again exactly what is missing or wrong in OUTPUT, with the settings that made it."""
+    with phbatch.report.ProgressReport() as listener:
+        result = phbatch.repair(output, listener=listener, **_given(options))
+    phbatch.report.print_result(result)
+    _print_record(as_json, result.as_dict())
+    return result.exit_code
 
 
 @cli.command()

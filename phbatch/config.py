@@ -175,7 +175,8 @@ class RunSettings(_Settings):
         1e-2, gt=0, description="Largest difference at 99.9 % of the pixels, over the output's standard deviation."
     )
     memory: ByteSize | None = Field(None, gt=0, description="Memory that the run may use, such as 8GB.")
-    workers: int | None = Field(None, ge=1, description="Units worked on at once.")
+    workers: int | None = Field(None, ge=1, description="Units in flight: read, computed and written at once.")
+    threads: int | None = Field(None, ge=1, description="Threads of the codecs, and of TensorFlow on a CPU.")
     scheduler: str | None = Field(None, description="Address of a Dask scheduler.")
     retries: int = Field(3, ge=0, le=100, description="Attempts after the first one, where reading or writing fails.")
     codec: Codec = Field("auto", description="Compression of the output.")

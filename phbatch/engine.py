@@ -21,7 +21,7 @@ import numpy as np
 from distributed import Client, as_completed
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
-from phbatch.care.predictor import Predictor, get_predictor
+from phbatch.care.predictor import Predictor, get_predictor, limit_network_threads
 from phbatch.config import Backend, NanPolicy
 from phbatch.errors import InputError, InterruptedRunError, UsageError
 from phbatch.kernels.illumination import Correction
@@ -31,7 +31,7 @@ from phbatch.memory import CORRECTIONS_AT_ONCE
 from phbatch.planning import Unit
 from phbatch.retry import call_with_retries
 from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
-from phbatch.stages.restoration import FrameIndex, Recipe, restore_block
+from phbatch.stages.restoration import FrameIndex, Recipe, RestoredBlock, restore_block
 from phbatch.stages.statistics import measure_block
 from phbatch.stages.table import StatisticsRow
 from phbatch.stages.timing import StageClock
@@ -39,6 +39,7 @@ from phbatch.storage.lock import new_token
 from phbatch.storage.profile import read_profile
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import Source, open_source
+from phbatch.storage.store import limit_threads
 
 Result = TypeVar("Result")
 
@@ -71,6 +72,8 @@ class Job:
         Of Keras.
     retries : int
         Attempts after the first one, where an error may pass.
+    threads : int or None
+        Of codecs, and of TensorFlow on a CPU, in every process; None leaves them as they are.
     token : str
         Of this run: the one that holds its output, and under which workers keep stores open.
     """
@@ -85,6 +88,7 @@ class Job:
     model: tuple[Path, str] | None = None
     backend: Backend = "tensorflow"
     retries: int = 0
+    threads: int | None = None
     token: str = field(default_factory=new_token)
 
 
@@ -139,6 +143,8 @@ def corrections_of(job: Job, unit: Unit) -> Corrections | None:
 
 def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
     """Selected frames of a unit as ``(t, c, z, y, x)``, and the digest of the objects that they were read from."""
+    if job.threads is not None:
+        limit_threads(job.threads)
     block, digest = _open_source(job.source, job.axes, job.token).read_stamped(unit.source)
     if len(unit.keep_t) != block.shape[0]:
         block = block[list(unit.keep_t)]
@@ -152,13 +158,16 @@ def load_predictor(job: Job) -> Predictor | None:
     recipe = job.recipe
     if job.model is None or recipe.tiles is None:
         return None
+    if job.threads is not None:
+        limit_network_threads(job.backend, job.threads)
     return get_predictor(*job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network, recipe.precision)
 
 
-def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
-    """Restore a unit and write it; the returned record is what the ledger keeps."""
-    started = perf_counter()
-    clock = StageClock()
+def compute_unit(
+    job: Job, unit: Unit, clock: StageClock | None = None
+) -> tuple[RestoredBlock, list[dict[str, Any]], str]:
+    """Restored frames of a unit, the rows of their statistics, and the digest of what they were read from."""
+    clock = clock or StageClock()
     with clock("read"):
         block, digest = read_unit(job, unit)
     predict, corrections = load_predictor(job), corrections_of(job, unit)
@@ -173,6 +182,13 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
             StatisticsRow(key, statistics).as_dict()
             | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
         )
+    return restored, rows, digest
+
+
+def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
+    """Restore a unit and write it; the returned record is what the ledger keeps."""
+    started, clock = perf_counter(), StageClock()
+    restored, rows, digest = compute_unit(job, unit, clock)
     sink = _open_sink(job.output, job.token)
     with clock("write"):
         objects = sink.write(IMAGE, job.output_axes, unit.output, restored.image)

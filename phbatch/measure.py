@@ -40,7 +40,9 @@ def measure_frames(
     InterruptedRunError
         `stop` said so.
     """
-    job = Job(source.path, settings.axes, resolved.recipe, profile=profile, retries=settings.retries)
+    job = Job(
+        source.path, settings.axes, resolved.recipe, profile=profile, retries=settings.retries, threads=settings.threads
+    )
     geometry = resolved.geometry
     if not resolved.large:
         return measure_before(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ from phbatch.config import Codec, RunSettings, Shuffle
 from phbatch.engine import IMAGE, UNCERTAINTY
 from phbatch.errors import OutputError
 from phbatch.kernels.stats import FLAG_NAMES
+from phbatch.memory import format_bytes
 from phbatch.planning import Geometry, present_axes
 from phbatch.stages.restoration import Recipe
 from phbatch.stages.table import StatisticsTable
+from phbatch.storage.audit import record_small_objects
+from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
 from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
 from phbatch.storage.source import Source
-from phbatch.storage.store import is_url, local_path
+from phbatch.storage.store import free_bytes, is_url, local_path
 from phbatch.storage.table import STATISTICS
+
+COMPRESSION = 4
+"""Restored frames are compressed less than this (1.1 to 2 is usual), unless they are mostly empty."""
 
 _ATTRIBUTE_ROWS = 10_000  # above this, the table is in the arrays alone: attributes are read whole by every viewer
 
@@ -126,6 +133,39 @@ def create_image(output: str, image: OutputImage, provenance: Mapping[str, Any])
         groups[group] = make_image_attributes(replace(image.metadata, channels=(), name=group), image.version)
         layouts.append(_layout(image, UNCERTAINTY, "float32"))
     create_output(output, image.zarr_format, groups, layouts)
+    commit_metadata(output, complete=False)
+
+
+def require_space(output: str, image: OutputImage, finished: float) -> None:
+    """Refuse a local output that cannot fit even if it is compressed `COMPRESSION`-fold.
+
+    Parameters
+    ----------
+    output : str
+        Local path or fsspec URL.
+    image : OutputImage
+        What will be written.
+    finished : float
+        Part of it that is already there, 0 to 1.
+
+    Raises
+    ------
+    OutputError
+        Bytes needed at least, and bytes free.
+    """
+    free = free_bytes(output)
+    itemsize = np.dtype(image.dtype).itemsize + (4 if image.uncertainty else 0)
+    needed = int(prod(image.shape) * itemsize * (1 - finished) / COMPRESSION)
+    if free is not None and needed > free:
+        raise OutputError(
+            f"{output} needs {format_bytes(needed)} even if it is compressed {COMPRESSION}-fold, and"
+            f" {format_bytes(free)} are free; make room, or choose another place or a smaller --dtype."
+        )
+
+
+def commit_metadata(output: str, *, complete: bool) -> None:
+    """Put the metadata and tables of an output into its ledger, and whether they are the last ones."""
+    Ledger(output).commit({"unit": METADATA, "complete": complete} | record_small_objects(output, (IMAGE, UNCERTAINTY)))
 
 
 def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None:
@@ -145,6 +185,7 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None
     if image.metadata.channels and not image.rescaled:
         sink.update_channels(_display_windows(image, table))
     sink.remove_scratch()
+    commit_metadata(sink.path, complete=True)
 
 
 def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:

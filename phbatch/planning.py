@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from phbatch.axes import CANONICAL, FrameGrid, FrameKey, Region, Shape, frame_indices, to_region
 from phbatch.kernels.stats import FrameStatistics
@@ -90,6 +91,16 @@ class Geometry:
     downscale: int = 1
     upscaled: bool = False
     shard_pixels: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` is the inverse."""
+        return asdict(self) | {"times": [self.times.start, self.times.stop, self.times.step]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
+        """The inverse of `as_dict`."""
+        tuples = {name: tuple(values[name]) for name in ("shape", "chunks", "channels")}
+        return cls(**(dict(values) | tuples | {"times": range(*values["times"])}))
 
     @property
     def work_shape(self) -> Shape:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from phbatch.care.model import DEFAULT_MODEL, Model, open_model
+from phbatch.care.model import DEFAULT_MODEL, Model, bundled_models, open_model
 from phbatch.care.precision import PrecisionCheck
 from phbatch.care.weights import read_weights
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
@@ -23,12 +23,12 @@ from phbatch.events import Notice
 from phbatch.fingerprint import find_differences, fingerprint
 from phbatch.kernels.intensity import required_statistics
 from phbatch.measure import read_table
-from phbatch.output import OutputImage, create_image, default_output, require_separate
+from phbatch.output import OutputImage, create_image, default_output, require_separate, require_space
 from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, resolve_run
 from phbatch.settle import choose_network, settle_precision
 from phbatch.stages.table import StatisticsTable
-from phbatch.storage.ledger import Ledger
+from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.profile import digest_profile, read_profile
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
@@ -48,19 +48,24 @@ class Finished:
     ----------
     geometry : Geometry
         Of the run.
-    complete : bool
-        Whether the output says that it is whole.
 
     Attributes
     ----------
+    table : StatisticsTable
+        Of the frames that are finished.
+    inputs : dict of str to str
+        Digest of what each unit was read from.
+    complete : bool
+        Whether tables and attributes are written, too.
     stages : dict of str to float
         Seconds that the units of this call spent in each stage, see `phbatch.stages.timing`.
     """
 
-    def __init__(self, geometry: Geometry, *, complete: bool = False) -> None:
-        self.complete = complete
+    def __init__(self, geometry: Geometry) -> None:
+        self.complete = False
         self.table = StatisticsTable(geometry.grid)
         self.stages: dict[str, float] = {}
+        self.inputs: dict[str, str] = {}
         self._clipped: dict[str, int] = {}
 
     def __contains__(self, unit: str) -> bool:
@@ -81,7 +86,11 @@ class Finished:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in what the ledger says of a unit."""
+        if record["unit"] == METADATA:
+            self.complete = record["complete"]
+            return
         self._clipped[record["unit"]] = record["clipped"]
+        self.inputs[record["unit"]] = record["input"]
         for row in record["statistics"]:
             self.table.put(row)
 
@@ -145,6 +154,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         model=(model.folder, model.sha256) if model else None,
         backend=settings.backend,
         retries=settings.retries,
+        threads=settings.threads,
     )
     given = None
     if settings.stats is not None:
@@ -243,35 +253,38 @@ def open_output(prepared: Prepared, command: str) -> Finished:
     }
     mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
     recorded = None if settings.overwrite else read_output_attributes(prepared.output)
-    finished = Finished(resolved.geometry, complete=(recorded or {}).get("status") == "complete")
+    finished = Finished(resolved.geometry)
     if recorded is not None and "fingerprint" in recorded:
         differences = find_differences(recorded["fingerprint"], mark)
-        if differences and (finished.complete or Ledger(prepared.output).records()):
+        if not differences:
+            Sink(prepared.output).remove_scratch()
+            for record in Ledger(prepared.output).current():
+                finished.add(record)
+            _require_unchanged(prepared, finished)
+            require_space(prepared.output, prepared.image, len(finished) / len(resolved.geometry.units))
+            return finished
+        if recorded["status"] == "complete" or Ledger(prepared.output).holds_units():
             raise OutputError(
                 f"{prepared.output} was begun differently ({'; '.join(differences[:4])}); repeat the old settings"
                 f" to continue, choose"
                 " another output, or start afresh with --overwrite."
             )
-        if not differences:
-            Sink(prepared.output).remove_scratch()
-            _take_in(prepared, finished)
-            return finished
     remove_output(prepared.output)
+    require_space(prepared.output, prepared.image, 0)
     forget_open_stores()
     create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
     return finished
 
 
-def _take_in(prepared: Prepared, finished: Finished) -> None:
-    """Take in the units that the ledger holds, and refuse where one was read from other pixels than the input's."""
+def _require_unchanged(prepared: Prepared, finished: Finished) -> None:
+    """Refuse where a unit that is finished was read from other pixels than those of the input now."""
     units = {unit.key: unit for unit in prepared.resolved.geometry.units}
-    records = {key: record for key, record in Ledger(prepared.output).records().items() if key in units}
-    stamps = Stamps(prepared.source.path, listed=len(records) > 1)
-    changed = []
-    for key, record in records.items():
-        if stamps.digest(prepared.source.objects(units[key].source)) != record.get("input"):
-            changed.append(key)
-        finished.add(record)
+    stamps = Stamps(prepared.source.path, listed=len(finished) > 1)
+    changed = [
+        key
+        for key, digest in finished.inputs.items()
+        if stamps.digest(prepared.source.objects(units[key].source)) != digest
+    ]
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise OutputError(
@@ -297,9 +310,9 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "status": "running",
         "command": command,
         "input": prepared.source.path,
-        "settings": prepared.settings.model_dump(
-            mode="json", exclude={"overwrite", "scheduler", "workers", "memory", "retries"}
-        ),
+        "settings": _recorded_settings(prepared),
+        "geometry": prepared.resolved.geometry.as_dict(),
+        "axes": prepared.image.metadata.axes,
         "normalization": recipe.rule.model_dump(),
         "model": {
             "name": model.name,
@@ -318,6 +331,19 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "versions": {"python": platform.python_version()} | _versions(),
         "fingerprint": mark,
     }
+
+
+def _recorded_settings(prepared: Prepared) -> dict[str, Any]:
+    """What repeats the run from any folder: paths are absolute."""
+    settings = prepared.settings
+    found = settings.model_dump(mode="json", exclude={"overwrite", "scheduler", "workers", "memory", "retries"})
+    if prepared.model is not None and settings.model not in (None, *bundled_models()):
+        found["model"] = str(prepared.model.folder)
+    if settings.stats is not None:
+        found["stats"] = normalize_path(settings.stats)
+    if prepared.profile_digest is not None:
+        found["illumination"] = normalize_path(settings.illumination)
+    return found
 
 
 def _versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ from phbatch.compare import Comparison, recommend
 from phbatch.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
 from phbatch.memory import format_bytes
 from phbatch.profiles import IlluminationResult
-from phbatch.results import PlanReport, RunResult
+from phbatch.results import PlanReport, RunResult, VerifyReport
 from phbatch.stages.table import StatisticsTable
 from phbatch.stages.timing import STAGES
 from phbatch.storage.table import csv_lines, require_table_name, write_rows
@@ -38,6 +38,7 @@ __all__ = [
     "print_profile",
     "print_result",
     "print_statistics",
+    "print_verification",
     "require_table_name",
     "save_before_after",
     "save_comparison",
@@ -118,6 +119,9 @@ class ProgressReport:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+_FRAMES_SHOWN = 50
+
+
 def print_plan(plan: PlanReport) -> None:
     """Print a plan as a table on standard output."""
     rows = {
@@ -128,7 +132,7 @@ def print_plan(plan: PlanReport) -> None:
         "normalization": plan.normalization,
         "model": plan.model or "none (normalize only)",
         "units": f"{plan.units} ({plan.frames} frames), {plan.workers} at once",
-        "passes": f"{plan.passes} over the input" if plan.passes > 1 else "1",
+        "passes": f"{plan.passes} over the input: {plan.passes_reason}",
         "read": f"{format_bytes(plan.bytes_read)} uncompressed",
         "written": f"{format_bytes(plan.bytes_written)} uncompressed",
         "memory": f"{format_bytes(plan.projected_mem)} projected, {format_bytes(plan.allowed_mem)} allowed",
@@ -171,6 +175,18 @@ def print_profile(result: RunResult) -> None:
     if result.stages:
         slowest = max(result.stages, key=lambda stage: result.stages[stage])
         print(f"most of the time goes to {slowest}, of {result.workers} units at once")
+
+
+def print_verification(report: VerifyReport) -> None:
+    """Print what `phbatch verify` found."""
+    print(f"checked {report.objects:,} objects of {report.units:,} units, {format_bytes(report.bytes)}")
+    if report.recomputed:
+        print(f"computed {report.recomputed} units again, largest difference {report.largest_difference:.2g} std")
+    _print_few("damaged", {damage.place: damage.problem for damage in report.damages})
+    if report.frames:
+        more = f" and {len(report.frames) - _FRAMES_SHOWN} more" if len(report.frames) > _FRAMES_SHOWN else ""
+        print(f"frames that are hurt: {', '.join(report.frames[:_FRAMES_SHOWN])}{more}")
+    print(f"mend it with: phbatch repair {report.output}" if report.damages else "the output is whole")
 
 
 def print_info(facts: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the functions of `phbatch.api` return: a plan before, a result after."""
+"""What the functions that users call return: a plan before, a result after, a report on what is there."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class PlanReport:
     passes : int
         How often the input is read: once; once more to search a float input for NaN, to judge or smooth statistics
         over time, and twice more to pool them.
+    passes_reason : str
+        Why.
     bytes_read, bytes_written : int
         Uncompressed.
     tile : tuple of int or None
@@ -65,6 +67,7 @@ class PlanReport:
     units: int
     frames: int
     passes: int
+    passes_reason: str
     bytes_read: int
     bytes_written: int
     tile: tuple[int, ...] | None
@@ -141,3 +144,66 @@ class RunResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self) | {"exit_code": self.exit_code}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong.
+
+    Attributes
+    ----------
+    place : str
+        Object within the output, or unit.
+    problem : str
+        What is wrong with it, to be read after the place.
+    unit : str or None
+        Unit that must be done again; None where it is metadata or a table.
+    frames : tuple of str
+        Frames that are hurt, by their keys in the input.
+    """
+
+    place: str
+    problem: str
+    unit: str | None = None
+    frames: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `phbatch.verify` found.
+
+    Attributes
+    ----------
+    output : str
+        What was verified.
+    units, objects, bytes : int
+        Units that a whole output has; objects that were compared with their checksums, and their bytes.
+    damages : tuple of Damage
+        Empty where the output is whole.
+    recomputed : int
+        Units that were computed again from the input.
+    largest_difference : float
+        Between a pixel and what was computed again, in standard deviations of the frame.
+    """
+
+    output: str
+    units: int
+    objects: int
+    bytes: int
+    damages: tuple[Damage, ...]
+    recomputed: int = 0
+    largest_difference: float = 0.0
+
+    @property
+    def frames(self) -> list[str]:
+        """Frames that are hurt, each once."""
+        return list(dict.fromkeys(frame for damage in self.damages for frame in damage.frames))
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command line: 0, or 3 where anything is wrong."""
+        return 3 if self.damages else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self) | {"frames": self.frames, "exit_code": self.exit_code}

@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
         "results",
         "prepare",
         "commit",
+        "verify",
         "measure",
         "profiles",
         "inspect",

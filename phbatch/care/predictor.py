@@ -8,8 +8,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,17 @@ def get_predictor(
     """The one predictor of this process for a model, tile shape, batch, backend, form and precision."""
     with _LOADING:
         return _load_predictor(folder, sha256, tile, batch, backend, form, precision)
+
+
+@cache
+def limit_network_threads(backend: Backend, count: int) -> None:
+    """Let TensorFlow use at most so many threads, where it has not computed yet in this process; JAX knows no limit."""
+    select_backend(backend)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with suppress(RuntimeError):  # it has computed already
+            tf.config.threading.set_intra_op_parallelism_threads(count)
 
 
 def describe_device(backend: Backend) -> tuple[str, bool]:

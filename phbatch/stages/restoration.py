@@ -108,6 +108,17 @@ class Recipe:
             return 3
         return 2 if self.smooth_time > 1 or self.bad_frames != "normalize" else 1
 
+    @property
+    def reason(self) -> str:
+        """Why the input is read as often as it is."""
+        if self.given:
+            return "the statistics are given"
+        if self.scope != "image":
+            return f"statistics are pooled by {self.scope}, of frames that are judged first"
+        if self.passes == 2:
+            return "statistics are smoothed or frames judged over time"
+        return "the statistics of a frame are its own"
+
     def output_lengths(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
         """Lengths along y and x of the output, from those of the input."""
         return self.upscale_to or tuple(-(-length // self.preparation.downscale) for length in lengths)

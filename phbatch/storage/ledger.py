@@ -22,6 +22,11 @@ from phbatch.storage.store import is_url, local_path
 
 FOLDER = f"{PRIVATE}/ledger"
 
+METADATA = "metadata"
+"""Key of the record of everything besides units: metadata and tables, as `record_small_objects` describes them."""
+
+_OBJECTS_AT_ONCE = 256
+
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
     r"""One line: CRC-32 in hexadecimal, a blank, the record as JSON.
@@ -65,15 +70,20 @@ class Ledger:
         else:
             self._path = local_path(output) / FOLDER
 
+    def current(self) -> Iterator[dict[str, Any]]:
+        """Last record of every unit that is committed and not retracted; one at a time, so read twice."""
+        last = {record["unit"]: index for index, record in enumerate(self)}
+        for index, record in enumerate(self):
+            if last.get(record["unit"]) == index and "retracted" not in record:
+                yield record
+
+    def holds_units(self) -> bool:
+        """Whether anything besides metadata was ever committed."""
+        return any(record["unit"] != METADATA for record in self)
+
     def records(self) -> dict[str, dict[str, Any]]:
-        """Last record of every unit that is committed and not retracted, by unit."""
-        found: dict[str, dict[str, Any]] = {}
-        for record in self:
-            if "retracted" in record:
-                found.pop(record["unit"], None)
-            else:
-                found[record["unit"]] = record
-        return found
+        """What is `current`, by unit, and all of it in memory."""
+        return {record["unit"]: record for record in self.current()}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Every record, retractions included, older ones first."""
@@ -123,9 +133,11 @@ class Ledger:
         return sorted(path.name for path in self._path.glob("*.jsonl"))
 
     def _read(self) -> Iterator[bytes]:
-        for name in self._names():
-            yield (
-                self._filesystem.cat_file(f"{self._folder}/{name}")
-                if self._remote
-                else (self._path / name).read_bytes()
-            )
+        names = self._names()
+        if not self._remote:
+            yield from ((self._path / name).read_bytes() for name in names)
+            return
+        for first in range(0, len(names), _OBJECTS_AT_ONCE):
+            keys = [f"{self._folder}/{name}" for name in names[first : first + _OBJECTS_AT_ONCE]]
+            found = self._filesystem.cat(keys)
+            yield from (found[key] for key in keys)

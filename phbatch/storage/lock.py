@@ -93,11 +93,7 @@ def read_token(output: str) -> str | None:
 @contextmanager
 def _locked(output: str, holder: Holder) -> Iterator[None]:
     path = local_path(output) / LOCK
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise _unwritable(output, error) from error
+    descriptor = _open(path, output)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,13 +109,39 @@ def _locked(output: str, holder: Holder) -> Iterator[None]:
             _rewrite(descriptor, json.dumps(holder).encode())
         except OSError as error:
             raise _unwritable(output, error) from error
+        if not _is_at(descriptor, path):  # its last holder removed it while we opened it
+            raise _held(output, None)
         try:
             yield
         finally:
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
+                _remove_where_alone(path)
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path, output: str) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _remove_where_alone(path: Path) -> None:
+    """Leave no trace of a run that was refused before it wrote anything."""
+    folder, output = path.parent, path.parent.parent
+    if [*folder.iterdir()] == [path] and [*output.iterdir()] == [folder]:
+        path.unlink()
+        folder.rmdir()
+        output.rmdir()
 
 
 def _rewrite(descriptor: int, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -52,6 +53,11 @@ def codec_pipeline(path: str, *, fast: bool = True) -> Iterator[None]:
         yield
 
 
+def limit_threads(count: int) -> None:
+    """Let codecs use at most so many threads in this process."""
+    zarr.config.set({"threading.max_workers": count})
+
+
 def open_node(path: str, node: str = "", mode: str = "r") -> zarr.Array[Any] | zarr.Group:
     """Open a Zarr array or group.
 
@@ -93,6 +99,14 @@ def list_files(path: str) -> list[tuple[str, int, str]]:
             status = file.stat()
             files.append((file.relative_to(root_path).as_posix(), status.st_size, str(status.st_mtime_ns)))
     return sorted(files)
+
+
+def free_bytes(path: str) -> int | None:
+    """Bytes that a user may still write at a local place, which need not exist yet; None for URLs."""
+    if is_url(path):
+        return None
+    place = local_path(path)
+    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
 
 
 def stored_lengths(array: zarr.Array[Any]) -> tuple[int, ...]:

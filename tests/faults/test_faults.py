@@ -1,0 +1,30 @@
+"""A sample of the table of single faults; `make soak` tries all of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.faults import Bench, small_units, table
+
+_SAMPLED = {"exception": 40, "object": 24, "ledger": 8, "second run": 3}
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with small_units():
+        yield Bench(tmp_path_factory.mktemp("bench"), request.param)
+
+
+@pytest.mark.parametrize("kind", _SAMPLED)
+def test_a_sample_of_single_faults(bench: Bench, kind: str) -> None:
+    faults = [fault for fault in table(bench.objects) if fault.kind == kind]
+    for fault in random.Random(0).sample(faults, _SAMPLED[kind]):
+        bench.survive(fault)
+
+
+def test_the_table_has_a_thousand_faults(bench: Bench, tmp_path: Path) -> None:
+    assert 2 * len(table(bench.objects)) > 1000

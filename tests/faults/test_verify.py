@@ -1,0 +1,200 @@
+"""A damaged output is named, frame by frame, and mended to the byte."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import phbatch
+from phbatch.storage.durable import mark_of
+from phbatch.storage.ledger import Ledger
+from tests.handmade import CommandLine, write_model
+from tests.test_resume import files
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {"flip": flip, "tear": tear, "delete": Path.unlink, "empty": empty}
+
+
+def make_input(folder: Path, zarr_format: Any = 3, frames: int = 6) -> Path:
+    """Frames large enough to be units of their own, two chunks of the output each."""
+    image = np.random.default_rng(3).integers(400, 600, (frames, 1040, 1010), dtype="uint16")
+    path = folder / f"in{zarr_format}.zarr"
+    if zarr_format == 3:
+        zarr.create_array(path, data=image, chunks=(1, 520, 1010))
+    else:
+        group = zarr.open_group(path, mode="w", zarr_format=2)
+        group.create_array("0", data=image, chunks=(1, 520, 1010))
+        axes = [{"name": axis, "type": "time" if axis == "t" else "space"} for axis in "tyx"]
+        scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+        group.attrs["multiscales"] = [
+            {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
+        ]
+    return path
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    result = phbatch.run(
+        make_input(folder, request.param), folder / "out.zarr", model="none", command="same", workers=2
+    )
+    return Path(result.output)
+
+
+def chunk(output: Path, t: int, y: int) -> Path:
+    found = output / "0" / "c" / str(t) / str(y) / "0"
+    return found if found.exists() else output / "0" / str(t) / str(y) / "0"
+
+
+def other_objects(output: Path) -> list[str]:
+    """Metadata and tables: everything besides pixels and the private folder."""
+    pixels = ("0/c/", *(f"0/{t}/" for t in range(10)))
+    return sorted(key for key in files(output) if not key.startswith((".phbatch", *pixels)))
+
+
+def test_a_whole_output_is_whole(whole: Path) -> None:
+    report = phbatch.verify(whole, deep=3)
+    assert report.damages == ()
+    assert (report.units, report.recomputed, report.exit_code, report.largest_difference) == (6, 3, 0, 0)
+    assert report.objects == sum(not key.startswith(".phbatch") for key in files(whole))
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_pixels_name_their_frames_and_are_mended(whole: Path, tmp_path: Path, kind: str) -> None:
+    before = files(whole)
+    output = shutil.copytree(whole, tmp_path / "out.zarr")
+    for t, y in ((1, 1), (4, 0)):
+        DAMAGES[kind](chunk(output, t, y))
+    report = phbatch.verify(output)
+    assert report.exit_code == 3
+    assert sorted(report.frames) == ["t1/c0/z0", "t4/c0/z0"]
+    assert {damage.unit for damage in report.damages} == {"t1/c0", "t4/c0"}
+    result = phbatch.repair(output)
+    assert (result.units_done, result.units_skipped, result.exit_code) == (2, 4, 0)
+    assert files(output) == before
+    assert phbatch.verify(output, deep=1).damages == ()
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_metadata_and_tables_are_mended_without_restoring_a_frame(
+    whole: Path, tmp_path: Path, kind: str
+) -> None:
+    before = files(whole)
+    names = other_objects(whole)
+    assert len(names) > 20
+    for name in (name for name in names if "/" not in name or "median" in name or name.startswith("0/")):
+        output = shutil.copytree(whole, tmp_path / name.replace("/", "_"))
+        DAMAGES[kind](output / name)
+        report = phbatch.verify(output)
+        assert [damage.place for damage in report.damages] == [name]
+        assert report.frames == []
+        assert phbatch.repair(output).units_done == 0
+        assert files(output) == before
+        assert phbatch.verify(output).damages == ()
+
+
+def test_a_truncated_ledger_costs_what_it_lost(whole: Path, tmp_path: Path) -> None:
+    before = files(whole)
+    output = shutil.copytree(whole, tmp_path / "out.zarr")
+    ledgers = sorted(output.glob(".phbatch/ledger/*.jsonl"))
+    units = next(path for path in ledgers if b'"t3/c0"' in path.read_bytes())
+    lines = units.read_bytes().splitlines(keepends=True)
+    units.write_bytes(b"".join(lines[:3]) + lines[3][:-9])
+    report = phbatch.verify(output)
+    assert len(report.frames) == 3
+    assert phbatch.repair(output).units_done == 3
+    assert files(output) == before
+    shutil.rmtree(output / ".phbatch" / "ledger")
+    assert len(phbatch.verify(output).frames) == 6
+    assert phbatch.repair(output).units_done == 6
+    assert files(output) == before
+
+
+def test_pixels_that_are_wrong_and_rightly_summed_are_found_by_computing(tmp_path: Path) -> None:
+    source = make_input(tmp_path)
+    result = phbatch.run(source, tmp_path / "out.zarr", model="none", command="same")
+    before = files(result.output)
+    zarr.open_array(result.output, path="0", mode="r+")[2, 5, 5] += 1
+    record = Ledger(result.output).records()["t2/c0"]
+    data = chunk(Path(result.output), 2, 0).read_bytes()
+    Ledger(result.output).commit(record | {"objects": record["objects"] | {"0/c/2/0/0": mark_of(data)}})
+    assert phbatch.verify(result.output).damages == ()
+    report = phbatch.verify(result.output, deep=6)
+    assert report.frames == ["t2/c0/z0"]
+    assert report.largest_difference > 1
+    chunk(Path(result.output), 2, 0).unlink()
+    phbatch.repair(result.output)
+    assert files(result.output) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bad_frames": "skip", "smooth_time": 3},
+        {"illumination": "temporal"},
+        {"scope": "position", "dtype": "uint16", "rescale": True},
+    ],
+    ids=str,
+)
+def test_runs_of_several_passes_are_verified_and_mended(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "model")
+    make_input(tmp_path, frames=4)
+    result = phbatch.run("in3.zarr", "out.zarr", model="model", command="same", **options)
+    before = files(result.output)
+    monkeypatch.chdir("/")
+    assert phbatch.verify(result.output, deep=4).damages == ()
+    flip(chunk(Path(result.output), 2, 1))
+    for path in Path(result.output).glob("illumination/background/c/*/*/*/*"):
+        flip(path)
+    assert phbatch.verify(result.output).frames == ["t2/c0/z0"]
+    assert phbatch.repair(result.output).units_done == 1
+    assert files(result.output) == before
+
+
+def test_a_run_that_was_not_finished_is_named_and_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_input(tmp_path)
+    good = (source / "c" / "3" / "0" / "0").read_bytes()
+    tear(source / "c" / "3" / "0" / "0")
+    first = phbatch.run(source, tmp_path / "out.zarr", model="none")
+    assert list(first.failed) == ["t3/c0"]
+    assert phbatch.verify(first.output).frames == ["t3/c0/z0"]
+    (source / "c" / "3" / "0" / "0").write_bytes(good)
+    assert phbatch.repair(first.output).units_done == 1
+    assert phbatch.verify(first.output, deep=6).damages == ()
+
+
+def test_the_commands(whole: Path, tmp_path: Path, phbatch_command: CommandLine) -> None:
+    output = shutil.copytree(whole, tmp_path / "out.zarr")
+    assert phbatch_command("verify", output, "--deep", 1) == 0
+    assert "whole" in phbatch_command.out
+    flip(chunk(output, 5, 0))
+    assert phbatch_command("verify", output, "--json") == 3
+    assert "t5/c0" in phbatch_command.out
+    assert phbatch_command("repair", output) == 0
+    assert phbatch_command("verify", output) == 0
+    assert phbatch_command("verify", tmp_path / "nothing.zarr") == 3
+    assert phbatch_command("repair", tmp_path / "nothing.zarr") == 3
+    assert not (tmp_path / "nothing.zarr").exists()
