@@ -64,7 +64,7 @@ def run(
         The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
         `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
         `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
-        `backend`, `memory`, `workers`, `scheduler`, `overwrite`.
+        `backend`, `memory`, `workers`, `scheduler`, `overwrite`, `storage_options`.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def run(
         measured = _statistics_before(prepared, stop) if todo else None
         listener(_started(prepared, units, todo))
         failed: dict[str, str] = {}
-        ledger, workers = Ledger(prepared.output), prepared.resolved.workers
+        ledger, workers = Ledger(prepared.output, settings.storage_options), prepared.resolved.workers
         work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
         for outcome in execute(
             restore_unit, prepared.job, work, workers=workers, scheduler=settings.scheduler, stop=stop
@@ -125,7 +125,7 @@ def run(
                 f"stopped after {len(finished)} of {len(units)} units; call the same command again to continue."
             )
     if complete and (todo or (prepared.recorded or {}).get("status") != "complete"):
-        finish_image(Sink(prepared.output), prepared.image, finished.table)
+        finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
     done_now = [unit for unit in todo if unit.key in finished]
     return RunResult(
         output=prepared.output,
@@ -200,7 +200,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
         Called with every event.
     **options
         `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`, `scope`, `illumination`,
-        `illumination_mode`, `downscale`, `memory`, `workers`, `scheduler`.
+        `illumination_mode`, `downscale`, `memory`, `workers`, `scheduler`, `storage_options`.
 
     Returns
     -------
@@ -220,7 +220,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
         SIGINT or SIGTERM.
     """
     settings = parse_settings(options | {"model": "none"})
-    source = open_source(str(input), settings.axes)
+    source = open_source(str(input), settings.axes, settings.storage_options)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
@@ -254,7 +254,7 @@ def _statistics_before(prepared: Prepared, stop: Callable[[], bool]) -> Statisti
 
 
 def _python_command(prepared: Prepared, options: Mapping[str, Any]) -> str:
-    arguments = "".join(f", {name}={value!r}" for name, value in sorted(options.items()))
+    arguments = "".join(f", {name}={value!r}" for name, value in sorted(options.items()) if name != "storage_options")
     return f"phbatch.run({prepared.source.path!r}, {prepared.output!r}{arguments})"
 
 

@@ -29,6 +29,14 @@ def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], C
     return decorate
 
 
+_storage_option = click.option(
+    "--storage-options",
+    multiple=True,
+    metavar="JSON|KEY=VALUE",
+    callback=lambda _context, _parameter, given: given or None,
+    help="Credentials and endpoint of s3://, gs://, https://; never recorded. May be repeated.",
+)
+
 _statistics_options = _options(
     click.option("--sigma", type=float, metavar="PX", help="Smoothing before median and mode.  [default: 2]"),
     click.option("--pmin", type=float, metavar="P", help="Lower percentile.  [default: 2]"),
@@ -61,6 +69,7 @@ _statistics_options = _options(
         "--memory", metavar="SIZE", help="Memory the run may use, such as 8GB.  [default: half of what is free]"
     ),
     click.option("--workers", type=int, metavar="N", help="Units worked on at once.  [default: up to 4, one per core]"),
+    _storage_option,
     click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.  [default: this process]"),
 )
 
@@ -128,7 +137,7 @@ def run(input: str, output: str | None, as_json: bool, debug: bool, **options: A
     given.
     """
     chosen = _with_config(options)
-    command = shlex.join(["phbatch", *sys.argv[1:]])
+    command = shlex.join(["phbatch", *_without_storage_options(sys.argv[1:])])
     with phbatch.report.ProgressReport() as listener:
         result = phbatch.run(input, output, listener=listener, command=command, **chosen)
     phbatch.report.print_result(result)
@@ -176,6 +185,7 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
 @cli.command()
 @click.argument("input")
 @click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
+@_storage_option
 @click.option("--channel", metavar="INDEX|NAME", help="Channel to sample.  [default: the first]")
 @click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]")
 @click.option("--samples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Frames to sample.")
@@ -211,6 +221,7 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
     help="Median over t; the same smoothed; or BaSiC.",
 )
 @click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
+@_storage_option
 @click.option("--channel", metavar="INDEX|NAME", help="Channel to look at.  [default: all]")
 @click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t to sample from.  [default: all]")
 @click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]")
@@ -230,10 +241,11 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
 
 @cli.command()
 @click.argument("path")
+@_storage_option
 @_common_options
-def info(path: str, as_json: bool, debug: bool) -> None:
+def info(path: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what is at PATH: an image, an output of phbatch, or a model."""
-    facts = phbatch.info(path)
+    facts = phbatch.info(path, **_given(options))
     if not as_json:
         phbatch.report.print_info(facts)
     _print_record(as_json, facts)
@@ -303,6 +315,16 @@ def _writing(output: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"--output {output} cannot be written ({error.strerror}); choose another place.") from error
+
+
+def _without_storage_options(arguments: list[str]) -> list[str]:
+    """Arguments of a command line that may be recorded."""
+    name = "--storage-options"
+    return [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if name not in (before, argument) and not argument.startswith(f"{name}=")
+    ]
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

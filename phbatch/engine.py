@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +21,7 @@ import numpy as np
 from distributed import Client, as_completed
 
 from phbatch.care.predictor import Predictor, get_predictor
-from phbatch.config import Backend, NanPolicy
+from phbatch.config import Backend, NanPolicy, StorageOptions
 from phbatch.errors import InputError, InterruptedRunError, UsageError
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
@@ -62,6 +62,8 @@ class Job:
         Model folder and sha256 of its weights.
     backend : {"tensorflow", "jax"}
         Of Keras.
+    storage_options : SecretStr or None
+        Credentials and endpoint of object stores, for whoever runs the tasks; not shown where a job is printed.
     """
 
     source: str
@@ -73,6 +75,7 @@ class Job:
     profile: str = ""
     model: tuple[Path, str] | None = None
     backend: Backend = "tensorflow"
+    storage_options: StorageOptions = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -85,23 +88,23 @@ class Outcome(Generic[Result]):
 
 
 @lru_cache(maxsize=8)
-def _open_source(path: str, axes: str | None) -> Source:
-    return open_source(path, axes)
+def _open_source(path: str, axes: str | None, options: StorageOptions) -> Source:
+    return open_source(path, axes, options)
 
 
 @lru_cache(maxsize=8)
-def _open_sink(path: str) -> Sink:
-    return Sink(path)
+def _open_sink(path: str, options: StorageOptions) -> Sink:
+    return Sink(path, options)
 
 
 @lru_cache(maxsize=2)
-def _open_profile(path: str) -> Profile:
-    return Profile(*read_profile(path))
+def _open_profile(path: str, options: StorageOptions) -> Profile:
+    return Profile(*read_profile(path, options))
 
 
 @lru_cache(maxsize=CORRECTIONS_AT_ONCE)
-def _open_correction(path: str, preparation: Preparation, c: int, z: int) -> Correction:
-    return _open_profile(path).correction(preparation, c, z)
+def _open_correction(path: str, options: StorageOptions, preparation: Preparation, c: int, z: int) -> Correction:
+    return _open_profile(path, options).correction(preparation, c, z)
 
 
 def forget_open_stores() -> None:
@@ -117,14 +120,14 @@ def corrections_of(job: Job, unit: Unit) -> Corrections | None:
 
     def find(c: int, z: int) -> Correction:
         key = unit.frame_key(0, c, z)
-        return _open_correction(job.profile, job.recipe.preparation, key.c, key.z or 0)
+        return _open_correction(job.profile, job.storage_options, job.recipe.preparation, key.c, key.z or 0)
 
     return find
 
 
 def read_unit(job: Job, unit: Unit) -> np.ndarray[Any, Any]:
     """Selected frames of a unit as ``(t, c, z, y, x)``."""
-    block = _open_source(job.source, job.axes).read(unit.source)
+    block = _open_source(job.source, job.axes, job.storage_options).read(unit.source)
     if len(unit.keep_t) != block.shape[0]:
         block = block[list(unit.keep_t)]
     if len(unit.keep_c) != block.shape[1]:
@@ -154,7 +157,7 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
             StatisticsRow(key, statistics).as_dict()
             | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
         )
-    sink = _open_sink(job.output)
+    sink = _open_sink(job.output, job.storage_options)
     sink.write(IMAGE, job.output_axes, unit.output, restored.image)
     if restored.uncertainty is not None:
         sink.write(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty)

@@ -9,18 +9,21 @@ from typing import Any
 
 from phbatch.care.model import Model, bundled_models, open_model
 from phbatch.care.weights import read_weights
+from phbatch.config import parse_settings
 from phbatch.errors import OutputError
 from phbatch.storage.sink import read_output_attributes
 from phbatch.storage.source import open_source
 
 
-def info(path: str | Path) -> dict[str, Any]:
+def info(path: str | Path, storage_options: Any = None) -> dict[str, Any]:
     """What is at a path: an image, an output of phbatch, or a model.
 
     Parameters
     ----------
     path : str or Path
         Zarr path or URL, model folder, or name of a bundled model.
+    storage_options : mapping, str or sequence of str, optional
+        Credentials and endpoint of an object store.
 
     Returns
     -------
@@ -35,7 +38,8 @@ def info(path: str | Path) -> dict[str, Any]:
     folder = Path(str(path)).expanduser()
     if str(path) in bundled_models() or (folder / "config.json").exists():
         return _model_info(open_model(path))
-    source = open_source(str(path))
+    options = parse_settings({"storage_options": storage_options}).storage_options
+    source = open_source(str(path), options=options)
     array, metadata = source.array, source.metadata
     compressors = [str(codec.to_dict()) if hasattr(codec, "to_dict") else str(codec) for codec in array.compressors]
     found: dict[str, Any] = {
@@ -55,7 +59,7 @@ def info(path: str | Path) -> dict[str, Any]:
         "bytes": int(array.size) * source.dtype.itemsize,
     }
     with suppress(OutputError):
-        attributes = read_output_attributes(source.path)
+        attributes = read_output_attributes(source.path, options)
         if attributes:
             found["phbatch"] = {key: value for key, value in attributes.items() if key != "statistics"}
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from phbatch.axes import Shape
+from phbatch.config import StorageOptions
 from phbatch.engine import IMAGE, UNCERTAINTY
 from phbatch.errors import OutputError
 from phbatch.kernels.stats import FLAG_NAMES
@@ -17,6 +18,7 @@ from phbatch.planning import Geometry, present_axes
 from phbatch.stages.restoration import Recipe
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
+from phbatch.storage.remote import is_web_server
 from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
 from phbatch.storage.source import Source
 from phbatch.storage.store import is_url, local_path
@@ -98,7 +100,9 @@ def default_output(source: Source) -> str:
 
 
 def require_separate(source: Source, output: str) -> None:
-    """Refuse an output inside the input, and an input inside the output."""
+    """Refuse an output inside the input, an input inside the output, and an output on a web server."""
+    if is_web_server(output):
+        raise OutputError(f"output {output} is on a web server, which is only read; give another OUTPUT.")
     inner, outer = f"{output}/", f"{source.path}/"
     if inner.startswith(outer):
         raise OutputError(f"output {output} lies inside the input; choose a place outside of {source.path}.")
@@ -106,7 +110,9 @@ def require_separate(source: Source, output: str) -> None:
         raise OutputError(f"the input lies inside the output {output}; choose another place for the output.")
 
 
-def create_image(output: str, image: OutputImage, provenance: Mapping[str, Any]) -> None:
+def create_image(
+    output: str, image: OutputImage, provenance: Mapping[str, Any], options: StorageOptions = None
+) -> None:
     """Make the metadata of the output appear, before any pixel is written."""
     groups = {"": make_image_attributes(image.metadata, image.version) | {ATTRIBUTE: dict(provenance)}}
     layouts = [_layout(image, IMAGE, image.dtype)]
@@ -114,7 +120,7 @@ def create_image(output: str, image: OutputImage, provenance: Mapping[str, Any])
         group = UNCERTAINTY.split("/")[0]
         groups[group] = make_image_attributes(replace(image.metadata, channels=(), name=group), image.version)
         layouts.append(_layout(image, UNCERTAINTY, "float32"))
-    create_output(output, image.zarr_format, groups, layouts)
+    create_output(output, image.zarr_format, groups, layouts, options)
 
 
 def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None:
@@ -123,7 +129,7 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None
     sink.write_table(
         STATISTICS, columns, {"flag_bits": list(FLAG_NAMES), "rows": len(table), "frame_axes": ["t", "c", "z"]}
     )
-    attributes = read_output_attributes(sink.path) or {}
+    attributes = read_output_attributes(sink.path, sink.options) or {}
     attributes["status"] = "complete"
     if len(table) <= _ATTRIBUTE_ROWS:
         rows = list(table)

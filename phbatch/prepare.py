@@ -15,7 +15,7 @@ import psutil
 
 from phbatch.care.model import DEFAULT_MODEL, Model, open_model
 from phbatch.care.weights import read_weights
-from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
+from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, StorageOptions
 from phbatch.engine import Job, forget_open_stores, require_finite
 from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
@@ -88,13 +88,13 @@ class Prepared:
 def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -> Prepared:
     """Everything that can be refused is refused here, and nothing is written."""
     forget_open_stores()
-    source = open_source(input_path, settings.axes)
+    source = open_source(input_path, settings.axes, settings.storage_options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
     if model is not None:
         read_weights(model.weights_path, model.config)
     destination = normalize_path(str(output)) if output is not None else default_output(source)
     require_separate(source, destination)
-    recorded = read_output_attributes(destination)
+    recorded = read_output_attributes(destination, settings.storage_options)
     continued = None if settings.overwrite else recorded
     tile = ((continued or {}).get("fingerprint", {}).get("settings", {}) or {}).get("tile")
     resolved = resolve_run(
@@ -117,17 +117,19 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         profile=profile,
         model=(model.folder, model.sha256) if model else None,
         backend=settings.backend,
+        storage_options=settings.storage_options,
     )
     given = None
     if settings.stats is not None:
-        given = read_table(settings.stats, resolved.geometry.grid, required_statistics(resolved.recipe.rule))
+        required = required_statistics(resolved.recipe.rule)
+        given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
     notices = resolved.notices
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
     return Prepared(settings, source, model, resolved, job, destination, image, continued, given, digest, notices)
 
 
-def require_profile(path: str, source: Source) -> str:
+def require_profile(path: str, source: Source, options: StorageOptions = None) -> str:
     """Refuse a profile that does not fit the image; returns its digest.
 
     Raises
@@ -135,7 +137,7 @@ def require_profile(path: str, source: Source) -> str:
     InputError
         It cannot be read, or has another shape.
     """
-    background, dark = read_profile(path)
+    background, dark = read_profile(path, options)
     n_c, n_z, y, x = source.shape[1:]
     for values in (background, dark):
         if values is None:
@@ -156,7 +158,7 @@ def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[s
         return "", None
     if method in ESTIMATED_BACKGROUNDS:
         return f"{output}/{PROFILE}", None
-    return method, require_profile(method, source)
+    return method, require_profile(method, source, settings.storage_options)
 
 
 def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> Finished:
@@ -177,9 +179,9 @@ def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> F
                 f" to continue, choose"
                 " another output, or start afresh with --overwrite."
             )
-        Sink(prepared.output).remove_scratch()
+        Sink(prepared.output, settings.storage_options).remove_scratch()
         units = {unit.key for unit in resolved.geometry.units}
-        for record in Ledger(prepared.output):
+        for record in Ledger(prepared.output, settings.storage_options):
             if record["unit"] in units:
                 finished.add(record)
         return finished
@@ -191,9 +193,9 @@ def open_output(prepared: Prepared, command: str, stop: Callable[[], bool]) -> F
             scheduler=settings.scheduler,
             stop=stop,
         )
-    remove_output(prepared.output)
+    remove_output(prepared.output, settings.storage_options)
     forget_open_stores()
-    create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
+    create_image(prepared.output, prepared.image, _provenance(prepared, mark, command), settings.storage_options)
     return finished
 
 

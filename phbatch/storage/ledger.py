@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
-from phbatch.storage.store import is_url, local_path
+from phbatch.config import StorageOptions
+from phbatch.storage.store import is_url, list_files, local_path, read_file, write_remote_file
 
 FOLDER = ".phbatch/ledger"
 
@@ -51,16 +50,16 @@ class Ledger:
     ----------
     output : str
         Path or URL of the output group.
+    options : SecretStr or None
+        Of the object store.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, options: StorageOptions = None) -> None:
         self._writer = uuid.uuid4().hex[:12]
         self._count = 0
         self._remote = is_url(output)
-        if self._remote:
-            self._filesystem, root = fsspec.core.url_to_fs(output)
-            self._folder = f"{root}/{FOLDER}"
-        else:
+        self._output, self._options = output, options
+        if not self._remote:
             self._path = local_path(output) / FOLDER
 
     def records(self) -> dict[str, dict[str, Any]]:
@@ -76,7 +75,7 @@ class Ledger:
         """Append a record durably; it must have a key ``unit``."""
         line = encode_record(record)
         if self._remote:
-            self._filesystem.pipe_file(f"{self._folder}/{self._writer}-{self._count:08d}.jsonl", line)
+            write_remote_file(self._output, f"{FOLDER}/{self._writer}-{self._count:08d}.jsonl", line, self._options)
             self._count += 1
             return
         self._path.mkdir(parents=True, exist_ok=True)
@@ -90,4 +89,5 @@ class Ledger:
             files: list[Path] = sorted(self._path.glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
             yield from (file.read_bytes() for file in files)
         else:
-            yield from (self._filesystem.cat_file(key) for key in sorted(self._filesystem.find(self._folder)))
+            folder = f"{self._output}/{FOLDER}"
+            yield from (read_file(folder, key, self._options) for key, _, _ in list_files(folder, self._options))

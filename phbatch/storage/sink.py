@@ -18,7 +18,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import fsspec
 import numcodecs
 import zarr
 from numpy.typing import NDArray
@@ -26,8 +25,9 @@ from zarr.codecs import BloscCodec
 from zarr.errors import BaseZarrError
 
 from phbatch.axes import CANONICAL, Region
+from phbatch.config import StorageOptions
 from phbatch.errors import OutputError
-from phbatch.storage.store import codec_pipeline, is_url, local_path, open_node
+from phbatch.storage.store import codec_pipeline, exists, is_url, local_path, open_node, open_store, remove_files
 
 ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
@@ -61,7 +61,7 @@ class ArrayLayout:
     dtype: str
 
 
-def read_output_attributes(path: str) -> dict[str, Any] | None:
+def read_output_attributes(path: str, options: StorageOptions = None) -> dict[str, Any] | None:
     """Our attributes on an existing output; None where nothing is there.
 
     Raises
@@ -70,18 +70,13 @@ def read_output_attributes(path: str) -> dict[str, Any] | None:
         Something else is there.
     """
     remedy = "choose another output, or remove it yourself"
-    if is_url(path):
-        try:
-            filesystem, root = fsspec.core.url_to_fs(path)
-            occupied = bool(filesystem.exists(root))
-        except (OSError, ImportError, ValueError) as error:
-            raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
-    else:
-        occupied = local_path(path).exists()
-    if not occupied:
-        return None
     try:
-        group = open_node(path)
+        if not exists(path, options):
+            return None
+    except (OSError, ImportError, ValueError) as error:
+        raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
+    try:
+        group = open_node(path, options=options)
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path} exists and is not an output of phbatch; {remedy}.") from error
     attributes = group.attrs.asdict().get(ATTRIBUTE)
@@ -90,19 +85,18 @@ def read_output_attributes(path: str) -> dict[str, Any] | None:
     return attributes
 
 
-def remove_output(path: str) -> None:
+def remove_output(path: str, options: StorageOptions = None) -> None:
     """Remove an output of phbatch; anything else is left alone by `read_output_attributes`' refusal."""
-    if read_output_attributes(path) is None:
-        return
-    if is_url(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
-        filesystem.rm(root, recursive=True)
-    else:
-        shutil.rmtree(local_path(path))
+    if read_output_attributes(path, options) is not None:
+        remove_files(path, options)
 
 
 def create_output(
-    path: str, zarr_format: ZarrFormat, groups: Mapping[str, Mapping[str, Any]], layouts: Sequence[ArrayLayout]
+    path: str,
+    zarr_format: ZarrFormat,
+    groups: Mapping[str, Mapping[str, Any]],
+    layouts: Sequence[ArrayLayout],
+    options: StorageOptions = None,
 ) -> None:
     """Make the metadata of an output appear: groups with their attributes, and empty arrays.
 
@@ -119,6 +113,8 @@ def create_output(
         Path of each group within the output (the root is ``""``) to its attributes.
     layouts : sequence of ArrayLayout
         The arrays.
+    options : SecretStr or None
+        Of the object store.
 
     Raises
     ------
@@ -128,7 +124,10 @@ def create_output(
     try:
         with codec_pipeline(path):
             root = zarr.open_group(
-                path, mode="w-", zarr_format=zarr_format, attributes={ATTRIBUTE: {"status": "creating"}}
+                open_store(path, options),
+                mode="w-",
+                zarr_format=zarr_format,
+                attributes={ATTRIBUTE: {"status": "creating"}},
             )
             root.create_group(PRIVATE)
             for name, attributes in groups.items():
@@ -170,10 +169,13 @@ class Sink:
     ----------
     path : str
         Local path or fsspec URL of an output that `create_output` made.
+    options : SecretStr or None
+        Of the object store.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, options: StorageOptions = None) -> None:
         self.path = path
+        self.options = options
         self._local = not is_url(path)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._opening = threading.Lock()
@@ -212,7 +214,7 @@ class Sink:
     def write_table(self, group: str, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
         """Write small arrays of one chunk each into a group, replacing what is there."""
         with codec_pipeline(self.path):
-            root = zarr.open_group(self.path, mode="r+")
+            root = zarr.open_group(open_store(self.path, self.options), mode="r+")
             parent = root.require_group(group)
             parent.attrs.put(dict(attributes))
             for column, values in columns.items():
@@ -220,11 +222,11 @@ class Sink:
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Replace phbatch's attributes on the root group."""
-        zarr.open_group(self.path, mode="r+").attrs[ATTRIBUTE] = dict(attributes)
+        zarr.open_group(open_store(self.path, self.options), mode="r+").attrs[ATTRIBUTE] = dict(attributes)
 
     def update_channels(self, channels: Sequence[Mapping[str, Any]]) -> None:
         """Replace the OMERO channels on the root group."""
-        attributes = zarr.open_group(self.path, mode="r+").attrs
+        attributes = zarr.open_group(open_store(self.path, self.options), mode="r+").attrs
         if "ome" in attributes:
             attributes["ome"] = cast(dict[str, Any], attributes["ome"]) | {"omero": {"channels": list(channels)}}
         else:
@@ -241,7 +243,7 @@ class Sink:
 
     def _open(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
-            array = open_node(self.path, name, mode="r+")
+            array = open_node(self.path, name, mode="r+", options=self.options)
             if not isinstance(array, zarr.Array):
                 raise OutputError(
                     f"{self.path}/{name} is no array; the output is damaged, start it afresh with --overwrite."
