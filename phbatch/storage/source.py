@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.errors import BaseZarrError
 
 from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
 from phbatch.config import StorageOptions
-from phbatch.errors import InputError
+from phbatch.errors import InputError, UsageError
+from phbatch.storage.guard import require_decodable
 from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
 from phbatch.storage.store import list_files, normalize_path, open_node
+
+MAX_FRAMES = 1 << 22
+"""Frames of an image: months at a frame per second, and more is a shape that nobody wrote on purpose."""
+
+MAX_LENGTH = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +79,24 @@ class Source:
         -------
         (t, c, z, y, x) ndarray
             In native byte order.
+
+        Raises
+        ------
+        InputError
+            A chunk is damaged.
+        OSError
+            A chunk cannot be read now.
         """
         selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
-        stored = np.asarray(self.array[selection])
+        require_decodable(self.array, selection)
+        try:
+            stored = np.asarray(self.array[selection])
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # what damaged chunks make codecs raise has no bounds
+            raise InputError(
+                f"a chunk of {self.path} cannot be decoded ({_first_line(error)}); restore it from a copy."
+            ) from error
         block = stored.transpose([self.stored_axes.index(axis) for axis in self.metadata.axes])
         absent = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
         return np.ascontiguousarray(np.expand_dims(block, absent), dtype=self.dtype)
@@ -132,7 +153,9 @@ def open_source(path: str, axes: str | None = None, options: StorageOptions = No
 def _open(path: str, node: str = "", options: StorageOptions = None) -> zarr.Array[Any] | zarr.Group:
     try:
         return open_node(path, node, options=options)
-    except (OSError, BaseZarrError, ImportError, ValueError, KeyError, TypeError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # what damaged metadata make the libraries raise has no bounds
         place = f"{path}/{node}" if node else path
         missing = isinstance(error, FileNotFoundError)
         reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({_first_line(error)})"
@@ -182,14 +205,26 @@ def _what_group(group: zarr.Group, attributes: dict[str, Any]) -> str:
 
 def _validate(source: Source) -> None:
     array, dtype = source.array, np.dtype(source.array.dtype)
+    if min(array.chunks, default=1) < 1:
+        raise InputError(f"the array has chunks of {array.chunks}; correct its metadata, or write it again.")
     if not 2 <= array.ndim <= 5:
         raise InputError(f"the array has {array.ndim} dimensions; phbatch reads 2 to 5 of t, c, z, y and x.")
     empty = [axis for axis, size in zip(source.stored_axes, array.shape, strict=True) if size == 0]
     if empty:
         raise InputError(f"axis {empty[0]} has length zero (shape {array.shape}); give an array that holds frames.")
+    frames = prod(size for axis, size in zip(source.stored_axes, array.shape, strict=True) if axis not in "yx")
+    if frames > MAX_FRAMES or max(array.shape) > MAX_LENGTH:
+        raise InputError(
+            f"the array declares the shape {_short(array.shape)}; phbatch takes {MAX_FRAMES} frames of {MAX_LENGTH}"
+            " pixels a side at most: correct the metadata, or split the image."
+        )
     if dtype.kind not in "uif":
         raise InputError(f"dtype {dtype} is no real number; convert the image to an integer or float dtype first.")
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _first_line(error: BaseException, longest: int = 200) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:longest]
+
+
+def _short(shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{size:.3g}" if size > MAX_LENGTH else str(size) for size in shape)

@@ -20,6 +20,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore
 
 from phbatch.config import StorageOptions
+from phbatch.storage.guard import require_harmless_codecs
 from phbatch.storage.remote import (
     RemoteStore,
     is_object_url,
@@ -105,6 +106,8 @@ def open_node(
     store = open_store(path, options)
     with codec_pipeline(path):
         found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
+    if isinstance(found, zarr.Array):
+        require_harmless_codecs(found)
     if isinstance(found, zarr.Array) and not _suits_zarrs(found):
         with codec_pipeline(path, fast=False):
             found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
