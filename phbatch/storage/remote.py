@@ -215,9 +215,9 @@ def write_object(url: str, key: str, data: bytes, options: StorageOptions = None
 
 
 def remove_objects(url: str, options: StorageOptions = None) -> None:
-    """Remove everything below a URL."""
+    """Remove everything below a URL; what says whose it is goes last, so that a removal that was stopped can go on."""
     store = open_object_store(url, options)
-    keys = [key for key, _, _ in list_objects(url, options)]
+    keys = sorted((key for key, _, _ in list_objects(url, options)), key=lambda key: key in _METADATA)
     for start in range(0, len(keys), 1000):
         _again(partial(store.delete, keys[start : start + 1000]))
 
@@ -265,7 +265,8 @@ def os_errors() -> Iterator[None]:
         raise PermissionError(_explain(error)) from None
     except BaseError as error:
         text = _explain(error)
-        torn = "HTTP error" in text and " retries, " not in text
+        tried = re.search(r"after (\d+) retries, max_retries: (\d+)", text)
+        torn = "HTTP error" in text and (tried is None or int(tried[1]) < int(tried[2]))
         raise (ConnectionError if torn else OSError)(text) from None
 
 

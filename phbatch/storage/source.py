@@ -101,6 +101,15 @@ class Source:
         absent = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
         return np.ascontiguousarray(np.expand_dims(block, absent), dtype=self.dtype)
 
+    def read_or_refuse(self, region: Region) -> NDArray[Any]:
+        """As `read`, for work that has no second try: a chunk that cannot be read is an `InputError`, too."""
+        try:
+            return self.read(region)
+        except OSError as error:
+            raise InputError(
+                f"a chunk of {self.path} cannot be read ({_first_line(error)}); mend that, and call again."
+            ) from error
+
     def identity(self) -> dict[str, Any]:
         """What makes this input this input: shape, dtype, and a digest of its files' sizes and times."""
         files = list_files(f"{self.path}/{self.node}" if self.node else self.path, self.options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +23,6 @@ DAMAGES: dict[str, tuple[Damage, tuple[str, ...]]] = {}
 """By name: what it does to the folder of an image, and the kinds of image that it fits."""
 
 OME = ("ome04", "ome05")
-_BOMB = bytes(1 << 30)
 
 
 def make_image(folder: Path, kind: str) -> Path:
@@ -331,11 +331,18 @@ def _(path: Path, draw: Random) -> None:
 def _(path: Path, draw: Random) -> None:
     if draw.random() < 0.5:
         set_compressor(path, {"id": "gzip", "level": 1}, {"name": "gzip", "configuration": {"level": 1}})
-        bomb = gzip.compress(_BOMB, 1)
+        bomb = make_bomb("gzip")
     else:
-        bomb = numcodecs.Zstd(1).encode(_BOMB)
+        bomb = make_bomb("zstd")
     for file in chunk_files(path):
         file.write_bytes(bomb)
+
+
+@cache
+def make_bomb(codec: str) -> bytes:
+    """A gigabyte of zeros, compressed."""
+    zeros = bytes(1 << 30)
+    return gzip.compress(zeros, 1) if codec == "gzip" else bytes(numcodecs.Zstd(1).encode(zeros))
 
 
 @damage("blosc header that claims two gigabytes")

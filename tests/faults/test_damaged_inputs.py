@@ -69,3 +69,16 @@ def test_a_damaged_input(phbatch_command: CommandLine, tmp_path: Path, name: str
     assert line.endswith(".")
     assert len(line) < 600
     assert not output.exists()
+
+
+@pytest.mark.parametrize("command", ["stats", "compare", "illumination"])
+@pytest.mark.parametrize("name", ["truncated chunk", "chunk that is a folder", "compressed bomb"])
+def test_the_other_commands_say_so_too(phbatch_command: CommandLine, tmp_path: Path, command: str, name: str) -> None:
+    source = make_image(tmp_path, "ome05")
+    for seed in range(20 if name == "truncated chunk" else 1):  # every chunk, sooner or later
+        DAMAGES[name][0](source, Random(seed))
+    output = ("-o", tmp_path / "light.zarr") if command == "illumination" else ()
+    assert phbatch_command(command, source, *output) == 3
+    assert phbatch_command.err.splitlines()[-1].startswith("error: ")
+    assert "error: unexpected" not in phbatch_command.err
+    assert not (tmp_path / "light.zarr").exists()
