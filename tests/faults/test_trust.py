@@ -11,11 +11,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import zarr
 
 import phbatch
 from phbatch.compare import compare_rules
+from phbatch.events import UnitFinished
 from phbatch.report import save_comparison
 from phbatch.storage.table import csv_lines, read_rows, write_rows
 from tests.handmade import CONFIG, CommandLine, write_model
@@ -76,6 +78,19 @@ def test_no_pickle_is_loaded_from_a_zarr(
     assert phbatch_command("run", *arguments, "--model", "none") == 3
     assert "pickle" in phbatch_command.err
     assert not trap.exists()
+
+
+def test_servers_listen_on_loopback(source: Path, tmp_path: Path) -> None:
+    listening: set[str] = set()
+
+    def look(event: object) -> None:
+        if isinstance(event, UnitFinished):
+            found = psutil.Process().net_connections(kind="inet")
+            listening.update(socket.laddr.ip for socket in found if socket.status == psutil.CONN_LISTEN)
+
+    phbatch.run(source, tmp_path / "out.zarr", model="none", workers=2, listener=look)
+    assert listening
+    assert listening <= {"127.0.0.1", "::1"}
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
