@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint audit soak benchmark clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo demo
@@ -16,6 +16,15 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What can be said of the dependencies without a network: they fit each other, all are declared, none is capped.
+audit: $(READY)
+	$(BIN)/python -m pip check
+	$(BIN)/python -m pytest -q tests/test_dependencies.py
+
+# The long part of the fault campaign, which takes an hour.
+soak: $(READY)
+	PHBATCH_SOAK=1 $(BIN)/python -m pytest tests/faults
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/end_to_end.py

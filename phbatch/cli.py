@@ -369,7 +369,7 @@ def main() -> None:
 def _complain(message: str, code: int, *, debug: bool = False) -> int:
     if debug:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {phbatch.report.visible(message)}", file=sys.stderr)
     _print_error_record(message, code)
     return code
 

@@ -151,7 +151,7 @@ def _sample(source: Source, settings: RunSettings, samples: int) -> list[NDArray
     frames = []
     for key in picked:
         region = to_region((key.t, key.c, middle, 0, 0), (key.t + 1, key.c + 1, middle + 1, *source.shape[3:]))
-        frames.append(source.read(region)[0, 0, 0])
+        frames.append(source.read_or_refuse(region)[0, 0, 0])
     return frames
 
 

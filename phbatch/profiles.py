@@ -187,7 +187,7 @@ def _sample_times(source: Source, geometry: Geometry, settings: RunSettings) -> 
 
 def _read_planes(source: Source, times: list[int], c: int, z: int) -> Iterator[NDArray[Any]]:
     for t in times:
-        yield source.read(to_region((t, c, z, 0, 0), (t + 1, c + 1, z + 1, *source.shape[3:])))[0, 0, 0]
+        yield source.read_or_refuse(to_region((t, c, z, 0, 0), (t + 1, c + 1, z + 1, *source.shape[3:])))[0, 0, 0]
 
 
 def _even_levels(stack: NDArray[Any]) -> NDArray[np.float32]:

@@ -44,6 +44,7 @@ __all__ = [
     "save_comparison",
     "save_profile",
     "save_statistics",
+    "visible",
 ]
 
 _PLAIN_INTERVAL_S = 10.0
@@ -363,6 +364,17 @@ def _textured_corner(image: NDArray[Any], crop: int) -> tuple[int, int]:
     return max(corners, key=lambda at: float(image[at[0] : at[0] + crop, at[1] : at[1] + crop].std()))
 
 
+def visible(text: str, *, keep_lines: bool = False) -> str:
+    r"""Text from outside for a terminal: control characters, which could move the cursor or hide a line, as blanks.
+
+    Examples
+    --------
+    >>> visible("DAPI\x1b[2J\nnext")
+    'DAPI [2J next'
+    """
+    return "".join(sign if sign.isprintable() or (keep_lines and sign == "\n") else " " for sign in text)
+
+
 def _by(lengths: Sequence[int]) -> str:
     return "x".join(str(length) for length in lengths)
 
@@ -370,7 +382,7 @@ def _by(lengths: Sequence[int]) -> str:
 def _print_pairs(rows: Mapping[str, str]) -> None:
     width = max(len(name) for name in rows)
     for name, value in rows.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {visible(value, keep_lines=True)}")
 
 
 def _print_few(title: str, rows: Mapping[str, str], limit: int = 10) -> None:

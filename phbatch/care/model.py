@@ -121,7 +121,7 @@ def _refuse_other_kinds(folder: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is no readable JSON ({error}); copy the model folder again.") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__} and not an object; copy the model folder again.")

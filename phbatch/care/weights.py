@@ -6,6 +6,7 @@ The file is data: arrays are read, and nothing in it is executed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,15 @@ def read_weights(path: Path, config: NetworkConfig) -> Weights:
     ModelError
         The file is truncated or no HDF5, a layer is missing or surplus, or a shape does not fit ``config.json``.
     """
+    layers = list_layers(config)
+    largest = max(prod(layer.kernel_shape) for layer in layers)
     try:
         with h5py.File(path, "r") as file:
-            stored = dict(_read_layers(file.get("model_weights", file)))
+            stored = dict(_read_layers(_inside(file, "model_weights") if "model_weights" in file else file, largest))
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path.name} cannot be read as Keras weights ({error}); copy the file again, it may be truncated."
         ) from error
-    layers = list_layers(config)
     named = {layer.name for layer in layers}
     heads = [name for name in stored if name not in named]
     expected_heads = [layer.name for layer in layers if layer.name in ("mean", "scale")]
@@ -79,13 +81,35 @@ def read_weights(path: Path, config: NetworkConfig) -> Weights:
     return weights
 
 
-def _read_layers(root: Any) -> Iterator[tuple[str, tuple[NDArray[np.float32], ...]]]:
+def _read_layers(root: Any, largest: int) -> Iterator[tuple[str, tuple[NDArray[np.float32], ...]]]:
     """Name and arrays of every layer that has weights, in the order of the model."""
     for name in _texts(root.attrs["layer_names"]):
-        group = root[name]
-        arrays = tuple(np.asarray(group[weight], dtype=np.float32) for weight in _texts(group.attrs["weight_names"]))
+        group = _inside(root, name)
+        arrays = tuple(_read_array(group, weight, largest) for weight in _texts(group.attrs["weight_names"]))
         if arrays:
             yield name, arrays
+
+
+def _read_array(group: Any, name: str, largest: int) -> NDArray[np.float32]:
+    """Numbers of a dataset that lies in the file and is no larger than any layer can be."""
+    stored = _inside(group, name)
+    if stored.external or stored.is_virtual or stored.dtype.kind != "f":
+        raise ValueError(f"{name} holds no floating-point numbers of its own")
+    if stored.size > largest:
+        raise ModelError(
+            f"{name} of {Path(stored.file.filename).name} has the shape {stored.shape}, larger than any layer that"
+            " config.json asks for; the weights belong to another network."
+        )
+    return np.asarray(stored, dtype=np.float32)
+
+
+def _inside(group: Any, name: str) -> Any:
+    """A member that is reached by hard links alone: links of other kinds can lead to other files."""
+    for part in name.split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise KeyError(f"{name} is a link and no part of the file")
+        group = group[part]
+    return group
 
 
 def _texts(values: Any) -> list[str]:

@@ -5,8 +5,10 @@ The specifications: https://ngff.openmicroscopy.org/0.4/ and https://ngff.openmi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Literal
 
 import yaozarrs.v04
@@ -137,7 +139,9 @@ def read_image_metadata(version: Version, attributes: Mapping[str, Any]) -> tupl
     """
     model = yaozarrs.v04.Image if version == "0.4" else yaozarrs.v05.Image
     try:
-        image = model.model_validate(dict(attributes))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that some file systems do not take: the array is there or not
+            image = model.model_validate(dict(attributes))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -155,6 +159,12 @@ def read_image_metadata(version: Version, attributes: Mapping[str, Any]) -> tupl
             scale = tuple(transform.scale)
         else:
             translation = tuple(transform.translation)
+    for axis, distance in zip(axes, scale, strict=False):
+        if not 0 < distance < inf:
+            raise InputError(
+                f"the OME-Zarr metadata say that pixels lie {distance} apart along {axis}; correct the scale, which is"
+                " a positive number."
+            )
     metadata = ImageMetadata(
         axes,
         scale,

@@ -296,7 +296,8 @@ def os_errors() -> Iterator[None]:
         raise PermissionError(_explain(error)) from None
     except BaseError as error:
         text = _explain(error)
-        torn = "HTTP error" in text and " retries, " not in text
+        tried = re.search(r"after (\d+) retries, max_retries: (\d+)", text)
+        torn = "HTTP error" in text and (tried is None or int(tried[1]) < int(tried[2]))
         raise (ConnectionError if torn else OSError)(text) from None
 
 

@@ -7,8 +7,6 @@ memory, and a chunk is one PUT.
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import threading
 import uuid
@@ -44,6 +42,7 @@ from phbatch.storage.store import (
     open_store,
     remove_remote_files,
     stored_lengths,
+    system_error,
     write_file,
     write_remote_files,
 )
@@ -52,7 +51,6 @@ ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
 
 _ROOT_DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs")  # in the order in which they are removed
-_OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's std::io, and so zarrs, ends its messages
 
 ZarrFormat = Literal[2, 3]
 
@@ -400,10 +398,7 @@ def _as_os_error() -> Iterator[None]:
     except (OSError, OutputError):
         raise
     except Exception as error:
-        number = _OS_ERROR.search(str(error))
-        raise (
-            OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(first_line(error))
-        ) from error
+        raise (system_error(error) or OSError(first_line(error))) from error
 
 
 def _require_whole_chunks(array: zarr.Array[Any], selection: tuple[slice, ...]) -> None:

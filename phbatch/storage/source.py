@@ -5,20 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
-from zarr.errors import BaseZarrError
 
 from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
 from phbatch.config import StorageOptions
-from phbatch.errors import InputError, first_line
+from phbatch.errors import InputError, UsageError, first_line
+from phbatch.storage.guard import require_decodable
 from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
 from phbatch.storage.stamps import Stamps
-from phbatch.storage.store import chunk_keys, is_url, list_files, local_path, normalize_path, open_node
+from phbatch.storage.store import (
+    chunk_keys,
+    is_url,
+    list_files,
+    local_path,
+    normalize_path,
+    open_node,
+    system_error,
+)
+
+MAX_FRAMES = 1 << 22
+"""Frames of an image: months at a frame per second, and more is a shape that nobody wrote on purpose."""
+
+MAX_LENGTH = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +92,24 @@ class Source:
 
         Raises
         ------
+        InputError
+            A chunk is damaged.
         OSError
-            A chunk cannot be read or decoded, or the whole input is gone.
+            A chunk cannot be read now, or the whole input is gone.
         """
         selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
+        require_decodable(self.array, selection)
         try:
             stored = np.asarray(self.array[selection])
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # every codec and client has errors of its own
-            raise OSError(first_line(error)) from error
+        except Exception as error:  # what damaged chunks make codecs raise has no bounds
+            failure = system_error(error)
+            if failure is not None:
+                raise failure from error
+            raise InputError(
+                f"a chunk of {self.path} cannot be decoded ({_short_line(error)}); restore it from a copy."
+            ) from error
         self._require_present()
         block = stored.transpose([self.stored_axes.index(axis) for axis in self.metadata.axes])
         absent = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
@@ -115,15 +137,32 @@ class Source:
 
         Raises
         ------
+        InputError
+            A chunk is damaged.
         OSError
-            A chunk cannot be read or decoded, or was changed meanwhile.
+            A chunk cannot be read now, or was changed meanwhile.
         """
         keys, stamps = self.objects(region), Stamps(self.path, self.options)
         digest = stamps.digest(keys)
-        block = self.read(region)
-        if not is_url(self.path) and stamps.digest(keys) != digest:
+        try:
+            block = self.read(region)
+            changed = not is_url(self.path) and stamps.digest(keys) != digest
+        except InputError:
+            if stamps.digest(keys) == digest:
+                raise
+            changed = True
+        if changed:
             raise OSError(f"the input was changed while {keys[0]} was read")
         return block, digest
+
+    def read_or_refuse(self, region: Region) -> NDArray[Any]:
+        """As `read`, for work that has no second try: a chunk that cannot be read is an `InputError`, too."""
+        try:
+            return self.read(region)
+        except OSError as error:
+            raise InputError(
+                f"a chunk of {self.path} cannot be read ({_short_line(error)}); mend that, and call again."
+            ) from error
 
     def identity(self, *, pixels: bool) -> dict[str, Any]:
         """What makes this input this input.
@@ -195,10 +234,12 @@ def open_source(path: str, axes: str | None = None, options: StorageOptions = No
 def _open(path: str, node: str = "", options: StorageOptions = None) -> zarr.Array[Any] | zarr.Group:
     try:
         return open_node(path, node, options=options)
-    except (OSError, BaseZarrError, ImportError, ValueError, KeyError, TypeError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # what damaged metadata make the libraries raise has no bounds
         place = f"{path}/{node}" if node else path
         missing = isinstance(error, FileNotFoundError)
-        reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({first_line(error)})"
+        reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({_short_line(error)})"
         raise InputError(f"{place} {reason}; give the path of a Zarr array or an OME-Zarr image.") from error
 
 
@@ -245,10 +286,26 @@ def _what_group(group: zarr.Group, attributes: dict[str, Any]) -> str:
 
 def _validate(source: Source) -> None:
     array, dtype = source.array, np.dtype(source.array.dtype)
+    if min(array.chunks, default=1) < 1:
+        raise InputError(f"the array has chunks of {array.chunks}; correct its metadata, or write it again.")
     if not 2 <= array.ndim <= 5:
         raise InputError(f"the array has {array.ndim} dimensions; phbatch reads 2 to 5 of t, c, z, y and x.")
     empty = [axis for axis, size in zip(source.stored_axes, array.shape, strict=True) if size == 0]
     if empty:
         raise InputError(f"axis {empty[0]} has length zero (shape {array.shape}); give an array that holds frames.")
+    frames = prod(size for axis, size in zip(source.stored_axes, array.shape, strict=True) if axis not in "yx")
+    if frames > MAX_FRAMES or max(array.shape) > MAX_LENGTH:
+        raise InputError(
+            f"the array declares the shape {_short(array.shape)}; phbatch takes {MAX_FRAMES} frames of {MAX_LENGTH}"
+            " pixels a side at most: correct the metadata, or split the image."
+        )
     if dtype.kind not in "uif":
         raise InputError(f"dtype {dtype} is no real number; convert the image to an integer or float dtype first.")
+
+
+def _short_line(error: BaseException) -> str:
+    return first_line(error)[:200]
+
+
+def _short(shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{size:.3g}" if size > MAX_LENGTH else str(size) for size in shape)

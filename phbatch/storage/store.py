@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import threading
 import warnings
@@ -22,6 +24,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore
 
 from phbatch.config import StorageOptions
+from phbatch.storage.guard import require_harmless_codecs
 from phbatch.storage.remote import (
     RemoteStore,
     is_object_url,
@@ -40,6 +43,7 @@ from phbatch.storage.remote import (
 REQUESTS_AT_ONCE = 8
 """Of one caller to an object store."""
 
+_OS_ERROR = re.compile(r"os error (\d+)")
 _CONFIG_LOCK = threading.RLock()
 _PIPELINES = {True: "zarrs.ZarrsCodecPipeline", False: "zarr.core.codec_pipeline.BatchedCodecPipeline"}
 
@@ -117,6 +121,8 @@ def open_node(
     store = open_store(path, options)
     with codec_pipeline(path):
         found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
+    if isinstance(found, zarr.Array):
+        require_harmless_codecs(found)
     if isinstance(found, zarr.Array) and not _suits_zarrs(found):
         with codec_pipeline(path, fast=False):
             found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
@@ -244,6 +250,18 @@ def _open_filesystem(path: str, options: StorageOptions) -> tuple[Any, str]:
 def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     stamp = info.get("ETag") or info.get("created") or info.get("LastModified") or ""
     return int(info["size"] or 0), str(stamp)
+
+
+def system_error(error: Exception) -> OSError | None:
+    """The system's error that a message of a Rust library such as zarrs ends with; None where it ends otherwise.
+
+    Examples
+    --------
+    >>> system_error(RuntimeError("cannot open the chunk: Too many open files (os error 24)"))
+    OSError(24, 'Too many open files')
+    """
+    number = _OS_ERROR.search(str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def free_bytes(path: str) -> int | None:

@@ -16,6 +16,7 @@ from zarr.errors import BaseZarrError
 
 from phbatch.config import StorageOptions
 from phbatch.errors import InputError, OutputError, UsageError
+from phbatch.storage.guard import require_harmless_codecs
 from phbatch.storage.store import is_url, normalize_path, open_node
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -44,12 +45,21 @@ def require_table_name(path: str) -> str:
 
 
 def csv_lines(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    """Lines of comma-separated values; lists of words are joined with blanks."""
+    """Lines of comma-separated values; lists of words are joined with blanks, and no text begins a formula."""
     writer = csv.writer(_Line(), lineterminator="\n")
-    yield writer.writerow(names)
+    yield writer.writerow([_cell(name) for name in names])
     for row in rows:
-        values = (row.get(name) for name in names)
-        yield writer.writerow([" ".join(value) if isinstance(value, list) else value for value in values])
+        yield writer.writerow([_cell(row.get(name)) for name in names])
+
+
+def _cell(value: Any) -> Any:
+    """A value as a cell: text that a spreadsheet would run is quoted (https://owasp.org/www-community/attacks/CSV_Injection)."""
+    if isinstance(value, list):
+        value = " ".join(value)
+    if not isinstance(value, str):
+        return value
+    text = " ".join(value.split())
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def write_rows(path: str, names: Sequence[str], rows: Iterable[Row]) -> None:
@@ -150,7 +160,10 @@ def _read_output(path: str, options: StorageOptions) -> Iterator[dict[str, Any]]
         if not isinstance(group, zarr.Group):
             raise TypeError(f"{STATISTICS} is no group")
         attributes: dict[str, Any] = dict(group.attrs.asdict())
-        columns = {name: np.asarray(array[:]).tolist() for name, array in group.arrays()}
+        columns = {}
+        for name, array in group.arrays():
+            require_harmless_codecs(array)
+            columns[name] = np.asarray(array[:]).tolist()
         words: list[str] = attributes["flag_bits"]
     except (OSError, BaseZarrError, KeyError, TypeError, ValueError) as error:
         raise InputError(

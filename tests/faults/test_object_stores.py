@@ -28,6 +28,7 @@ from phbatch.storage.remote import read_object
 from phbatch.storage.source import open_source
 from phbatch.storage.store import list_files, open_node
 from tests.faults.conftest import SECRET, Bucket, upload
+from tests.faults.google_store import run_google_store
 from tests.faults.proxy import KINDS, REFUSALS, FaultProxy, run_proxy
 from tests.handmade import CommandLine
 
@@ -347,3 +348,18 @@ def test_a_failed_unit_does_not_show_them(
     assert "no luck" in phbatch_command.out
     assert SECRET not in phbatch_command.err + phbatch_command.out
     assert engine.restore_unit is not fail
+
+
+def test_google_storage_is_read_and_written(image: Path, tmp_path: Path) -> None:
+    local = phbatch.run(image, tmp_path / "local.zarr", **SETTINGS)
+    account, empty = tmp_path / "account.json", dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    with run_google_store() as url:
+        account.write_text(json.dumps(empty | {"gcs_base_url": url, "disable_oauth": True}))
+        run = partial(phbatch.run, storage_options={"gs": {"token": str(account)}}, **SETTINGS)
+        written = run(image, "gs://plates/out.zarr")
+        copied = run(image, "gs://plates/out.zarr", overwrite=True)
+        assert (written.units_done, copied.units_done) == (local.units, local.units)
+        assert remote_bytes("gs://plates/out.zarr", {"token": str(account)}) == local_bytes(local.output)
+        again = run("gs://plates/out.zarr", tmp_path / "again.zarr")
+    expected = phbatch.run(local.output, tmp_path / "twice.zarr", **SETTINGS)
+    assert local_bytes(again.output) == local_bytes(expected.output)

@@ -1,0 +1,84 @@
+"""Two hundred damaged inputs: each ends with one clear sentence, in flat memory, and nothing is written."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.faults.damage import DAMAGES, KINDS, make_image
+from tests.handmade import CommandLine
+
+CASES = [(name, kinds[seed % len(kinds)], seed) for seed in range(7) for name, (_, kinds) in sorted(DAMAGES.items())][
+    :200
+]
+QUICK = CASES[: len(DAMAGES)]
+"""One case of every damage; all of them with ``PHBATCH_SOAK=1``."""
+
+GROWTH_BYTES = 300 << 20
+SECONDS = 10.0
+
+
+def peak_bytes(*, reset: bool = False) -> int:
+    """Peak resident memory of this process since the last reset; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    name = "VmRSS" if reset else "VmHWM"
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name)) * 1024
+
+
+def test_there_are_two_hundred_cases_of_all_damages_and_kinds() -> None:
+    assert len(set(CASES)) == 200
+    assert {name for name, _, _ in CASES} == set(DAMAGES)
+    assert {kind for _, kind, _ in CASES} == set(KINDS)
+    assert len(QUICK) >= 35
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_undamaged_they_are_valid(phbatch_command: CommandLine, tmp_path: Path, kind: str) -> None:
+    assert phbatch_command("run", make_image(tmp_path, kind), tmp_path / "out.zarr", "--model", "none") == 0
+
+
+@pytest.mark.parametrize(("name", "kind", "seed"), CASES if os.environ.get("PHBATCH_SOAK") else QUICK)
+def test_a_damaged_input(phbatch_command: CommandLine, tmp_path: Path, name: str, kind: str, seed: int) -> None:
+    source, output = make_image(tmp_path, kind), tmp_path / "out.zarr"
+    DAMAGES[name][0](source, Random(f"{name} {seed}"))
+    before, started = peak_bytes(reset=True), time.perf_counter()
+    code = phbatch_command("run", source, output, "--model", "none", "--workers", "1")
+    seconds, growth = time.perf_counter() - started, peak_bytes() - before
+    shown = phbatch_command.err
+    assert "Traceback" not in shown
+    assert "error: unexpected" not in shown
+    assert seconds < SECONDS
+    assert growth < GROWTH_BYTES
+    assert not (tmp_path / "TRAPPED").exists()
+    if code == 4:  # the pixels alone are damaged, which reading found
+        failed = [line for line in shown.splitlines() if line.startswith("unit ")]
+        assert failed
+        assert all(len(line) < 600 for line in failed)
+        return
+    assert code == 3
+    (line,) = [line for line in shown.splitlines() if line.startswith("error: ")]
+    assert shown.splitlines()[-1] == line
+    assert line.endswith(".")
+    assert len(line) < 600
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("command", ["stats", "compare", "illumination"])
+@pytest.mark.parametrize("name", ["truncated chunk", "chunk that is a folder", "compressed bomb"])
+def test_the_other_commands_say_so_too(phbatch_command: CommandLine, tmp_path: Path, command: str, name: str) -> None:
+    source = make_image(tmp_path, "ome05")
+    for seed in range(20 if name == "truncated chunk" else 1):  # every chunk, sooner or later
+        DAMAGES[name][0](source, Random(seed))
+    output = ("-o", tmp_path / "light.zarr") if command == "illumination" else ()
+    assert phbatch_command(command, source, *output) == 3
+    assert phbatch_command.err.splitlines()[-1].startswith("error: ")
+    assert "error: unexpected" not in phbatch_command.err
+    assert not (tmp_path / "light.zarr").exists()

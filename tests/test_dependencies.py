@@ -1,0 +1,46 @@
+"""The dependencies: what is imported is declared, what is declared is used, and nothing is capped without a reason."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from tests.test_layers import PACKAGE, imports
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+INDIRECT = {"zarrs"}
+"""Loaded by name by another library: zarr loads the codec pipeline."""
+
+
+def name_of(requirement: str) -> str:
+    """Canonical name of a requirement's distribution."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", requirement)[0]).lower()
+
+
+def imported() -> set[str]:
+    """Distributions that the package imports, those of the standard library left out."""
+    known = packages_distributions()
+    tops = {module.split(".")[0] for path in PACKAGE.rglob("*.py") for module, _ in imports(path)}
+    return {name_of(known[top][0]) for top in tops - {"phbatch"} if top in known}
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
+    declared = {name_of(requirement) for requirement in PROJECT["dependencies"]}
+    optional = {name_of(requirement) for name in ("parquet", "s3", "jax") for requirement in EXTRAS[name]}
+    used = imported()
+    assert used - optional <= declared
+    assert declared - used <= INDIRECT
+
+
+def test_no_version_is_capped_without_a_reason() -> None:
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    requirements = [*PROJECT["dependencies"], *(part for extra in EXTRAS.values() for part in extra)]
+    for requirement in requirements:
+        if re.search(r"<|==|~=", requirement):
+            (line,) = [line for line in lines if requirement in line]
+            assert "#" in line, f"{requirement} is capped and the line does not say why"
