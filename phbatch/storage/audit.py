@@ -20,6 +20,7 @@ from phbatch.storage.store import (
     list_folder,
     local_path,
     read_file,
+    read_files,
     remove_remote_files,
     write_file,
 )
@@ -46,11 +47,12 @@ def record_small_objects(path: str, images: Iterable[str], options: StorageOptio
         ``documents``: texts of the metadata by key; ``objects``: sizes and checksums of all else.
     """
     documents, objects = {}, {}
-    for key in sorted(_small_keys(path, "", frozenset(images), options)):
-        if not is_url(path):
+    keys = sorted(_small_keys(path, "", frozenset(images), options))
+    if not is_url(path):
+        for key in keys:
             synchronize(local_path(path) / key)
             synchronize((local_path(path) / key).parent)
-        data = read_file(path, key, options)
+    for key, data in zip(keys, read_files(path, keys, options), strict=True):
         if key.rpartition("/")[2] in _DOCUMENTS:
             documents[key] = data.decode()
         else:
