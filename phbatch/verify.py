@@ -178,7 +178,7 @@ def _frames_of(key: str, unit: Unit, geometry: Geometry, axes: str) -> tuple[str
     """Frames, in the input, that a chunk of the output holds pixels of."""
     along = dict(zip(axes, (int(part) for part in key.split("/")[-len(axes) :]), strict=True))
     chunk_t, chunk_c, chunk_z = (along.get(axis, 0) for axis in "tcz")
-    length_t, length_c, length_z = geometry.output_chunks[:3]
+    length_t, length_c, length_z = (geometry.output_shards or geometry.output_chunks)[:3]
     start_t, start_c, start_z = (part.start for part in unit.output[:3])
     count = geometry.n_output
     found = []
