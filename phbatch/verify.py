@@ -238,11 +238,13 @@ def _recompute(
     arguments = _recorded_options(provenance, options)
     prepared = prepare(str(arguments.pop("input")), output, parse_settings(arguments))
     prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
-    records = {record["unit"]: record for record in Ledger(output).current() if record["unit"] != METADATA}
-    table = StatisticsTable(prepared.resolved.geometry.grid)
-    for record in records.values():
-        for row in record["statistics"]:
+    table, records = StatisticsTable(prepared.resolved.geometry.grid), dict[str, dict[str, Any]]()
+    sampled = {unit.key for unit in units}
+    for record in Ledger(output).current():
+        for row in record.get("statistics", ()):
             table.put(row)
+        if record["unit"] in sampled:
+            records[record["unit"]] = record
     work: Iterable[Unit] = units
     if prepared.given is not None or prepared.resolved.recipe.passes > 1:
         work = with_statistics(units, table, prepared.resolved.recipe.volumes)

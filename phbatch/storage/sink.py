@@ -274,13 +274,6 @@ class Sink:
                 else self._put(name, array, selection, values, keys)
             )
 
-    def keys(self, name: str, axes: str, region: Region) -> list[str]:
-        """Keys, within the output, of the objects that `write` makes of a region."""
-        with self._opening:
-            array = self._open(name)
-        selection = tuple(region[CANONICAL.index(axis)] for axis in axes)
-        return [f"{name}/{key}" for key in chunk_keys(array, selection)]
-
     def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
         """Read a region back, as ``(t, c, z, y, x)``."""
         with self._opening:
