@@ -384,7 +384,7 @@ def _as_os_error() -> Iterator[None]:
     """Errors of codecs and clients as `OSError`, with the system's number where the message has it."""
     try:
         yield
-    except (OSError, OutputError):
+    except (OSError, OutputError, MemoryError):
         raise
     except Exception as error:
         number = _OS_ERROR.search(str(error))
