@@ -295,8 +295,9 @@ def _compare(frame: str, computed: NDArray[Any], stored: NDArray[Any]) -> _Compa
     expected = computed.astype(np.float64)
     difference = np.abs(stored.astype(np.float64) - expected)
     difference[np.isnan(expected) & np.isnan(stored)] = 0
-    spread = float(np.std(expected)) or 1.0
-    step = 1.0 if computed.dtype.kind == "u" else float(np.spacing(np.abs(computed).max()))
+    finite = computed[np.isfinite(computed)]
+    spread = (float(np.std(finite, dtype=np.float64)) if finite.size else 0.0) or 1.0
+    step = 1.0 if computed.dtype.kind == "u" else float(np.spacing(np.abs(finite).max(initial=0)))
     return _Comparison(frame, float(difference.max()) / spread, _TOLERANCE + step / spread)
 
 

@@ -347,12 +347,13 @@ class Sink:
             synchronize(self._scratch / name / key)
             marks[f"{name}/{key}"] = mark_of_file(self._scratch / name / key)
         self._require_held()
+        root = local_path(self.path) / name
         folders: set[Path] = set()
         for key in keys:
-            target = local_path(self.path) / name / key
+            target = root / key
             if target.parent not in folders:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                folders.add(target.parent)
+                folders.update(folder for folder in target.parents if folder.is_relative_to(root))
             (self._scratch / name / key).replace(target)
         for folder in folders:
             synchronize(folder)
