@@ -22,13 +22,14 @@ from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.measure import with_statistics
 from phbatch.output import commit_metadata
 from phbatch.planning import Geometry, Unit
-from phbatch.prepare import PROFILE, prepare
+from phbatch.prepare import PROFILE, prepare, require_unchanged
 from phbatch.results import Damage, RunResult, VerifyReport
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.audit import Expected, expected_objects, find_problems, remove_group, restore_document
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.lock import hold_output, new_token
 from phbatch.storage.sink import ATTRIBUTE, Sink, read_output_attributes
+from phbatch.storage.source import open_source
 from phbatch.storage.store import normalize_path
 
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
@@ -110,10 +111,12 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     """
     place = normalize_path(str(output))
     with hold_output(place, token=new_token()):
-        report, provenance, _ = _verify_objects(place, options.get("workers"))
+        report, provenance, geometry = _verify_objects(place, options.get("workers"))
+        arguments = _recorded_options(provenance, options)
         if report.damages:
+            _require_inputs(arguments, geometry, report)
             _take_back(place, report.damages)
-    return run(output=place, listener=listener, **_recorded_options(provenance, options))
+    return run(output=place, listener=listener, **arguments)
 
 
 class _Ledgered:
@@ -201,6 +204,15 @@ def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any])
         raise UsageError(f"{unknown[0]!r} cannot be changed here; give none but {', '.join(sorted(known))}.")
     given = {name: value for name, value in options.items() if value is not None}
     return {"input": provenance["input"]} | dict(provenance["settings"]) | given
+
+
+def _require_inputs(arguments: Mapping[str, Any], geometry: Geometry, report: VerifyReport) -> None:
+    """Refuse to do a unit again from other pixels than the first time."""
+    hurt = {damage.unit for damage in report.damages}
+    current = Ledger(report.output).current()
+    inputs = {record["unit"]: record["input"] for record in current if record["unit"] in hurt}
+    source = open_source(str(arguments["input"]), arguments["axes"])
+    require_unchanged(source, geometry, inputs, report.output)
 
 
 def _take_back(output: str, damages: Iterable[Damage]) -> None:

@@ -158,6 +158,20 @@ def test_a_run_that_was_not_finished_is_named_and_finished(tmp_path: Path, monke
     assert phbatch.verify(first.output, deep=6).damages == ()
 
 
+def test_nothing_is_mended_from_another_input(tmp_path: Path) -> None:
+    source = make_input(tmp_path / "in.zarr")
+    result = phbatch.run(source, tmp_path / "out.zarr", model="none")
+    damage(chunk(Path(result.output), 3, 1), "tear")
+    other = source / "c" / "3" / "0" / "0"
+    other.write_bytes((source / "c" / "4" / "0" / "0").read_bytes())
+    with pytest.raises(phbatch.OutputError, match=r"the input of t3/c0 was changed"):
+        phbatch.repair(result.output)
+    assert phbatch.verify(result.output).frames == ["t3/c0/z0"]
+    shutil.rmtree(source)
+    with pytest.raises(phbatch.InputError, match="holds no Zarr"):
+        phbatch.repair(result.output)
+
+
 def test_an_output_on_an_object_store_is_verified_and_mended(tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
     output = f"memory://{tmp_path.name}/out.zarr"
