@@ -74,7 +74,7 @@ def test_damaged_metadata_and_tables_are_mended_without_restoring_a_frame(
     before = files(whole)
     names = other_objects(whole)
     assert len(names) > 20
-    for name in (name for name in names if "/" not in name or "median" in name or name.startswith("0/")):
+    for name in names[DAMAGES.index(kind) :: 6]:  # `make soak` damages every one in every way
         output = shutil.copytree(whole, tmp_path / name.replace("/", "_"))
         damage(output / name, kind)
         report = phbatch.verify(output)
