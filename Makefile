@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test soak lint benchmark clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+soak: $(READY)
+	$(BIN)/python -m tests.faults.soak
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -400,23 +400,22 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """While inside, the first SIGINT or SIGTERM asks to stop; a second SIGINT, or `GRACE_S`, interrupts at once."""
     asked = threading.Event()
     previous: dict[signal.Signals, Any] = {}
-    patience = threading.Timer(GRACE_S, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-    patience.daemon = True
 
     def ask(number: int, _: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
+        if number == signal.SIGALRM or (asked.is_set() and number == signal.SIGINT):
             raise KeyboardInterrupt
         if not asked.is_set():
             asked.set()
-            patience.start()
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             previous[number] = signal.signal(number, ask)
     try:
         yield asked.is_set
     finally:
-        patience.cancel()
+        if asked.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -22,13 +22,14 @@ from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.measure import with_statistics
 from phbatch.output import commit_metadata
 from phbatch.planning import Geometry, Unit
-from phbatch.prepare import PROFILE, prepare
+from phbatch.prepare import PROFILE, prepare, require_unchanged
 from phbatch.results import Damage, RunResult, VerifyReport
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.audit import Expected, expected_objects, find_problems, remove_group, restore_document
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.lock import hold_output, new_token
 from phbatch.storage.sink import ATTRIBUTE, Sink, read_output_attributes
+from phbatch.storage.source import open_source
 from phbatch.storage.store import normalize_path
 
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
@@ -110,10 +111,12 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     """
     place = normalize_path(str(output))
     with hold_output(place, token=new_token()):
-        report, provenance, _ = _verify_objects(place, options.get("workers"))
+        report, provenance, geometry = _verify_objects(place, options.get("workers"))
+        arguments = _recorded_options(provenance, options)
         if report.damages:
+            _require_inputs(arguments, geometry, report)
             _take_back(place, report.damages)
-    return run(output=place, listener=listener, **_recorded_options(provenance, options))
+    return run(output=place, listener=listener, **arguments)
 
 
 class _Ledgered:
@@ -203,6 +206,15 @@ def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any])
     return {"input": provenance["input"]} | dict(provenance["settings"]) | given
 
 
+def _require_inputs(arguments: Mapping[str, Any], geometry: Geometry, report: VerifyReport) -> None:
+    """Refuse to do a unit again from other pixels than the first time."""
+    hurt = {damage.unit for damage in report.damages}
+    current = Ledger(report.output).current()
+    inputs = {record["unit"]: record["input"] for record in current if record["unit"] in hurt}
+    source = open_source(str(arguments["input"]), arguments["axes"])
+    require_unchanged(source, geometry, inputs, report.output)
+
+
 def _take_back(output: str, damages: Iterable[Damage]) -> None:
     """Mend documents from the ledger, and have everything else that is hurt done again by the next run."""
     ledger = Ledger(output)
@@ -238,11 +250,13 @@ def _recompute(
     arguments = _recorded_options(provenance, options)
     prepared = prepare(str(arguments.pop("input")), output, parse_settings(arguments))
     prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
-    records = {record["unit"]: record for record in Ledger(output).current() if record["unit"] != METADATA}
-    table = StatisticsTable(prepared.resolved.geometry.grid)
-    for record in records.values():
-        for row in record["statistics"]:
+    table, records = StatisticsTable(prepared.resolved.geometry.grid), dict[str, dict[str, Any]]()
+    sampled = {unit.key for unit in units}
+    for record in Ledger(output).current():
+        for row in record.get("statistics", ()):
             table.put(row)
+        if record["unit"] in sampled:
+            records[record["unit"]] = record
     work: Iterable[Unit] = units
     if prepared.given is not None or prepared.resolved.recipe.passes > 1:
         work = with_statistics(units, table, prepared.resolved.recipe.volumes)
@@ -293,8 +307,9 @@ def _compare(frame: str, computed: NDArray[Any], stored: NDArray[Any]) -> _Compa
     expected = computed.astype(np.float64)
     difference = np.abs(stored.astype(np.float64) - expected)
     difference[np.isnan(expected) & np.isnan(stored)] = 0
-    spread = float(np.std(expected)) or 1.0
-    step = 1.0 if computed.dtype.kind == "u" else float(np.spacing(np.abs(computed).max()))
+    finite = computed[np.isfinite(computed)]
+    spread = (float(np.std(finite, dtype=np.float64)) if finite.size else 0.0) or 1.0
+    step = 1.0 if computed.dtype.kind == "u" else float(np.spacing(np.abs(finite).max(initial=0)))
     return _Comparison(frame, float(difference.max()) / spread, _TOLERANCE + step / spread)
 
 

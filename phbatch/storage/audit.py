@@ -38,6 +38,8 @@ def record_small_objects(path: str, images: Iterable[str]) -> dict[str, Any]:
     """
     filesystem, root = fsspec.core.url_to_fs(path)
     documents, objects = {}, {}
+    if not is_url(path):
+        synchronize(local_path(path).parent)
     for key in sorted(_small_keys(filesystem, str(root).rstrip("/"), "", frozenset(images))):
         if not is_url(path):
             synchronize(local_path(path) / key)
