@@ -5,8 +5,8 @@
 Three sides, each in a process of its own, uint16 to float32, Zarr to Zarr, with the same number of threads. *phbatch*:
 ``--model none --normalize median``, which measures every frame, divides by its smoothed median, synchronizes every
 chunk with the disk and checks it. *copy*: reads the same chunks and writes them as float32 with phbatch's codec through
-the same zarrs pipeline; nothing is measured or synchronized. *dask*: what one writes with ``map_overlap``, ``da.median``
-and ``to_zarr``, with the defaults of Dask and Zarr.
+the same zarrs pipeline; nothing is measured or synchronized. *dask*: what one writes with ``map_overlap``,
+``da.median`` and ``to_zarr``, with the defaults of Dask and Zarr.
 
 Each process is warmed up on two frames, and the disk is synchronized before the clock starts. The input is simulated
 and stored with phbatch's own codec, in chunks of ``--chunk`` squared; 0 means whole frames.
@@ -157,7 +157,7 @@ COLUMNS = (
 
 
 def show_row(row: dict[str, Any]) -> None:
-    """One line of the table, and where phbatch's time went."""
+    """One line of the table."""
     print_row(
         (
             f"{row['frames']} x {row['size']}^2, {row['chunk']}^2",
