@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def install(folder: Path, package: str) -> str | None:
     return python if installed.returncode == 0 else None
 
 
-def run_sides(runs: int, sides: dict[str, tuple[str, str, tuple[str, ...]]], pixels: float) -> dict[str, Any]:
+def run_sides(runs: int, sides: Mapping[str, tuple[str, str, tuple[str, ...]]], pixels: float) -> dict[str, Any]:
     """Rates of sides that are given as Python, code and arguments, and phbatch's rate over the others'."""
     found = alternate(
         runs,
