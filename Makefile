@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak lint benchmark clean
+RESULTS ?= build/benchmarks
+BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
+
+.PHONY: demo test soak lint benchmark soak-memory clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo demo
@@ -20,8 +23,19 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: $(READY)
-	$(BIN)/python benchmarks/end_to_end.py
+benchmark: $(addprefix benchmark-,$(BENCHMARKS))
+
+benchmark-end_to_end: ARGUMENTS := --kernel 5 --kernel 3 --filters 32 --filters 16 --size 1024 --size 2048
+
+# Never two at once, even under make -j: they would measure each other.
+.NOTPARALLEL:
+
+benchmark-%: $(READY)
+	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/$*.py $(ARGUMENTS) --json $(RESULTS)/$*.json
+
+soak-memory: $(READY)
+	$(BIN)/python benchmarks/soak.py --json $(RESULTS)/soak.json
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("phbatch needs Python 3.11 or newer, set PYTHON=" if sys.version_info < (3, 11) else 0)'
