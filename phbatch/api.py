@@ -66,7 +66,7 @@ def run(
         `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
         `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
         `backend`, `network`, `precision`, `precision_bound`, `memory`, `workers`, `threads`, `scheduler`,
-        `retries`, `codec`, `shuffle`, `shard`, `overwrite`.
+        `retries`, `codec`, `shuffle`, `shard`, `overwrite`, `storage_options`.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def run(
         require_scheduler(settings.scheduler)
     with stop_on_signal() as stop:
         search_for_nan(prepared, stop)
-        with hold_output(prepared.output, prepared.job.token):
+        with hold_output(prepared.output, prepared.job.token, settings.storage_options):
             finished = open_output(prepared, command)
             ensure_profile(prepared)
             todo = [unit for unit in units if unit.key not in finished]
@@ -115,7 +115,7 @@ def run(
             failed = restore_units(prepared, work, finished, stop, listener)
             restoring_seconds = perf_counter() - restoring
             if len(finished) == len(units) and (todo or not finished.complete):
-                finish_image(Sink(prepared.output), prepared.image, finished.table)
+                finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
     done_now = [unit for unit in todo if unit.key in finished]
     return RunResult(
         output=prepared.output,
@@ -195,7 +195,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
         Called with every event.
     **options
         `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`, `scope`, `illumination`,
-        `illumination_mode`, `downscale`, `memory`, `workers`, `scheduler`.
+        `illumination_mode`, `downscale`, `memory`, `workers`, `scheduler`, `storage_options`.
 
     Returns
     -------
@@ -215,7 +215,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
         SIGINT or SIGTERM.
     """
     settings = parse_settings(options | {"model": "none"})
-    source = open_source(str(input), settings.axes)
+    source = open_source(str(input), settings.axes, settings.storage_options)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
@@ -249,7 +249,7 @@ def _statistics_before(prepared: Prepared, stop: Callable[[], bool]) -> Statisti
 
 
 def _python_command(prepared: Prepared, options: Mapping[str, Any]) -> str:
-    arguments = "".join(f", {name}={value!r}" for name, value in sorted(options.items()))
+    arguments = "".join(f", {name}={value!r}" for name, value in sorted(options.items()) if name != "storage_options")
     return f"phbatch.run({prepared.source.path!r}, {prepared.output!r}{arguments})"
 
 

@@ -29,6 +29,14 @@ def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], C
     return decorate
 
 
+_storage_option = click.option(
+    "--storage-options",
+    multiple=True,
+    metavar="JSON|KEY=VALUE",
+    callback=lambda _context, _parameter, given: given or None,
+    help="Credentials and endpoint of s3://, gs://, https://; never recorded. May be repeated.",
+)
+
 _statistics_options = _options(
     click.option("--sigma", type=float, metavar="PX", help="Smoothing before median and mode.  [default: 2]"),
     click.option("--pmin", type=float, metavar="P", help="Lower percentile.  [default: 2]"),
@@ -69,6 +77,7 @@ _statistics_options = _options(
         help="Units read, computed and written at once.  [default: up to 4, one per core, as --memory allows]",
     ),
     click.option("--threads", type=int, metavar="N", help="Of codecs and the network on a CPU.  [default: all cores]"),
+    _storage_option,
     click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.  [default: this process]"),
 )
 
@@ -160,7 +169,7 @@ def run(input: str, output: str | None, profile: bool, as_json: bool, debug: boo
     given.
     """
     chosen = _with_config(options)
-    command = shlex.join(["phbatch", *sys.argv[1:]])
+    command = shlex.join(["phbatch", *_without_storage_options(sys.argv[1:])])
     with phbatch.report.ProgressReport() as listener:
         result = phbatch.run(input, output, listener=listener, command=command, **chosen)
     phbatch.report.print_result(result)
@@ -210,6 +219,7 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
 @cli.command()
 @click.argument("input")
 @click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
+@_storage_option
 @click.option("--channel", metavar="INDEX|NAME", help="Channel to sample.  [default: the first]")
 @click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]")
 @click.option("--samples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Frames to sample.")
@@ -245,6 +255,7 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
     help="Median over t; the same smoothed; or BaSiC.",
 )
 @click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
+@_storage_option
 @click.option("--channel", metavar="INDEX|NAME", help="Channel to look at.  [default: all]")
 @click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t to sample from.  [default: all]")
 @click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]")
@@ -267,6 +278,7 @@ _redo_options = _options(
     click.option("--model", metavar="DIR", help="The model folder, where it was moved."),
     click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]"),
     click.option("--workers", type=int, metavar="N", help="Units worked on at once.  [default: up to 4, one per core]"),
+    _storage_option,
     click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.  [default: this process]"),
 )
 
@@ -305,6 +317,7 @@ def repair(output: str, as_json: bool, debug: bool, **options: Any) -> int:
 @click.argument("path")
 @click.option("--benchmark", is_flag=True, help="Measure every form of a model's network on this machine.")
 @click.option("--backend", type=click.Choice(["tensorflow", "jax"]), help="Of Keras.  [default: tensorflow]")
+@_storage_option
 @_common_options
 def info(path: str, benchmark: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what is at PATH: an image, an output of phbatch, or a model."""
@@ -378,6 +391,16 @@ def _writing(output: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"--output {output} cannot be written ({error.strerror}); choose another place.") from error
+
+
+def _without_storage_options(arguments: list[str]) -> list[str]:
+    """Arguments of a command line that may be recorded."""
+    name = "--storage-options"
+    return [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if name not in (before, argument) and not argument.startswith(f"{name}=")
+    ]
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

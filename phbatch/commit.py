@@ -44,7 +44,7 @@ def restore_units(
     InterruptedRunError
         `stop` said so; what was finished is committed.
     """
-    ledger, failed = Ledger(prepared.output), dict[str, str]()
+    ledger, failed = Ledger(prepared.output, prepared.settings.storage_options), dict[str, str]()
     workers, scheduler = prepared.resolved.workers, prepared.settings.scheduler
     total = len(prepared.resolved.geometry.units)
     outcomes = execute(restore_unit, prepared.job, units, workers=workers, scheduler=scheduler, stop=stop)

@@ -100,7 +100,7 @@ def compare_rules(input: str, *, samples: int = 12, **options: Any) -> list[Comp
     samples : int
         Number of frames, of the first channel (or that of `channel`) and the middle plane.
     **options
-        `axes`, `channel`, `frames`, `memory`.
+        `axes`, `channel`, `frames`, `memory`, `storage_options`.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def compare_rules(input: str, *, samples: int = 12, **options: Any) -> list[Comp
         The input cannot be read, or no sampled frame can be normalized by every rule.
     """
     settings = parse_settings(options)
-    source = open_source(str(input), settings.axes)
+    source = open_source(str(input), settings.axes, settings.storage_options)
     frames = [frame for frame in _sample(source, settings, samples) if _usable(frame)]
     if not frames:
         raise InputError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +16,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -59,7 +62,7 @@ Method = Annotated[str, AfterValidator(_known_method)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Normalization(_Settings):
@@ -116,6 +119,45 @@ def _parse_lower_case(value: Any) -> Any:
 def _parse_path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
+
+def parse_storage_options(value: Any) -> SecretStr | None:
+    """Options of object stores as JSON that no message shows.
+
+    Parameters
+    ----------
+    value : mapping, str, sequence of str, SecretStr or None
+        Names and values; JSON; ``key=value``; several of these, of which the later ones win.
+
+    Examples
+    --------
+    >>> parse_storage_options(["key=A", '{"secret": "B"}']).get_secret_value()
+    '{"key": "A", "secret": "B"}'
+    """
+    if value is None or isinstance(value, SecretStr):
+        return value
+    options: dict[str, Any] = {}
+    for part in [value] if isinstance(value, str | Mapping) else value:
+        if isinstance(part, Mapping):
+            options |= part
+        elif part.lstrip().startswith("{"):
+            options |= _parse_json_object(part)
+        else:
+            name, sign, content = part.partition("=")
+            if not sign or not name.strip():
+                raise ValueError("options of a store are a JSON object, or key=value")
+            options[name.strip()] = content
+    return SecretStr(json.dumps(options, sort_keys=True)) if options else None
+
+
+def _parse_json_object(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("options of a store are no JSON object") from None
+
+
+StorageOptions = Annotated[SecretStr | None, BeforeValidator(parse_storage_options)]
+"""Credentials and endpoints of object stores, as JSON: they are neither printed nor recorded."""
 
 Auto = BeforeValidator(_parse_auto)
 Percentile = Annotated[float, Field(ge=0, le=100)]
@@ -182,6 +224,9 @@ class RunSettings(_Settings):
     codec: Codec = Field("auto", description="Compression of the output.")
     shuffle: Shuffle = Field("auto", description="Of bytes or bits before Blosc compresses them.")
     shard: ByteSize | None = Field(None, gt=0, description="Size of the shards of the output, such as 64MB.")
+    storage_options: StorageOptions = Field(
+        None, exclude=True, description="Credentials and endpoint of object stores; never recorded."
+    )
     overwrite: bool = Field(False, description="Start afresh where an output of phbatch exists.")
 
     @model_validator(mode="after")
@@ -246,4 +291,5 @@ def first_problem(error: ValidationError) -> str:
         return f"{message}."
     if problem["type"] == "extra_forbidden":
         return f"{name!r} is no setting of phbatch; see `phbatch run --help` for their names."
-    return f"--{name} {problem['input']!r} is not valid: {message[:1].lower()}{message[1:]}."
+    value = "(not shown)" if name.startswith("storage_options") else repr(problem["input"])
+    return f"--{name} {value} is not valid: {message[:1].lower()}{message[1:]}."

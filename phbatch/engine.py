@@ -22,7 +22,7 @@ from distributed import Client, as_completed
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from phbatch.care.predictor import Predictor, get_predictor, limit_network_threads
-from phbatch.config import Backend, NanPolicy
+from phbatch.config import Backend, NanPolicy, StorageOptions
 from phbatch.errors import InputError, InterruptedRunError, UsageError
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
@@ -76,6 +76,8 @@ class Job:
         Of codecs, and of TensorFlow on a CPU, in every process; None leaves them as they are.
     token : str
         Of this run: the one that holds its output, and under which workers keep stores open.
+    storage_options : SecretStr or None
+        Credentials and endpoint of object stores, for whoever runs the tasks; not shown where a job is printed.
     """
 
     source: str
@@ -90,6 +92,7 @@ class Job:
     retries: int = 0
     threads: int | None = None
     token: str = field(default_factory=new_token)
+    storage_options: StorageOptions = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -104,23 +107,25 @@ class Outcome(Generic[Result]):
 
 # By token, too: a worker that serves run after run must not see an earlier run's metadata of a place.
 @lru_cache(maxsize=8)
-def _open_source(path: str, axes: str | None, token: str) -> Source:
-    return open_source(path, axes)
+def _open_source(path: str, axes: str | None, options: StorageOptions, token: str) -> Source:
+    return open_source(path, axes, options)
 
 
 @lru_cache(maxsize=8)
-def _open_sink(path: str, token: str) -> Sink:
-    return Sink(path, token)
+def _open_sink(path: str, options: StorageOptions, token: str) -> Sink:
+    return Sink(path, options, token=token)
 
 
 @lru_cache(maxsize=2)
-def _open_profile(path: str, token: str) -> Profile:
-    return Profile(*read_profile(path))
+def _open_profile(path: str, options: StorageOptions, token: str) -> Profile:
+    return Profile(*read_profile(path, options))
 
 
 @lru_cache(maxsize=CORRECTIONS_AT_ONCE)
-def _open_correction(path: str, token: str, preparation: Preparation, c: int, z: int) -> Correction:
-    return _open_profile(path, token).correction(preparation, c, z)
+def _open_correction(
+    path: str, options: StorageOptions, token: str, preparation: Preparation, c: int, z: int
+) -> Correction:
+    return _open_profile(path, options, token).correction(preparation, c, z)
 
 
 def forget_open_stores() -> None:
@@ -136,7 +141,7 @@ def corrections_of(job: Job, unit: Unit) -> Corrections | None:
 
     def find(c: int, z: int) -> Correction:
         key = unit.frame_key(0, c, z)
-        return _open_correction(job.profile, job.token, job.recipe.preparation, key.c, key.z or 0)
+        return _open_correction(job.profile, job.storage_options, job.token, job.recipe.preparation, key.c, key.z or 0)
 
     return find
 
@@ -145,7 +150,8 @@ def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
     """Selected frames of a unit as ``(t, c, z, y, x)``, and the digest of the objects that they were read from."""
     if job.threads is not None:
         limit_threads(job.threads)
-    block, digest = _open_source(job.source, job.axes, job.token).read_stamped(unit.source)
+    source = _open_source(job.source, job.axes, job.storage_options, job.token)
+    block, digest = source.read_stamped(unit.source)
     if len(unit.keep_t) != block.shape[0]:
         block = block[list(unit.keep_t)]
     if len(unit.keep_c) != block.shape[1]:
@@ -189,7 +195,7 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     """Restore a unit and write it; the returned record is what the ledger keeps."""
     started, clock = perf_counter(), StageClock()
     restored, rows, digest = compute_unit(job, unit, clock)
-    sink = _open_sink(job.output, job.token)
+    sink = _open_sink(job.output, job.storage_options, job.token)
     with clock("write"):
         objects = sink.write(IMAGE, job.output_axes, unit.output, restored.image)
         if restored.uncertainty is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from phbatch.care.choice import measure_forms
 from phbatch.care.model import Model, bundled_models, open_model
 from phbatch.care.weights import read_weights
-from phbatch.config import Backend
+from phbatch.config import Backend, parse_settings
 from phbatch.errors import OutputError, UsageError
 from phbatch.storage.sink import read_output_attributes
 from phbatch.storage.source import open_source
@@ -18,7 +18,9 @@ from phbatch.storage.source import open_source
 _BENCHMARK_TILES = {2: (512, 512), 3: (32, 96, 96)}  # by the number of dimensions
 
 
-def info(path: str | Path, *, benchmark: bool = False, backend: Backend = "tensorflow") -> dict[str, Any]:
+def info(
+    path: str | Path, *, benchmark: bool = False, backend: Backend = "tensorflow", storage_options: Any = None
+) -> dict[str, Any]:
     """What is at a path: an image, an output of phbatch, or a model.
 
     Parameters
@@ -29,6 +31,8 @@ def info(path: str | Path, *, benchmark: bool = False, backend: Backend = "tenso
         Measure every form of a model's network on this machine.
     backend : {"tensorflow", "jax"}
         Keras backend of the measurement.
+    storage_options : mapping, str or sequence of str, optional
+        Credentials and endpoint of an object store.
 
     Returns
     -------
@@ -49,7 +53,8 @@ def info(path: str | Path, *, benchmark: bool = False, backend: Backend = "tenso
         return _model_info(model) | ({"forms": _measure(model, backend)} if benchmark else {})
     if benchmark:
         raise UsageError(f"--benchmark measures models and {path} is none; give a model folder or a bundled name.")
-    source = open_source(str(path))
+    options = parse_settings({"storage_options": storage_options}).storage_options
+    source = open_source(str(path), options=options)
     array, metadata = source.array, source.metadata
     compressors = [str(codec.to_dict()) if hasattr(codec, "to_dict") else str(codec) for codec in array.compressors]
     found: dict[str, Any] = {
@@ -69,7 +74,7 @@ def info(path: str | Path, *, benchmark: bool = False, backend: Backend = "tenso
         "bytes": int(array.size) * source.dtype.itemsize,
     }
     with suppress(OutputError):
-        attributes = read_output_attributes(source.path)
+        attributes = read_output_attributes(source.path, options)
         if attributes:
             found["phbatch"] = {key: value for key, value in attributes.items() if key != "statistics"}
     return found

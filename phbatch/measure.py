@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from phbatch.axes import FrameGrid
-from phbatch.config import RunSettings
+from phbatch.config import RunSettings, StorageOptions
 from phbatch.engine import Job, execute, measure_unit, pool_unit
 from phbatch.errors import InputError, InterruptedRunError, first_line
 from phbatch.events import Listener, UnitFinished, ignore
@@ -41,7 +41,13 @@ def measure_frames(
         `stop` said so.
     """
     job = Job(
-        source.path, settings.axes, resolved.recipe, profile=profile, retries=settings.retries, threads=settings.threads
+        source.path,
+        settings.axes,
+        resolved.recipe,
+        profile=profile,
+        retries=settings.retries,
+        threads=settings.threads,
+        storage_options=settings.storage_options,
     )
     geometry = resolved.geometry
     if not resolved.large:
@@ -99,7 +105,7 @@ def measure_before(
     return table
 
 
-def read_table(path: str, grid: FrameGrid, required: Sequence[str]) -> StatisticsTable:
+def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: StorageOptions = None) -> StatisticsTable:
     """Read the statistics of a run from a file of `phbatch stats`, or from another output of phbatch.
 
     Parameters
@@ -110,6 +116,8 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str]) -> Statistic
         Frames of the run; rows of other frames are passed over.
     required : sequence of str
         Columns that the normalization needs.
+    options : SecretStr or None
+        Of the object store.
 
     Raises
     ------
@@ -117,7 +125,7 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str]) -> Statistic
         A frame or a needed value is missing.
     """
     table = StatisticsTable(grid)
-    for row in read_rows(path):
+    for row in read_rows(path, options):
         try:
             parsed = StatisticsRow.from_dict({"z": 0} | dict(row) if grid.planes == 1 else row)
             wanted = parsed.key in grid

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from phbatch.axes import Shape
-from phbatch.config import Codec, RunSettings, Shuffle
+from phbatch.config import Codec, RunSettings, Shuffle, StorageOptions
 from phbatch.engine import IMAGE, UNCERTAINTY
 from phbatch.errors import OutputError
 from phbatch.kernels.stats import FLAG_NAMES
@@ -22,6 +22,7 @@ from phbatch.stages.table import StatisticsTable
 from phbatch.storage.audit import record_small_objects
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
+from phbatch.storage.remote import is_web_server
 from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
 from phbatch.storage.source import Source
 from phbatch.storage.store import free_bytes, is_url, local_path
@@ -116,7 +117,9 @@ def default_output(source: Source) -> str:
 
 
 def require_separate(source: Source, output: str) -> None:
-    """Refuse an output inside the input, and an input inside the output."""
+    """Refuse an output inside the input, an input inside the output, and an output on a web server."""
+    if is_web_server(output):
+        raise OutputError(f"output {output} is on a web server, which is only read; give another OUTPUT.")
     inner, outer = f"{output}/", f"{source.path}/"
     if inner.startswith(outer):
         raise OutputError(f"output {output} lies inside the input; choose a place outside of {source.path}.")
@@ -124,7 +127,9 @@ def require_separate(source: Source, output: str) -> None:
         raise OutputError(f"the input lies inside the output {output}; choose another place for the output.")
 
 
-def create_image(output: str, image: OutputImage, provenance: Mapping[str, Any]) -> None:
+def create_image(
+    output: str, image: OutputImage, provenance: Mapping[str, Any], options: StorageOptions = None
+) -> None:
     """Make the metadata of the output appear, before any pixel is written."""
     groups = {"": make_image_attributes(image.metadata, image.version) | {ATTRIBUTE: dict(provenance)}}
     layouts = [_layout(image, IMAGE, image.dtype)]
@@ -132,8 +137,8 @@ def create_image(output: str, image: OutputImage, provenance: Mapping[str, Any])
         group = UNCERTAINTY.split("/")[0]
         groups[group] = make_image_attributes(replace(image.metadata, channels=(), name=group), image.version)
         layouts.append(_layout(image, UNCERTAINTY, "float32"))
-    create_output(output, image.zarr_format, groups, layouts)
-    commit_metadata(output, complete=False)
+    create_output(output, image.zarr_format, groups, layouts, options)
+    commit_metadata(output, complete=False, options=options)
 
 
 def require_space(output: str, image: OutputImage, finished: float) -> None:
@@ -163,9 +168,10 @@ def require_space(output: str, image: OutputImage, finished: float) -> None:
         )
 
 
-def commit_metadata(output: str, *, complete: bool) -> None:
+def commit_metadata(output: str, *, complete: bool, options: StorageOptions = None) -> None:
     """Put the metadata and tables of an output into its ledger, and whether they are the last ones."""
-    Ledger(output).commit({"unit": METADATA, "complete": complete} | record_small_objects(output, (IMAGE, UNCERTAINTY)))
+    found = record_small_objects(output, (IMAGE, UNCERTAINTY), options)
+    Ledger(output, options).commit({"unit": METADATA, "complete": complete} | found)
 
 
 def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None:
@@ -174,7 +180,7 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None
     sink.write_table(
         STATISTICS, columns, {"flag_bits": list(FLAG_NAMES), "rows": len(table), "frame_axes": ["t", "c", "z"]}
     )
-    attributes = read_output_attributes(sink.path) or {}
+    attributes = read_output_attributes(sink.path, sink.options) or {}
     attributes["status"] = "complete"
     if len(table) <= _ATTRIBUTE_ROWS:
         rows = list(table)
@@ -185,7 +191,7 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None
     if image.metadata.channels and not image.rescaled:
         sink.update_channels(_display_windows(image, table))
     sink.remove_scratch()
-    commit_metadata(sink.path, complete=True)
+    commit_metadata(sink.path, complete=True, options=sink.options)
 
 
 def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:

@@ -16,7 +16,7 @@ import psutil
 from phbatch.care.model import DEFAULT_MODEL, Model, bundled_models, open_model
 from phbatch.care.precision import PrecisionCheck
 from phbatch.care.weights import read_weights
-from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
+from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, StorageOptions
 from phbatch.engine import Job, forget_open_stores, require_finite
 from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
@@ -121,13 +121,13 @@ class Prepared:
 def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -> Prepared:
     """Everything that can be refused is refused here, and nothing is written."""
     forget_open_stores()
-    source = open_source(input_path, settings.axes)
+    source = open_source(input_path, settings.axes, settings.storage_options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
     if model is not None:
         read_weights(model.weights_path, model.config)
     destination = normalize_path(str(output)) if output is not None else default_output(source)
     require_separate(source, destination)
-    recorded = read_output_attributes(destination)
+    recorded = read_output_attributes(destination, settings.storage_options)
     continued = None if settings.overwrite else recorded
     begun = (continued or {}).get("fingerprint", {}).get("settings", {}) or {}
     tile = begun.get("tile")
@@ -155,17 +155,19 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         backend=settings.backend,
         retries=settings.retries,
         threads=settings.threads,
+        storage_options=settings.storage_options,
     )
     given = None
     if settings.stats is not None:
-        given = read_table(settings.stats, resolved.geometry.grid, required_statistics(resolved.recipe.rule))
+        required = required_statistics(resolved.recipe.rule)
+        given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
     notices = resolved.notices
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
     return Prepared(settings, source, model, resolved, job, destination, image, continued, given, digest, notices)
 
 
-def require_profile(path: str, source: Source) -> str:
+def require_profile(path: str, source: Source, options: StorageOptions = None) -> str:
     """Refuse a profile that does not fit the image; returns its digest.
 
     Raises
@@ -173,7 +175,7 @@ def require_profile(path: str, source: Source) -> str:
     InputError
         It cannot be read, or has another shape.
     """
-    background, dark = read_profile(path)
+    background, dark = read_profile(path, options)
     n_c, n_z, y, x = source.shape[1:]
     for values in (background, dark):
         if values is None:
@@ -194,7 +196,7 @@ def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[s
         return "", None
     if method in ESTIMATED_BACKGROUNDS:
         return f"{output}/{PROFILE}", None
-    return method, require_profile(method, source)
+    return method, require_profile(method, source, settings.storage_options)
 
 
 def settle_network(prepared: Prepared) -> Prepared:
@@ -252,31 +254,34 @@ def open_output(prepared: Prepared, command: str) -> Finished:
         "illumination": prepared.profile_digest,
     }
     mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
-    recorded = None if settings.overwrite else read_output_attributes(prepared.output)
+    store = settings.storage_options
+    recorded = None if settings.overwrite else read_output_attributes(prepared.output, store)
     finished = Finished(resolved.geometry)
     if recorded is not None and "fingerprint" in recorded:
         differences = find_differences(recorded["fingerprint"], mark)
         if not differences:
-            Sink(prepared.output).remove_scratch()
-            for record in Ledger(prepared.output).current():
+            Sink(prepared.output, store).remove_scratch()
+            for record in Ledger(prepared.output, store).current():
                 finished.add(record)
-            require_unchanged(prepared.source, resolved.geometry, finished.inputs, prepared.output)
+            require_unchanged(prepared.source, resolved.geometry, finished.inputs, prepared.output, store)
             require_space(prepared.output, prepared.image, len(finished) / len(resolved.geometry.units))
             return finished
-        if recorded["status"] == "complete" or Ledger(prepared.output).holds_units():
+        if recorded["status"] == "complete" or Ledger(prepared.output, store).holds_units():
             raise OutputError(
                 f"{prepared.output} was begun differently ({'; '.join(differences[:4])}); repeat the old settings"
                 f" to continue, choose"
                 " another output, or start afresh with --overwrite."
             )
-    remove_output(prepared.output)
+    remove_output(prepared.output, store)
     require_space(prepared.output, prepared.image, 0)
     forget_open_stores()
-    create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
+    create_image(prepared.output, prepared.image, _provenance(prepared, mark, command), store)
     return finished
 
 
-def require_unchanged(source: Source, geometry: Geometry, inputs: Mapping[str, str], output: str) -> None:
+def require_unchanged(
+    source: Source, geometry: Geometry, inputs: Mapping[str, str], output: str, options: StorageOptions = None
+) -> None:
     """Refuse where a unit was restored from other pixels than those of the input now.
 
     Parameters
@@ -289,13 +294,15 @@ def require_unchanged(source: Source, geometry: Geometry, inputs: Mapping[str, s
         Digest of what each unit was read from, as its ledger record has it.
     output : str
         For the message.
+    options : SecretStr or None
+        Credentials and endpoint of the input's store.
 
     Raises
     ------
     OutputError
         Names the units.
     """
-    stamps = Stamps(source.path, listed=len(inputs) > 1)
+    stamps = Stamps(source.path, options, listed=len(inputs) > 1)
     changed = [
         unit.key
         for unit in geometry.units

@@ -27,7 +27,7 @@ from phbatch.resolve import resolve_statistics
 from phbatch.stages.preparation import Profile, background_of
 from phbatch.storage.profile import read_facts, write_profile
 from phbatch.storage.source import Source, open_source
-from phbatch.storage.store import normalize_path
+from phbatch.storage.store import exists, normalize_path
 
 IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]
 
@@ -70,7 +70,7 @@ def illumination(
         it (`phbatch.kernels.background`); ``basic`` is BaSiC (Peng et al. 2017, https://doi.org/10.1038/ncomms14836)
         by the library BaSiCPy, which gives a dark field, too.
     **options
-        `axes`, `channel`, `frames`, `memory`.
+        `axes`, `channel`, `frames`, `memory`, `storage_options`.
 
     Returns
     -------
@@ -85,13 +85,15 @@ def illumination(
     if method not in get_args(IlluminationMethod):
         raise UsageError(f"--method {method} is none of {', '.join(get_args(IlluminationMethod))}; choose one of them.")
     settings = parse_settings(options | {"model": "none"})
-    source = open_source(str(input), settings.axes)
+    store = settings.storage_options
+    source = open_source(str(input), settings.axes, store)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
-    if output is not None and Path(str(output)).exists() and "method" not in (read_facts(str(output)) or {}):
+    place = normalize_path(str(output)) if output is not None else ""
+    if place and exists(place, options=store) and "method" not in (read_facts(place, options=store) or {}):
         raise OutputError(f"{output} exists and is no profile; choose another place, or remove it yourself.")
     profile, facts = estimate_profile(source, resolved.geometry, method, settings)
-    if output is not None:
-        write_profile(normalize_path(str(output)), profile.background, profile.dark, facts)
+    if place:
+        write_profile(place, profile.background, profile.dark, facts, options=store)
     return IlluminationResult(profile, facts)
 
 
@@ -133,10 +135,11 @@ def ensure_profile(prepared: Prepared) -> None:
     method = prepared.settings.illumination
     if method not in ESTIMATED_BACKGROUNDS or method in FRAME_BACKGROUNDS:
         return
-    if "method" in (read_facts(prepared.output, PROFILE) or {}):
+    store = prepared.settings.storage_options
+    if "method" in (read_facts(prepared.output, PROFILE, store) or {}):
         return
     profile, facts = estimate_profile(prepared.source, prepared.resolved.geometry, method, prepared.settings)
-    write_profile(prepared.output, profile.background, profile.dark, facts, PROFILE)
+    write_profile(prepared.output, profile.background, profile.dark, facts, PROFILE, store)
     forget_open_stores()
 
 
@@ -153,7 +156,7 @@ def profile_of(settings: RunSettings, source: Source, geometry: Geometry) -> Ite
     if method == "none" or method in FRAME_BACKGROUNDS:
         yield ""
     elif method not in ESTIMATED_BACKGROUNDS:
-        require_profile(method, source)
+        require_profile(method, source, settings.storage_options)
         yield method
     elif settings.scheduler is not None:
         raise UsageError(

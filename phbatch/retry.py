@@ -19,7 +19,6 @@ LONGEST_PAUSE_S = 8.0
 """No pause is longer."""
 
 _NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-_NO_RIGHT = {errno.EACCES, errno.EPERM}
 
 
 def is_out_of_place(error: BaseException | None) -> bool:
@@ -41,9 +40,9 @@ def may_pass(error: BaseException) -> bool:
     >>> may_pass(ConnectionResetError()), may_pass(PermissionError(errno.EACCES, "")), may_pass(ValueError())
     (True, False, False)
     """
-    return (
-        isinstance(error, OSError) and error.errno not in _NO_PLACE | _NO_RIGHT and not isinstance(error, PhbatchError)
-    )
+    if isinstance(error, PermissionError | PhbatchError):
+        return False
+    return isinstance(error, OSError) and error.errno not in _NO_PLACE
 
 
 def pause_s(attempt: int) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.api import run
-from phbatch.config import parse_settings
+from phbatch.config import StorageOptions, parse_settings
 from phbatch.engine import IMAGE, UNCERTAINTY, Job, compute_unit, execute, forget_open_stores, load_predictor
 from phbatch.errors import OutputError, UsageError, first_line
 from phbatch.events import Listener, UnitFinished, ignore
@@ -51,7 +51,8 @@ def verify(
     listener : callable
         Called with every unit that is computed again.
     **options
-        `input` where it was moved; `model`, `memory`, `workers`, `scheduler`, `retries` as for `phbatch.run`.
+        `input` where it was moved; `model`, `memory`, `workers`, `scheduler`, `retries`, `storage_options` as for
+        `phbatch.run`.
 
     Returns
     -------
@@ -75,7 +76,8 @@ def verify(
     >>> verify(result.output, deep=1).damages
     ()
     """
-    report, provenance, geometry = _verify_objects(normalize_path(str(output)), options.get("workers"))
+    place, store = normalize_path(str(output)), _storage_options(options)
+    report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
     if not deep:
         return report
     hurt = {damage.unit for damage in report.damages}
@@ -109,21 +111,25 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     PhbatchError
         What `run` would refuse: the input was changed, the model is gone.
     """
-    place = normalize_path(str(output))
-    with hold_output(place, token=new_token()):
-        report, provenance, geometry = _verify_objects(place, options.get("workers"))
+    place, store = normalize_path(str(output)), _storage_options(options)
+    with hold_output(place, new_token(), store):
+        report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
         arguments = _recorded_options(provenance, options)
         if report.damages:
-            _require_inputs(arguments, geometry, report)
-            _take_back(place, report.damages)
+            _require_inputs(arguments, geometry, report, store)
+            _take_back(place, report.damages, store)
     return run(output=place, listener=listener, **arguments)
+
+
+def _storage_options(options: Mapping[str, Any]) -> StorageOptions:
+    return parse_settings({"storage_options": options.get("storage_options")}).storage_options
 
 
 class _Ledgered:
     """What the ledger of an output tells, gone through once, an object at a time."""
 
-    def __init__(self, output: str) -> None:
-        self._ledger = Ledger(output)
+    def __init__(self, output: str, store: StorageOptions) -> None:
+        self._ledger = Ledger(output, store)
         self.metadata = next((record for record in self._ledger.current() if record["unit"] == METADATA), None)
         self.units: set[str] = set()
         self.objects = self.bytes = 0
@@ -137,14 +143,17 @@ class _Ledgered:
                 yield expected
 
 
-def _verify_objects(output: str, workers: int | None) -> tuple[VerifyReport, dict[str, Any], Geometry]:
+def _verify_objects(
+    output: str, workers: int | None, store: StorageOptions
+) -> tuple[VerifyReport, dict[str, Any], Geometry]:
     """The report on all objects, the provenance of the run, and the shape of its work."""
-    ledgered = _Ledgered(output)
-    provenance = _provenance(output, ledgered.metadata)
+    ledgered = _Ledgered(output, store)
+    provenance = _provenance(output, ledgered.metadata, store)
     geometry = Geometry.from_dict(provenance["geometry"])
     units = {unit.key: unit for unit in geometry.units}
     damages = []
-    for expected, problem in find_problems(output, ledgered, workers=workers or min(4, cpu_count() or 1)):
+    readers = workers or min(4, cpu_count() or 1)
+    for expected, problem in find_problems(output, ledgered, workers=readers, options=store):
         unit = units.get(expected.owner)
         frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()
         damages.append(Damage(expected.key, problem, unit.key if unit is not None else None, frames))
@@ -159,7 +168,7 @@ def _verify_objects(output: str, workers: int | None) -> tuple[VerifyReport, dic
     return report, provenance, geometry
 
 
-def _provenance(output: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+def _provenance(output: str, metadata: Mapping[str, Any] | None, store: StorageOptions) -> dict[str, Any]:
     """What the run said of itself: from the ledger, since the root's own document may be what is damaged."""
     documents = metadata["documents"] if metadata is not None else {}
     if "zarr.json" in documents:
@@ -167,7 +176,7 @@ def _provenance(output: str, metadata: Mapping[str, Any] | None) -> dict[str, An
     elif ".zattrs" in documents:
         found = json.loads(documents[".zattrs"]).get(ATTRIBUTE)
     else:
-        found = read_output_attributes(output)
+        found = read_output_attributes(output, store)
     if not isinstance(found, dict) or "geometry" not in found:
         raise OutputError(f"{output} is no output of `phbatch run`, or one that was not begun; give the path of one.")
     return found
@@ -198,7 +207,7 @@ def _frames_of(key: str, unit: Unit, geometry: Geometry, axes: str) -> tuple[str
 
 def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that repeat the run, overruled by those given now."""
-    known = {"input", "model", "memory", "workers", "scheduler", "retries"}
+    known = {"input", "model", "memory", "workers", "scheduler", "retries", "storage_options"}
     unknown = sorted(options.keys() - known)
     if unknown:
         raise UsageError(f"{unknown[0]!r} cannot be changed here; give none but {', '.join(sorted(known))}.")
@@ -206,32 +215,34 @@ def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any])
     return {"input": provenance["input"]} | dict(provenance["settings"]) | given
 
 
-def _require_inputs(arguments: Mapping[str, Any], geometry: Geometry, report: VerifyReport) -> None:
+def _require_inputs(
+    arguments: Mapping[str, Any], geometry: Geometry, report: VerifyReport, store: StorageOptions
+) -> None:
     """Refuse to do a unit again from other pixels than the first time."""
     hurt = {damage.unit for damage in report.damages}
-    current = Ledger(report.output).current()
+    current = Ledger(report.output, store).current()
     inputs = {record["unit"]: record["input"] for record in current if record["unit"] in hurt}
-    source = open_source(str(arguments["input"]), arguments["axes"])
-    require_unchanged(source, geometry, inputs, report.output)
+    source = open_source(str(arguments["input"]), arguments["axes"], store)
+    require_unchanged(source, geometry, inputs, report.output, store)
 
 
-def _take_back(output: str, damages: Iterable[Damage]) -> None:
+def _take_back(output: str, damages: Iterable[Damage], store: StorageOptions) -> None:
     """Mend documents from the ledger, and have everything else that is hurt done again by the next run."""
-    ledger = Ledger(output)
+    ledger = Ledger(output, store)
     metadata = next((record for record in ledger.current() if record["unit"] == METADATA), None)
     documents = metadata["documents"] if metadata is not None else {}
     hurt = [damage for damage in damages if damage.unit is None]
     for damage in hurt:
         if damage.place in documents:
-            restore_document(output, damage.place, documents[damage.place])
+            restore_document(output, damage.place, documents[damage.place], store)
     if any(damage.place.startswith(f"{PROFILE}/") for damage in hurt):
-        remove_group(output, PROFILE)
+        remove_group(output, PROFILE, store)
     for unit in dict.fromkeys(damage.unit for damage in damages if damage.unit is not None):
         ledger.retract(unit)
     forget_open_stores()
-    attributes = read_output_attributes(output) or {}
-    Sink(output).update_attributes(attributes | {"status": "running"})
-    commit_metadata(output, complete=False)
+    attributes = read_output_attributes(output, store) or {}
+    Sink(output, store).update_attributes(attributes | {"status": "running"})
+    commit_metadata(output, complete=False, options=store)
 
 
 @dataclass(frozen=True)
@@ -252,7 +263,7 @@ def _recompute(
     prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
     table, records = StatisticsTable(prepared.resolved.geometry.grid), dict[str, dict[str, Any]]()
     sampled = {unit.key for unit in units}
-    for record in Ledger(output).current():
+    for record in Ledger(output, prepared.settings.storage_options).current():
         for row in record.get("statistics", ()):
             table.put(row)
         if record["unit"] in sampled:
@@ -288,7 +299,7 @@ def _recompute(
 def _compare_unit(job: Job, unit: Unit) -> tuple[list[_Comparison], list[dict[str, Any]], str]:
     """Compute a unit and read what is stored of it."""
     restored, rows, digest = compute_unit(job, unit)
-    sink, recipe = Sink(job.output), job.recipe
+    sink, recipe = Sink(job.output, job.storage_options), job.recipe
     pairs = [(restored.image, sink.read(IMAGE, job.output_axes, unit.output))]
     if restored.uncertainty is not None:
         pairs.append((restored.uncertainty, sink.read(UNCERTAINTY, job.output_axes, unit.output)))

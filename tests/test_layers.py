@@ -43,6 +43,7 @@ DOORS = {
     "zarr": {"storage"},
     "numcodecs": {"storage"},
     "fsspec": {"storage"},
+    "obstore": {"storage"},
     "yaozarrs": {"storage"},
     "pyarrow": {"storage"},
     "tifffile": {"storage"},
@@ -64,7 +65,7 @@ DOORS = {
     "psutil": {"prepare", "graph"},
 }
 
-OPTIONAL = {"pyarrow", "basicpy"}
+OPTIONAL = {"pyarrow", "basicpy", "obstore"}
 """Libraries of extras, which may be absent: imported where they are needed."""
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")

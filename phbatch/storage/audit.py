@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import fsspec
-
+from phbatch.config import StorageOptions
 from phbatch.errors import first_line
 from phbatch.storage.durable import Mark, mark_of, mark_of_file, synchronize
 from phbatch.storage.lock import PRIVATE
-from phbatch.storage.store import is_url, local_path
+from phbatch.storage.store import (
+    is_url,
+    list_files,
+    list_folder,
+    local_path,
+    read_file,
+    remove_remote_files,
+    write_file,
+)
 
 _DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _AT_ONCE = 512  # objects whose checksums are under way, so that memory does not grow with their number
 
 
-def record_small_objects(path: str, images: Iterable[str]) -> dict[str, Any]:
+def record_small_objects(path: str, images: Iterable[str], options: StorageOptions = None) -> dict[str, Any]:
     """What is in an output besides the chunks of its images, made durable: enough to know it again, and to mend it.
 
     Parameters
@@ -30,21 +37,22 @@ def record_small_objects(path: str, images: Iterable[str]) -> dict[str, Any]:
         Local path or fsspec URL of the output.
     images : iterable of str
         Arrays whose chunks are left out.
+    options : SecretStr or None
+        Of the object store.
 
     Returns
     -------
     dict
         ``documents``: texts of the metadata by key; ``objects``: sizes and checksums of all else.
     """
-    filesystem, root = fsspec.core.url_to_fs(path)
     documents, objects = {}, {}
     if not is_url(path):
         synchronize(local_path(path).parent)
-    for key in sorted(_small_keys(filesystem, str(root).rstrip("/"), "", frozenset(images))):
+    for key in sorted(_small_keys(path, "", frozenset(images), options)):
         if not is_url(path):
             synchronize(local_path(path) / key)
             synchronize((local_path(path) / key).parent)
-        data = filesystem.cat_file(f"{root}/{key}")
+        data = read_file(path, key, options)
         if key.rpartition("/")[2] in _DOCUMENTS:
             documents[key] = data.decode()
         else:
@@ -52,11 +60,10 @@ def record_small_objects(path: str, images: Iterable[str]) -> dict[str, Any]:
     return {"documents": documents, "objects": objects}
 
 
-def restore_document(path: str, key: str, text: str) -> None:
+def restore_document(path: str, key: str, text: str, options: StorageOptions = None) -> None:
     """Write a document of the metadata as it was."""
     if is_url(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
-        filesystem.pipe_file(f"{root}/{key}", text.encode())
+        write_file(path, key, text.encode(), options)
         return
     target = local_path(path) / key
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +74,13 @@ def restore_document(path: str, key: str, text: str) -> None:
     synchronize(target.parent)
 
 
-def remove_group(path: str, name: str) -> None:
+def remove_group(path: str, name: str, options: StorageOptions = None) -> None:
     """Remove a group of an output, with everything inside."""
-    filesystem, root = fsspec.core.url_to_fs(path)
-    if filesystem.exists(f"{root}/{name}"):
-        filesystem.rm(f"{root}/{name}", recursive=True)
+    if is_url(path):
+        keys = [f"{name}/{key}" for key, _, _ in list_files(f"{path}/{name}", options)]
+        remove_remote_files(path, keys, options)
+    elif (local_path(path) / name).exists():
+        shutil.rmtree(local_path(path) / name)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,9 @@ def expected_objects(record: Mapping[str, Any]) -> Iterator[Expected]:
         yield Expected(record["unit"], key, mark_of(text.encode()))
 
 
-def find_problems(path: str, objects: Iterable[Expected], *, workers: int) -> Iterator[tuple[Expected, str]]:
+def find_problems(
+    path: str, objects: Iterable[Expected], *, workers: int, options: StorageOptions = None
+) -> Iterator[tuple[Expected, str]]:
     """Check objects against their sizes and checksums.
 
     Parameters
@@ -112,6 +123,8 @@ def find_problems(path: str, objects: Iterable[Expected], *, workers: int) -> It
         Taken a bounded number at once.
     workers : int
         Objects read at once.
+    options : SecretStr or None
+        Of the object store.
 
     Yields
     ------
@@ -120,12 +133,12 @@ def find_problems(path: str, objects: Iterable[Expected], *, workers: int) -> It
     problem : str
         What is wrong with it, to be read after its key.
     """
-    filesystem, root = fsspec.core.url_to_fs(path) if is_url(path) else (None, local_path(path))
+    remote = is_url(path)
 
     def check(expected: Expected) -> str:
         key = expected.key
         try:
-            mark = mark_of(filesystem.cat_file(f"{root}/{key}")) if filesystem else mark_of_file(Path(root) / key)
+            mark = mark_of(read_file(path, key, options)) if remote else mark_of_file(local_path(path) / key)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return "is missing"
         except OSError as error:
@@ -144,11 +157,10 @@ def find_problems(path: str, objects: Iterable[Expected], *, workers: int) -> It
                     yield expected, problem
 
 
-def _small_keys(filesystem: Any, root: str, folder: str, images: frozenset[str]) -> Iterator[str]:
-    for info in filesystem.ls(f"{root}/{folder}" if folder else root, detail=True):
-        name = str(info["name"]).rstrip("/").rpartition("/")[2]
+def _small_keys(path: str, folder: str, images: frozenset[str], options: StorageOptions) -> Iterator[str]:
+    for name, is_folder in list_folder(path, folder, options).items():
         key = f"{folder}/{name}" if folder else name
-        if info["type"] != "directory":
+        if not is_folder:
             yield key
         elif key != PRIVATE and folder not in images:
-            yield from _small_keys(filesystem, root, key, images)
+            yield from _small_keys(path, key, images, options)

@@ -14,11 +14,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import fsspec
-
+from phbatch.config import StorageOptions
 from phbatch.storage.durable import synchronize
 from phbatch.storage.lock import PRIVATE
-from phbatch.storage.store import is_url, local_path
+from phbatch.storage.store import is_url, list_folder, local_path, read_files, write_file
 
 FOLDER = f"{PRIVATE}/ledger"
 
@@ -58,16 +57,16 @@ class Ledger:
     ----------
     output : str
         Path or URL of the output group.
+    options : SecretStr or None
+        Of the object store.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, options: StorageOptions = None) -> None:
         self._writer = ""
         self._count = 0
         self._remote = is_url(output)
-        if self._remote:
-            self._filesystem, root = fsspec.core.url_to_fs(output)
-            self._folder = f"{root}/{FOLDER}"
-        else:
+        self._output, self._options = output, options
+        if not self._remote:
             self._path = local_path(output) / FOLDER
 
     def current(self) -> Iterator[dict[str, Any]]:
@@ -107,7 +106,7 @@ class Ledger:
 
     def _append(self, line: bytes) -> None:
         if self._remote:
-            self._filesystem.pipe_file(f"{self._folder}/{self._writer}-{self._count:08d}.jsonl", line)
+            write_file(self._output, f"{FOLDER}/{self._writer}-{self._count:08d}.jsonl", line, self._options)
             self._count += 1
             return
         path = self._path / f"{self._writer}.jsonl"
@@ -129,8 +128,7 @@ class Ledger:
 
     def _names(self) -> list[str]:
         if self._remote:
-            self._filesystem.invalidate_cache()
-            return sorted(key.rpartition("/")[2] for key in self._filesystem.find(self._folder))
+            return sorted(list_folder(self._output, FOLDER, self._options))
         return sorted(path.name for path in self._path.glob("*.jsonl"))
 
     def _read(self) -> Iterator[bytes]:
@@ -139,6 +137,5 @@ class Ledger:
             yield from ((self._path / name).read_bytes() for name in names)
             return
         for first in range(0, len(names), _OBJECTS_AT_ONCE):
-            keys = [f"{self._folder}/{name}" for name in names[first : first + _OBJECTS_AT_ONCE]]
-            found = self._filesystem.cat(keys)
-            yield from (found[key] for key in keys)
+            keys = [f"{FOLDER}/{name}" for name in names[first : first + _OBJECTS_AT_ONCE]]
+            yield from read_files(self._output, keys, self._options)

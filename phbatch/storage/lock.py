@@ -28,10 +28,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
+from phbatch.config import StorageOptions
 from phbatch.errors import OutputError
-from phbatch.storage.store import is_url, local_path
+from phbatch.storage.store import is_url, local_path, read_file, write_file
 
 PRIVATE = ".phbatch"
 """Group inside the output that holds the lock, the ledger, and scratch files while a run is going on."""
@@ -48,6 +47,7 @@ LEASE_S = 20.0
 SETTLE_S = 0.5
 """How long after writing a lease it is read back."""
 
+_PATIENCE_S = 5.0  # for letting go of a lease: a store that is gone does not keep a run from ending
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 Holder = dict[str, Any]
@@ -59,7 +59,7 @@ def new_token() -> str:
 
 
 @contextmanager
-def hold_output(output: str, token: str) -> Iterator[None]:
+def hold_output(output: str, token: str, options: StorageOptions = None) -> Iterator[None]:
     """Hold an output while inside; it need not exist yet.
 
     Parameters
@@ -68,6 +68,8 @@ def hold_output(output: str, token: str) -> Iterator[None]:
         Local path or fsspec URL.
     token : str
         Of this holder.
+    options : SecretStr or None
+        Of the object store.
 
     Raises
     ------
@@ -76,22 +78,18 @@ def hold_output(output: str, token: str) -> Iterator[None]:
     """
     holder: Holder = {"token": token, "host": socket.gethostname(), "process": os.getpid()}
     hold = _lease if is_url(output) else _locked
-    with hold(output, holder):
+    with hold(output, holder, options):
         yield
 
 
-def read_token(output: str) -> str | None:
+def read_token(output: str, options: StorageOptions = None) -> str | None:
     """Token of the run that holds an output, or held it when it died; None where none does."""
-    if is_url(output):
-        filesystem, root = fsspec.core.url_to_fs(output)
-        holder = _read(filesystem, f"{root}/{LOCK}")
-    else:
-        holder = _parse(_read_local(local_path(output) / LOCK))
+    holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
     return holder.get("token") if holder else None
 
 
 @contextmanager
-def _locked(output: str, holder: Holder) -> Iterator[None]:
+def _locked(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
     path = local_path(output) / LOCK
     descriptor = _open(path, output)
     try:
@@ -102,7 +100,7 @@ def _locked(output: str, holder: Holder) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise _unwritable(output, error) from error
-            with _lease(output, holder):
+            with _lease(output, holder, options):
                 yield
             return
         try:
@@ -156,39 +154,34 @@ def _read_local(path: Path) -> bytes:
 
 
 @contextmanager
-def _lease(output: str, holder: Holder) -> Iterator[None]:
-    filesystem, root = fsspec.core.url_to_fs(output)
-    key = f"{root}/{LOCK}"
+def _lease(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
     try:
-        _await_expiry(filesystem, key, output)
-        _write(filesystem, key, holder, 0)
+        _await_expiry(output, options)
+        _write(output, options, holder, 0)
         time.sleep(SETTLE_S)
-        if (_read(filesystem, key) or {}).get("token") != holder["token"]:
-            raise _held(output, _read(filesystem, key))
+        if (_read(output, options) or {}).get("token") != holder["token"]:
+            raise _held(output, _read(output, options))
     except OSError as error:
         raise _unwritable(output, error) from error
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(filesystem, key, holder, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(output, options, holder, done), daemon=True)
     renewing.start()
     try:
         yield
     finally:
         done.set()
-        renewing.join()
-        with suppress(OSError):
-            if (_read(filesystem, key) or {}).get("token") == holder["token"]:
-                _write(filesystem, key, {}, 0)
+        renewing.join(_PATIENCE_S)
 
 
-def _await_expiry(filesystem: Any, key: str, output: str) -> None:
+def _await_expiry(output: str, options: StorageOptions) -> None:
     """Return once nobody holds the lease; raise as soon as somebody renews it."""
-    first = _read(filesystem, key)
+    first = _read(output, options)
     if not first or _died_here(first):
         return
     deadline = time.monotonic() + LEASE_S
     while time.monotonic() < deadline:
         time.sleep(BEAT_S / 5)
-        now = _read(filesystem, key)
+        now = _read(output, options)
         if not now:
             return
         if now != first:
@@ -208,26 +201,28 @@ def _died_here(holder: Holder) -> bool:
     return False
 
 
-def _renew(filesystem: Any, key: str, holder: Holder, done: threading.Event) -> None:
-    """Rewrite the lease until it is over, or until it is no longer ours."""
+def _renew(output: str, options: StorageOptions, holder: Holder, done: threading.Event) -> None:
+    """Rewrite the lease until it is over and let go of it, or until it is no longer ours."""
     beat = 0
     while not done.wait(BEAT_S):
         beat += 1
         with suppress(OSError):  # a beat that is lost is made up for by the next
-            found = _read(filesystem, key)
+            found = _read(output, options)
             if found and found.get("token") != holder["token"]:
                 return
-            _write(filesystem, key, holder, beat)
+            _write(output, options, holder, beat)
+    with suppress(OSError):
+        if (_read(output, options) or {}).get("token") == holder["token"]:
+            _write(output, options, {}, 0)
 
 
-def _write(filesystem: Any, key: str, holder: Holder, beat: int) -> None:
-    filesystem.makedirs(key.rpartition("/")[0], exist_ok=True)
-    filesystem.pipe_file(key, json.dumps(holder | {"beat": beat} if holder else {}).encode())
+def _write(output: str, options: StorageOptions, holder: Holder, beat: int) -> None:
+    write_file(output, LOCK, json.dumps(holder | {"beat": beat} if holder else {}).encode(), options)
 
 
-def _read(filesystem: Any, key: str) -> Holder | None:
+def _read(output: str, options: StorageOptions) -> Holder | None:
     try:
-        return _parse(filesystem.cat_file(key))
+        return _parse(read_file(output, LOCK, options))
     except FileNotFoundError:
         return None
 

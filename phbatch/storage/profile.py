@@ -13,8 +13,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
+from phbatch.config import StorageOptions
 from phbatch.errors import InputError, OutputError
-from phbatch.storage.store import codec_pipeline, normalize_path, open_node
+from phbatch.storage.store import codec_pipeline, normalize_path, open_node, open_store
 
 BACKGROUND = "background"
 DARK = "dark"
@@ -22,7 +23,7 @@ _FLAT_NAMES = (BACKGROUND, "flat", "flatfield")
 _DARK_NAMES = (DARK, "darkfield")
 
 
-def read_profile(path: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+def read_profile(path: str, options: StorageOptions = None) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Read a profile.
 
     Parameters
@@ -30,6 +31,8 @@ def read_profile(path: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | 
     path : str
         What `write_profile` made; any Zarr group with an array ``background`` (or ``flat``) and perhaps one ``dark``;
         a Zarr array; or a TIFF image. Arrays are ``yx``, ``cyx`` or ``czyx``.
+    options : SecretStr or None
+        Of the object store.
 
     Returns
     -------
@@ -45,10 +48,10 @@ def read_profile(path: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | 
         if Path(path).suffix.lower() in (".tif", ".tiff"):
             return _as_czyx(np.asarray(tifffile.imread(path)), path), None
         place = normalize_path(path)
-        node = open_node(place)
+        node = open_node(place, options=options)
         if isinstance(node, zarr.Array):
             return _as_czyx(np.asarray(node[:]), path), None
-        background, dark = _find(place, node, _FLAT_NAMES), _find(place, node, _DARK_NAMES)
+        background, dark = (_find(place, node, names, options) for names in (_FLAT_NAMES, _DARK_NAMES))
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError, ImportError) as error:
         raise InputError(
             f"illumination {path} cannot be read as a profile ({error}); make one with `phbatch illumination`, or give"
@@ -68,6 +71,7 @@ def write_profile(
     dark: NDArray[np.float32] | None,
     facts: Mapping[str, Any],
     node: str = "",
+    options: StorageOptions = None,
 ) -> None:
     """Write a profile, replacing what is at the node; its facts are written last and say that it is whole.
 
@@ -81,6 +85,8 @@ def write_profile(
         Attributes of the group.
     node : str
         Group within the store.
+    options : SecretStr or None
+        Of the object store.
 
     Raises
     ------
@@ -89,7 +95,7 @@ def write_profile(
     """
     try:
         with codec_pipeline(path, fast=False):
-            group = zarr.open_group(path, path=node, mode="w" if not node else "a")
+            group = zarr.open_group(open_store(path, options), path=node, mode="w" if not node else "a")
             for name, values in ((BACKGROUND, background), (DARK, dark)):
                 if values is not None:
                     group.create_array(name, data=values, chunks=(1, 1, *values.shape[2:]), overwrite=True)
@@ -98,10 +104,10 @@ def write_profile(
         raise OutputError(f"profile {path} cannot be written ({error}); choose another place.") from error
 
 
-def read_facts(path: str, node: str = "") -> dict[str, Any] | None:
+def read_facts(path: str, node: str = "", options: StorageOptions = None) -> dict[str, Any] | None:
     """Facts of a profile; None where there is no whole one."""
     try:
-        return open_node(path, node).attrs.asdict() or None
+        return open_node(path, node, options=options).attrs.asdict() or None
     except (OSError, BaseZarrError, KeyError, ValueError):
         return None
 
@@ -114,12 +120,11 @@ def digest_profile(background: NDArray[np.float32], dark: NDArray[np.float32] | 
     return found.hexdigest()
 
 
-def _find(place: str, group: zarr.Group, names: tuple[str, ...]) -> NDArray[Any] | None:
-    known = {name for name, _ in group.arrays()}
-    name = next((name for name in names if name in known), None)
+def _find(place: str, group: zarr.Group, names: tuple[str, ...], options: StorageOptions) -> NDArray[Any] | None:
+    name = next((name for name in names if name in group), None)
     if name is None:
         return None
-    array = open_node(place, name)
+    array = open_node(place, name, options=options)
     return np.asarray(array[:]) if isinstance(array, zarr.Array) else None
 
 

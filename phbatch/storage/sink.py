@@ -19,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import fsspec
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -28,12 +27,26 @@ from zarr.errors import BaseZarrError
 from zarr.storage import MemoryStore
 
 from phbatch.axes import CANONICAL, Region
-from phbatch.config import Codec, Shuffle
+from phbatch.config import Codec, Shuffle, StorageOptions
 from phbatch.errors import OutputError, first_line
 from phbatch.storage.codecs import make_compressor
 from phbatch.storage.durable import Mark, mark_of, mark_of_file, synchronize
 from phbatch.storage.lock import LOCK, PRIVATE, read_token
-from phbatch.storage.store import chunk_keys, codec_pipeline, is_url, local_path, open_node, stored_lengths
+from phbatch.storage.store import (
+    chunk_keys,
+    codec_pipeline,
+    exists,
+    is_url,
+    list_files,
+    list_folder,
+    local_path,
+    open_node,
+    open_store,
+    remove_remote_files,
+    stored_lengths,
+    write_file,
+    write_remote_files,
+)
 
 ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
@@ -74,7 +87,7 @@ class ArrayLayout:
     shuffle: Shuffle = "auto"
 
 
-def read_output_attributes(path: str) -> dict[str, Any] | None:
+def read_output_attributes(path: str, options: StorageOptions = None) -> dict[str, Any] | None:
     """Our attributes on an existing output; None where nothing is there.
 
     What a run left that was killed while it created or removed an output counts as one that is being created.
@@ -86,8 +99,8 @@ def read_output_attributes(path: str) -> dict[str, Any] | None:
     """
     remedy = "choose another output, or remove it yourself"
     try:
-        names = _names(path)
-        marked = PRIVATE in names and (names == {PRIVATE} or _exists(path, LOCK))
+        names = set(list_folder(path, options=options))
+        marked = PRIVATE in names and (names == {PRIVATE} or exists(path, LOCK, options))
     except (OSError, ImportError, ValueError) as error:
         raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
     if not names:
@@ -95,7 +108,7 @@ def read_output_attributes(path: str) -> dict[str, Any] | None:
     if marked and not names & {"zarr.json", ".zgroup"}:
         return {"status": "creating"}
     try:
-        group = open_node(path)
+        group = open_node(path, options=options)
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError) as error:
         if marked:
             remedy = "mend its metadata with `phbatch repair`, or remove it yourself"
@@ -106,46 +119,16 @@ def read_output_attributes(path: str) -> dict[str, Any] | None:
     return attributes
 
 
-def _names(path: str) -> set[str]:
-    """What lies directly inside a place; empty where nothing is there, or an empty folder."""
-    if is_url(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
-        filesystem.invalidate_cache()
-        try:
-            found = filesystem.ls(root, detail=False)
-        except FileNotFoundError:
-            return set()
-        return {str(key).rstrip("/").rpartition("/")[2] for key in found}
-    place = local_path(path)
-    if place.is_file():
-        return {place.name}
-    return {entry.name for entry in os.scandir(place)} if place.is_dir() else set()
-
-
-def _exists(path: str, key: str) -> bool:
-    if is_url(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
-        return bool(filesystem.exists(f"{root}/{key}"))
-    return (local_path(path) / key).exists()
-
-
-def remove_output(path: str) -> None:
+def remove_output(path: str, options: StorageOptions = None) -> None:
     """Remove what is in an output of phbatch; anything else is left alone by `read_output_attributes`' refusal.
 
     Its lock goes on existing, and the documents of the root group are removed first: killed at any moment, what is left
     is known to be ours, and to be no whole output.
     """
-    if read_output_attributes(path) is None:
+    if read_output_attributes(path, options) is None:
         return
     if is_url(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
-        if not filesystem.exists(f"{root}/{LOCK}"):
-            filesystem.pipe_file(f"{root}/{LOCK}", b"{}")
-        keys = sorted(set(filesystem.find(root)) - {f"{root}/{LOCK}"})
-        first = [f"{root}/{name}" for name in _ROOT_DOCUMENTS]
-        for part in ([key for key in keys if key in first], [key for key in keys if key not in first]):
-            if part:
-                filesystem.rm(part)
+        _remove_remote_output(path, options)
         return
     root_path = local_path(path)
     (root_path / PRIVATE).mkdir(exist_ok=True)
@@ -158,8 +141,21 @@ def remove_output(path: str) -> None:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
+def _remove_remote_output(path: str, options: StorageOptions) -> None:
+    keys = {key for key, _, _ in list_files(path, options)}
+    if LOCK not in keys:
+        write_file(path, LOCK, b"{}", options)
+    first = [name for name in _ROOT_DOCUMENTS if name in keys]
+    for part in (first, sorted(keys - {LOCK, *first})):
+        remove_remote_files(path, part, options)
+
+
 def create_output(
-    path: str, zarr_format: ZarrFormat, groups: Mapping[str, Mapping[str, Any]], layouts: Sequence[ArrayLayout]
+    path: str,
+    zarr_format: ZarrFormat,
+    groups: Mapping[str, Mapping[str, Any]],
+    layouts: Sequence[ArrayLayout],
+    options: StorageOptions = None,
 ) -> None:
     """Make the metadata of an output appear: groups with their attributes, and empty arrays.
 
@@ -176,6 +172,8 @@ def create_output(
         Path of each group within the output (the root is ``""``) to its attributes.
     layouts : sequence of ArrayLayout
         The arrays.
+    options : SecretStr or None
+        Of the object store.
 
     Raises
     ------
@@ -185,7 +183,10 @@ def create_output(
     try:
         with codec_pipeline(path):
             root = zarr.create_group(
-                path, zarr_format=zarr_format, attributes={ATTRIBUTE: {"status": "creating"}}, overwrite=False
+                open_store(path, options),
+                zarr_format=zarr_format,
+                attributes={ATTRIBUTE: {"status": "creating"}},
+                overwrite=False,
             )
             root.create_group(PRIVATE)
             for name, attributes in groups.items():
@@ -223,13 +224,16 @@ class Sink:
     ----------
     path : str
         Local path or fsspec URL of an output that `create_output` made.
+    options : SecretStr or None
+        Of the object store.
     token : str, optional
         Of the run that holds the output (`phbatch.storage.lock.hold_output`): nothing is moved into place once another
         run, or none, holds it.
     """
 
-    def __init__(self, path: str, token: str | None = None) -> None:
+    def __init__(self, path: str, options: StorageOptions = None, *, token: str | None = None) -> None:
         self.path = path
+        self.options = options
         self._token = token
         self._local = not is_url(path)
         self._arrays: dict[str, zarr.Array[Any]] = {}
@@ -287,7 +291,7 @@ class Sink:
     def write_table(self, group: str, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
         """Write small arrays of one chunk each into a group, replacing what is there."""
         with codec_pipeline(self.path):
-            root = zarr.open_group(self.path, mode="r+")
+            root = zarr.open_group(open_store(self.path, self.options), mode="r+")
             parent = root.require_group(group)
             parent.attrs.put(dict(attributes))
             for column, values in columns.items():
@@ -295,11 +299,11 @@ class Sink:
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Replace phbatch's attributes on the root group."""
-        zarr.open_group(self.path, mode="r+").attrs[ATTRIBUTE] = dict(attributes)
+        zarr.open_group(open_store(self.path, self.options), mode="r+").attrs[ATTRIBUTE] = dict(attributes)
 
     def update_channels(self, channels: Sequence[Mapping[str, Any]]) -> None:
         """Replace the OMERO channels on the root group."""
-        attributes = zarr.open_group(self.path, mode="r+").attrs
+        attributes = zarr.open_group(open_store(self.path, self.options), mode="r+").attrs
         if "ome" in attributes:
             attributes["ome"] = cast(dict[str, Any], attributes["ome"]) | {"omero": {"channels": list(channels)}}
         else:
@@ -316,7 +320,7 @@ class Sink:
 
     def _open(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
-            array = open_node(self.path, name, mode="r+")
+            array = open_node(self.path, name, mode="r+", options=self.options)
             if not isinstance(array, zarr.Array):
                 raise OutputError(
                     f"{self.path}/{name} is no array; the output is damaged, start it afresh with --overwrite."
@@ -372,12 +376,11 @@ class Sink:
         encoded[selection] = values
         objects = {f"{name}/{key}": stored[key].to_bytes() for key in keys}
         self._require_held()
-        filesystem, root = fsspec.core.url_to_fs(self.path)
-        filesystem.pipe({f"{root}/{key}": data for key, data in objects.items()})
+        write_remote_files(self.path, objects, self.options)
         return {key: mark_of(data) for key, data in objects.items()}
 
     def _require_held(self) -> None:
-        if self._token is not None and read_token(self.path) != self._token:
+        if self._token is not None and read_token(self.path, self.options) != self._token:
             raise OutputError(
                 f"{self.path} is not held by this run any more, so nothing is written; call the same command again."
             )

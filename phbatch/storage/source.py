@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.errors import BaseZarrError
 
 from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
+from phbatch.config import StorageOptions
 from phbatch.errors import InputError, first_line
 from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
 from phbatch.storage.stamps import Stamps
@@ -36,6 +37,8 @@ class Source:
         Axes in the order of the array's dimensions.
     metadata : ImageMetadata
         For the axes that exist, in the order of ``tczyx``.
+    options : SecretStr or None
+        Of the object store.
     """
 
     path: str
@@ -43,6 +46,7 @@ class Source:
     array: zarr.Array[Any]
     stored_axes: str
     metadata: ImageMetadata
+    options: StorageOptions = field(default=None, repr=False)
 
     @property
     def shape(self) -> Shape:
@@ -114,7 +118,7 @@ class Source:
         OSError
             A chunk cannot be read or decoded, or was changed meanwhile.
         """
-        keys, stamps = self.objects(region), Stamps(self.path)
+        keys, stamps = self.objects(region), Stamps(self.path, self.options)
         digest = stamps.digest(keys)
         block = self.read(region)
         if not is_url(self.path) and stamps.digest(keys) != digest:
@@ -141,7 +145,7 @@ class Source:
             "metadata": hashlib.sha256(described.encode()).hexdigest(),
         }
         if pixels:
-            files = list_files(f"{self.path}/{self.node}" if self.node else self.path)
+            files = list_files(f"{self.path}/{self.node}" if self.node else self.path, self.options)
             found |= {"files": len(files), "bytes": sum(size for _, size, _ in files)}
             found["digest"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         return found
@@ -158,7 +162,7 @@ class Source:
         return t, c, z, y, x
 
 
-def open_source(path: str, axes: str | None = None) -> Source:
+def open_source(path: str, axes: str | None = None, options: StorageOptions = None) -> Source:
     """Open an image without reading a pixel.
 
     Parameters
@@ -167,6 +171,8 @@ def open_source(path: str, axes: str | None = None) -> Source:
         Local path or fsspec URL of an OME-Zarr image (0.4, 0.5) or of a Zarr array of 2 to 5 dimensions.
     axes : str, optional
         Axes of a bare array in its own order, such as ``"tyx"``; needed where its metadata do not name them.
+    options : SecretStr or None
+        Of the object store.
 
     Raises
     ------
@@ -174,21 +180,21 @@ def open_source(path: str, axes: str | None = None) -> Source:
         No Zarr, an array that is missing, unknown axes, an axis of length zero, or a dtype that is no real number.
     """
     path = normalize_path(path)
-    node = _open(path)
+    node = _open(path, options=options)
     if isinstance(node, zarr.Array):
         names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
         stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, names)  # type: ignore[arg-type]
         ordered = "".join(axis for axis in CANONICAL if axis in stored_axes)
-        source = Source(path, "", node, stored_axes, ImageMetadata.bare(ordered))
+        source = Source(path, "", node, stored_axes, ImageMetadata.bare(ordered), options)
     else:
-        source = _open_image(path, node, axes)
+        source = _open_image(path, node, axes, options)
     _validate(source)
     return source
 
 
-def _open(path: str, node: str = "") -> zarr.Array[Any] | zarr.Group:
+def _open(path: str, node: str = "", options: StorageOptions = None) -> zarr.Array[Any] | zarr.Group:
     try:
-        return open_node(path, node)
+        return open_node(path, node, options=options)
     except (OSError, BaseZarrError, ImportError, ValueError, KeyError, TypeError) as error:
         place = f"{path}/{node}" if node else path
         missing = isinstance(error, FileNotFoundError)
@@ -196,7 +202,7 @@ def _open(path: str, node: str = "") -> zarr.Array[Any] | zarr.Group:
         raise InputError(f"{place} {reason}; give the path of a Zarr array or an OME-Zarr image.") from error
 
 
-def _open_image(path: str, group: zarr.Group, axes: str | None) -> Source:
+def _open_image(path: str, group: zarr.Group, axes: str | None, options: StorageOptions) -> Source:
     attributes = group.attrs.asdict()
     found = image_attributes(attributes)
     if found is None:
@@ -204,7 +210,7 @@ def _open_image(path: str, group: zarr.Group, axes: str | None) -> Source:
     version, ome = found
     metadata, node = read_image_metadata(version, ome)
     try:
-        array = _open(path, node)
+        array = _open(path, node, options)
     except InputError as error:
         raise InputError(
             f"{path} names level 0 as {node!r} and that array is missing; restore it or correct the metadata."
@@ -218,7 +224,7 @@ def _open_image(path: str, group: zarr.Group, axes: str | None) -> Source:
         raise InputError(
             f"--axes {axes} contradicts the OME-Zarr metadata, which say {metadata.axes}; leave --axes out."
         )
-    return Source(path, node, array, metadata.axes, metadata)
+    return Source(path, node, array, metadata.axes, metadata, options)
 
 
 def _what_group(group: zarr.Group, attributes: dict[str, Any]) -> str:

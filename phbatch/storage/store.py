@@ -1,11 +1,15 @@
-"""Opening Zarr stores: local paths with the fast zarrs codec pipeline, URLs through fsspec with zarr's own."""
+"""Opening Zarr stores, the one door to them: local paths with the fast zarrs codec pipeline, URLs with zarr's own.
+
+``s3://``, ``gs://`` and ``http(s)://`` go through obstore (`phbatch.storage.remote`), other URLs through fsspec.
+"""
 
 from __future__ import annotations
 
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -14,6 +18,27 @@ from urllib.parse import urlsplit
 
 import fsspec
 import zarr
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore
+
+from phbatch.config import StorageOptions
+from phbatch.storage.remote import (
+    RemoteStore,
+    is_object_url,
+    is_web_server,
+    list_object_folder,
+    list_objects,
+    open_object_store,
+    options_of,
+    read_object,
+    remove_objects,
+    require_no_secret,
+    stat_object,
+    write_object,
+)
+
+REQUESTS_AT_ONCE = 8
+"""Of one caller to an object store."""
 
 _CONFIG_LOCK = threading.RLock()
 _PIPELINES = {True: "zarrs.ZarrsCodecPipeline", False: "zarr.core.codec_pipeline.BatchedCodecPipeline"}
@@ -36,8 +61,14 @@ def local_path(path: str) -> Path:
 
 
 def normalize_path(path: str) -> str:
-    """One spelling per place: URLs without a trailing slash, local paths absolute."""
-    return path.rstrip("/") if is_url(path) else str(local_path(path))
+    """One spelling per place: URLs without a trailing slash, local paths absolute.
+
+    Raises
+    ------
+    UsageError
+        A URL that holds a credential.
+    """
+    return require_no_secret(path).rstrip("/") if is_url(path) else str(local_path(path))
 
 
 @contextmanager
@@ -58,7 +89,24 @@ def limit_threads(count: int) -> None:
     zarr.config.set({"threading.max_workers": count})
 
 
-def open_node(path: str, node: str = "", mode: str = "r") -> zarr.Array[Any] | zarr.Group:
+def open_store(path: str, options: StorageOptions = None) -> Store | str:
+    """What zarr opens: a store for a URL, the path itself for a local place.
+
+    Raises
+    ------
+    ImportError, ValueError
+        The library of the URL's scheme is missing, or nobody knows the scheme.
+    """
+    if not is_url(path):
+        return path
+    if is_object_url(path):
+        return RemoteStore(open_object_store(path, options), read_only=is_web_server(path))
+    return FsspecStore.from_url(path, storage_options=options_of(urlsplit(path).scheme, options))
+
+
+def open_node(
+    path: str, node: str = "", mode: str = "r", options: StorageOptions = None
+) -> zarr.Array[Any] | zarr.Group:
     """Open a Zarr array or group.
 
     Raises
@@ -66,11 +114,12 @@ def open_node(path: str, node: str = "", mode: str = "r") -> zarr.Array[Any] | z
     FileNotFoundError
         Nothing is there, or it is no Zarr.
     """
+    store = open_store(path, options)
     with codec_pipeline(path):
-        found = zarr.open(path, path=node, mode=mode)  # type: ignore[arg-type]
+        found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
     if isinstance(found, zarr.Array) and not _suits_zarrs(found):
         with codec_pipeline(path, fast=False):
-            found = zarr.open(path, path=node, mode=mode)  # type: ignore[arg-type]
+            found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
     return found
 
 
@@ -79,19 +128,17 @@ def _suits_zarrs(array: zarr.Array[Any]) -> bool:
     return array.dtype.isnative and getattr(array.metadata, "order", "C") == "C"
 
 
-def list_files(path: str) -> list[tuple[str, int, str]]:
-    """Every file under a place: its key, its size in bytes, and its modification time or etag."""
+def list_files(path: str, options: StorageOptions = None) -> list[tuple[str, int, str]]:
+    """Every file under a place: its key, its size in bytes, and its modification time or etag.
+
+    A web server does not list: of it, the metadata files of the place alone are named.
+    """
+    if is_object_url(path):
+        return list_objects(path, options)
     if is_url(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
+        filesystem, root = _open_filesystem(path, options)
         found = filesystem.find(root, detail=True)
-        return sorted(
-            (
-                key[len(root) :].lstrip("/"),
-                int(info["size"] or 0),
-                str(info.get("ETag") or info.get("created") or info.get("LastModified") or ""),
-            )
-            for key, info in found.items()
-        )
+        return sorted((key[len(root) :].lstrip("/"), *_size_and_stamp(info)) for key, info in found.items())
     root_path = local_path(path)
     files = []
     for file in root_path.rglob("*"):
@@ -99,6 +146,104 @@ def list_files(path: str) -> list[tuple[str, int, str]]:
             status = file.stat()
             files.append((file.relative_to(root_path).as_posix(), status.st_size, str(status.st_mtime_ns)))
     return sorted(files)
+
+
+def list_folder(path: str, folder: str = "", options: StorageOptions = None) -> dict[str, bool]:
+    """Names directly inside a folder of a place, and whether each is a folder; empty where nothing is there."""
+    if is_object_url(path):
+        return list_object_folder(path, folder, options)
+    filesystem, root = _open_filesystem(path, options)
+    try:
+        found = filesystem.ls(f"{root}/{folder}" if folder else root, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {str(info["name"]).rstrip("/").rpartition("/")[2]: info["type"] == "directory" for info in found}
+
+
+def stat_file(path: str, key: str, options: StorageOptions = None) -> tuple[int, str]:
+    """Size in bytes and modification time or etag of a file under a place, as in `list_files`.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is not there.
+    """
+    if is_object_url(path):
+        return stat_object(path, key, options)
+    if is_url(path):
+        filesystem, root = _open_filesystem(path, options)
+        return _size_and_stamp(filesystem.info(f"{root}/{key}"))
+    status = (local_path(path) / key).stat()
+    return status.st_size, str(status.st_mtime_ns)
+
+
+def exists(path: str, key: str = "", options: StorageOptions = None) -> bool:
+    """Whether a file is under a place, or, without a key, whether anything is at the place."""
+    if not key:
+        return bool(list_folder(path, "", options)) if is_url(path) else local_path(path).exists()
+    try:
+        stat_file(path, key, options)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def read_file(path: str, key: str, options: StorageOptions = None) -> bytes:
+    """All bytes of a file under a place."""
+    if is_object_url(path):
+        return read_object(path, key, options)
+    if is_url(path):
+        filesystem, root = _open_filesystem(path, options)
+        return bytes(filesystem.cat_file(f"{root}/{key}"))
+    return (local_path(path) / key).read_bytes()
+
+
+def read_files(path: str, keys: Sequence[str], options: StorageOptions = None) -> list[bytes]:
+    """All bytes of some files under a place, several asked for at once."""
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(lambda key: read_file(path, key, options), keys))
+
+
+def write_file(path: str, key: str, data: bytes, options: StorageOptions = None) -> None:
+    """Write a file under a place: by one request under a URL, and neither durably nor at once on a disk."""
+    if is_object_url(path):
+        write_object(path, key, data, options)
+    elif is_url(path):
+        filesystem, root = _open_filesystem(path, options)
+        filesystem.pipe_file(f"{root}/{key}", data)
+    else:
+        target = local_path(path) / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+
+def write_remote_files(path: str, files: Mapping[str, bytes], options: StorageOptions = None) -> None:
+    """Write files under a URL by one request each, several at once; returns when all are there."""
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        list(pool.map(lambda key: write_file(path, key, files[key], options), files))
+
+
+def remove_remote_files(path: str, keys: Sequence[str], options: StorageOptions = None) -> None:
+    """Remove files under a URL."""
+    if not keys:
+        return
+    if is_object_url(path):
+        remove_objects(path, keys, options)
+    else:
+        filesystem, root = _open_filesystem(path, options)
+        filesystem.rm([f"{root}/{key}" for key in keys])
+
+
+def _open_filesystem(path: str, options: StorageOptions) -> tuple[Any, str]:
+    given = options_of(urlsplit(path).scheme, options) if is_url(path) else {}
+    filesystem, root = fsspec.core.url_to_fs(path, **given)
+    filesystem.invalidate_cache()  # others write, too
+    return filesystem, str(root).rstrip("/")
+
+
+def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
+    stamp = info.get("ETag") or info.get("created") or info.get("LastModified") or ""
+    return int(info["size"] or 0), str(stamp)
 
 
 def free_bytes(path: str) -> int | None:

@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 from zarr.errors import BaseZarrError
 
+from phbatch.config import StorageOptions
 from phbatch.errors import InputError, OutputError, UsageError
 from phbatch.storage.store import is_url, normalize_path, open_node
 
@@ -80,7 +81,7 @@ def write_rows(path: str, names: Sequence[str], rows: Iterable[Row]) -> None:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
 
 
-def read_rows(path: str) -> Iterator[dict[str, Any]]:
+def read_rows(path: str, options: StorageOptions = None) -> Iterator[dict[str, Any]]:
     """Read a table that `write_rows` made or a person edited, or the table of an output of phbatch.
 
     Yields
@@ -95,7 +96,7 @@ def read_rows(path: str) -> Iterator[dict[str, Any]]:
     """
     suffix = Path(path).suffix.lower()
     if is_url(path) or Path(path).is_dir():
-        yield from _read_output(path)
+        yield from _read_output(path, options)
         return
     require_table_name(path)
     try:
@@ -142,10 +143,10 @@ def _write_parquet(path: Path, names: Sequence[str], rows: Iterable[Row]) -> Non
             writer.write_table(pyarrow.Table.from_pylist([dict(row) for row in part], schema=schema))
 
 
-def _read_output(path: str) -> Iterator[dict[str, Any]]:
+def _read_output(path: str, options: StorageOptions) -> Iterator[dict[str, Any]]:
     place = normalize_path(path)
     try:
-        group = open_node(place, STATISTICS)
+        group = open_node(place, STATISTICS, options=options)
         if not isinstance(group, zarr.Group):
             raise TypeError(f"{STATISTICS} is no group")
         attributes: dict[str, Any] = dict(group.attrs.asdict())

@@ -1,0 +1,156 @@
+"""The commit protocol in S3: checksums are proved and mended there, one run holds an output, new inputs are seen."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import phbatch
+from phbatch.config import StorageOptions, parse_storage_options
+from phbatch.engine import Job
+from phbatch.errors import OutputError
+from phbatch.prepare import prepare
+from phbatch.storage import lock
+from phbatch.storage.ledger import METADATA, Ledger
+from phbatch.storage.lock import LOCK, hold_output, new_token, read_token
+from phbatch.storage.remote import read_object, remove_objects, write_object
+from phbatch.storage.sink import Sink
+from phbatch.storage.stamps import ABSENT, Stamps
+from phbatch.storage.store import exists, list_files, list_folder, read_files, stat_file
+from tests.faults.conftest import SECRET, Bucket, upload
+from tests.handmade import CommandLine
+
+pytest.importorskip("obstore", reason="needs the extra 's3'")
+
+SETTINGS: dict[str, Any] = {"model": "none", "normalize": "median", "workers": 2}
+
+
+@pytest.fixture
+def options(bucket: Bucket) -> StorageOptions:
+    """Of the bucket."""
+    return parse_storage_options(bucket.options())
+
+
+@pytest.fixture
+def output(bucket: Bucket, image: Path) -> str:
+    """A finished output in S3 of an input in S3."""
+    source = upload(image, bucket, "in.zarr")
+    result = phbatch.run(source, bucket.url("out.zarr"), storage_options=bucket.options(), **SETTINGS)
+    return result.output
+
+
+def contents(output: str, options: StorageOptions) -> dict[str, bytes]:
+    """All objects of an output but those of the commit protocol itself."""
+    keys = [key for key, _, _ in list_files(output, options) if not key.startswith(".phbatch/")]
+    return dict(zip(keys, read_files(output, keys, options), strict=True))
+
+
+def test_every_object_is_in_the_ledger_with_its_size_and_checksum(output: str, options: StorageOptions) -> None:
+    records = Ledger(output, options).records()
+    known = {METADATA} | {f"t{t}/c0" for t in range(4)}
+    assert set(records) == known
+    marked = {key for record in records.values() for key in (*record["objects"], *record.get("documents", {}))}
+    assert marked == set(contents(output, options))
+    found = phbatch.verify(output, storage_options=options)
+    assert (found.damages, found.units) == ((), 4)
+
+
+@pytest.mark.parametrize(
+    ("hurt", "how"),
+    [
+        ("0/c/2/0/0", "missing"),
+        ("0/c/2/0/0", "changed"),
+        ("0/zarr.json", "missing"),
+        ("zarr.json", "changed"),
+        ("statistics/t/c/0", "missing"),
+    ],
+)
+def test_what_is_hurt_is_named_and_mended_to_the_byte(
+    bucket: Bucket, output: str, options: StorageOptions, phbatch_command: CommandLine, hurt: str, how: str
+) -> None:
+    whole = contents(output, options)
+    if how == "missing":
+        remove_objects(output, [hurt], options)
+    else:
+        write_object(output, hurt, whole[hurt][:-1] + bytes([whole[hurt][-1] ^ 1]), options)
+    given = ("--storage-options", json.dumps(bucket.options()))
+    assert phbatch_command("verify", output, "--json", *given) == 3
+    assert hurt in phbatch_command.out
+    assert phbatch_command("repair", output, "--json", "--debug", *given) == 0, phbatch_command.err
+    assert contents(output, options).keys() == whole.keys()
+    assert {key: data for key, data in contents(output, options).items() if key.startswith("0/")} == {
+        key: data for key, data in whole.items() if key.startswith("0/")
+    }
+    assert phbatch_command("verify", output, "--deep", "2", *given) == 0, phbatch_command.err
+    assert SECRET not in phbatch_command.out + phbatch_command.err
+    everything = b"".join(read_object(output, key, options) for key, _, _ in list_files(output, options))
+    assert SECRET.encode() not in everything
+
+
+def test_an_input_that_was_changed_is_refused(
+    bucket: Bucket, output: str, image: Path, options: StorageOptions
+) -> None:
+    write_object(bucket.url("in.zarr"), "c/1/0/0", (image / "c/1/0/0").read_bytes() + b"!", options)
+    with pytest.raises(OutputError, match="input of t1/c0 was changed"):
+        phbatch.run(bucket.url("in.zarr"), output, storage_options=options, **SETTINGS)
+
+
+def test_one_run_holds_an_output_and_lets_go_of_it(
+    bucket: Bucket, options: StorageOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "_died_here", lambda holder: False)
+    url, token = bucket.url("held.zarr"), new_token()
+    with hold_output(url, token, options):
+        assert read_token(url, options) == token
+        with pytest.raises(OutputError, match="is being written by another run"), hold_output(url, "other", options):
+            pass
+    assert read_token(url, options) is None
+    with hold_output(url, "other", options):
+        assert read_token(url, options) == "other"
+
+
+def test_a_worker_that_outlived_its_run_writes_nothing(bucket: Bucket, output: str, options: StorageOptions) -> None:
+    prepared = prepare(bucket.url("in.zarr"), output, phbatch.RunSettings(**SETTINGS, storage_options=options))
+    job: Job = prepared.job
+    before = list_files(output, options)
+    unit = prepared.resolved.geometry.units[0]
+    block = np.zeros([part.stop - part.start for part in unit.output], prepared.image.dtype)
+    with pytest.raises(OutputError, match="is not held by this run any more"):
+        Sink(output, options, token=job.token).write("0", job.output_axes, unit.output, block)
+    assert list_files(output, options) == before
+
+
+def test_a_store_that_is_gone_does_not_keep_a_run_from_ending(
+    bucket: Bucket, options: StorageOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(lock, "_PATIENCE_S", 0.2)
+    held = hold_output(bucket.url("held.zarr"), new_token(), options)
+    held.__enter__()
+    monkeypatch.setattr(lock, "read_file", lambda *_: b"{}" if never.wait() else b"")
+    ended = threading.Thread(target=held.__exit__, args=(None, None, None), daemon=True)
+    ended.start()
+    ended.join(5)
+    assert not ended.is_alive()
+    never.set()
+
+
+def test_the_door_says_the_same_of_a_bucket_and_of_a_disk(bucket: Bucket, image: Path, options: StorageOptions) -> None:
+    url, place = upload(image, bucket, "in.zarr"), str(image)
+    assert [file[:2] for file in list_files(url, options)] == [file[:2] for file in list_files(place)]
+    for folder in ("", "c", "c/1", "nothing"):
+        assert list_folder(url, folder, options) == list_folder(place, folder)
+    for key in ("", "zarr.json", "c/0/0/0", "c/9/9/9", LOCK):
+        assert exists(url, key, options) == exists(place, key)
+    keys = [key for key, _, _ in list_files(place)]
+    assert read_files(url, keys, options) == [(image / key).read_bytes() for key in keys]
+    assert [(key, *stat_file(url, key, options)) for key in keys] == list_files(url, options)
+    asked, listed = Stamps(url, options), Stamps(url, options, listed=True)
+    assert asked.digest([*keys, "c/9/9/9"]) == listed.digest([*keys, "c/9/9/9"])
+    assert listed.of("c/9/9/9") == asked.of("c/9/9/9") == ABSENT
