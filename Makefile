@@ -4,13 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint audit soak benchmark clean
+RESULTS ?= build/benchmarks
+BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
+
+.PHONY: demo test soak lint audit benchmark soak-memory clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# The long part of the fault campaign, which takes hours.
+soak: $(READY)
+	$(BIN)/python -m tests.faults.soak
+	PHBATCH_SOAK=1 $(BIN)/python -m pytest tests/faults
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -22,12 +30,19 @@ audit: $(READY)
 	$(BIN)/python -m pip check
 	$(BIN)/python -m pytest -q tests/test_dependencies.py
 
-# The long part of the fault campaign, which takes an hour.
-soak: $(READY)
-	PHBATCH_SOAK=1 $(BIN)/python -m pytest tests/faults
+benchmark: $(addprefix benchmark-,$(BENCHMARKS))
 
-benchmark: $(READY)
-	$(BIN)/python benchmarks/end_to_end.py
+benchmark-end_to_end: ARGUMENTS := --kernel 5 --kernel 3 --filters 32 --filters 16 --size 1024 --size 2048
+
+# Never two at once, even under make -j: they would measure each other.
+.NOTPARALLEL:
+
+benchmark-%: $(READY)
+	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/$*.py $(ARGUMENTS) --json $(RESULTS)/$*.json
+
+soak-memory: $(READY)
+	$(BIN)/python benchmarks/soak.py --json $(RESULTS)/soak.json
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("phbatch needs Python 3.11 or newer, set PYTHON=" if sys.version_info < (3, 11) else 0)'

@@ -18,19 +18,27 @@ phbatch starts with an empty memory of which form is fastest: its first run meas
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
+import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
+from common import (
+    alternate,
+    machine,
+    measure,
+    print_head,
+    print_row,
+    run_python,
+    show_spread,
+    spread_of_ratios,
+    write_record,
+)
 
 import phbatch
 from phbatch.care.model import open_model
@@ -105,32 +113,22 @@ def make_model(folder: Path, kernel: int, filters: int) -> Path:
     return folder / name
 
 
-def run_python(code: str, *arguments: str, **environment: str) -> str:
-    """Standard output of a program in a process of its own."""
-    shown = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
-        text=True,
-    )
-    return shown.stdout
-
-
 def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, Any]:
     """Medians of all sides, phbatch's rate over the others', and the largest difference to the loop."""
-    found: dict[str, list[Measured]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as scratch:
         source = f"{scratch}/in.zarr"
         write_time_lapse(source, phbatch.PhaseContrast(shape=(size, size), n_frames=frames, seed=11))
-        for run in range(runs):
-            for side, code in SIDES.items():
-                arguments = (source, f"{scratch}/{side}-{run}.zarr", folder.name, str(folder.parent))
-                shown = run_python(code, *arguments, XDG_CACHE_HOME=f"{scratch}/cache")
-                found[side].append(Measured(*json.loads(shown.splitlines()[-1])))
-        loop = np.asarray(zarr.open_array(f"{scratch}/loop-0.zarr", mode="r")[:])
-        ours = np.asarray(zarr.open_array(f"{scratch}/phbatch-0.zarr/0", mode="r")[:])
+
+        def run_side(side: str) -> Measured:
+            """One run; the outputs of the last ones are compared."""
+            output = Path(scratch, f"{side}.zarr")
+            shutil.rmtree(output, ignore_errors=True)
+            arguments = (source, str(output), folder.name, str(folder.parent))
+            return Measured(*measure(SIDES[side], *arguments, XDG_CACHE_HOME=f"{scratch}/cache"))
+
+        found = alternate(runs, {side: partial(run_side, side) for side in SIDES})
+        loop = np.asarray(zarr.open_array(f"{scratch}/loop.zarr", mode="r")[:])
+        ours = np.asarray(zarr.open_array(f"{scratch}/phbatch.zarr/0", mode="r")[:])
     pixels = frames * size * size / 1e6
     row: dict[str, Any] = {"model": folder.name, "frames": frames, "size": size}
     for side, rows in found.items():
@@ -138,24 +136,11 @@ def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, Any]:
         row[f"{side}_peak_mb"] = round(max(one.peak_bytes for one in rows) / 1e6)
     for side in ("bare", "loop"):
         for clock, name in (("seconds", ""), ("processor_seconds", "_processor")):
-            ratios = sorted(
-                getattr(other, clock) / getattr(own, clock)
-                for other, own in zip(found[side], found["phbatch"], strict=True)
-            )
-            row[f"over_{side}{name}"] = [
-                round(ratio, 2) for ratio in (statistics.median(ratios), ratios[0], ratios[-1])
-            ]
+            times, own = ([getattr(one, clock) for one in found[which]] for which in (side, "phbatch"))
+            row[f"over_{side}{name}"] = spread_of_ratios(times, own)
     row["networks"] = [one.network for one in found["phbatch"]]
     row["max_difference_over_std"] = float(np.abs(loop - ours).max() / loop.std())
     return row
-
-
-def machine() -> str:
-    """Processor and cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
-    return f"{', '.join(sorted(names)) or platform.processor()}, {os.cpu_count()} cores"
 
 
 COLUMNS = (
@@ -172,12 +157,11 @@ COLUMNS = (
 )
 
 
-def print_row(row: dict[str, Any]) -> None:
+def show_row(row: dict[str, Any]) -> None:
     """One line of the table."""
-    ratios = []
-    for side in ("bare", "loop"):
-        middle, low, high = row[f"over_{side}"]
-        ratios.append(f"{middle} ({low}-{high}); {row[f'over_{side}_processor'][0]}")
+    ratios = [
+        f"{show_spread(row[f'over_{side}'])}; {row[f'over_{side}_processor'][0]:.2f}" for side in ("bare", "loop")
+    ]
     cells = (
         row["model"],
         f"{row['frames']} x {row['size']}^2",
@@ -187,7 +171,7 @@ def print_row(row: dict[str, Any]) -> None:
         " / ".join(str(row[f"{side}_peak_mb"]) for side in SIDES),
         f"{row['max_difference_over_std']:.1e}",
     )
-    print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
+    print_row(cells)
 
 
 def main() -> None:
@@ -202,7 +186,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(f"{machine()}; medians of {arguments.runs} alternating runs")
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    print_head(COLUMNS)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folders = [open_model(model).folder for model in arguments.model]
@@ -211,9 +195,8 @@ def main() -> None:
             folders += [make_model(Path(scratch), kernel, filters) for kernel, filters in shapes]
         for folder, size in product(folders or [open_model("phase-2d").folder], arguments.size or [1024]):
             rows.append(compare(folder, size, arguments.frames, arguments.runs))
-            print_row(rows[-1])
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+            show_row(rows[-1])
+    write_record(arguments.json, rows=rows)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,27 @@ Each ratio comes from alternating runs in one process (frames, store) or from pr
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from end_to_end import machine
+from common import (
+    alternate,
+    machine,
+    measure,
+    print_head,
+    print_row,
+    seconds,
+    show_spread,
+    spread_of_ratios,
+    write_record,
+)
 from scipy import ndimage
 
 import phbatch
@@ -47,26 +55,19 @@ def plain(frame: np.ndarray[Any, Any]) -> None:
     np.percentile(frame, (2.0, 99.8))
 
 
-def alternate(runs: int, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float, list[float]]:
-    """Median seconds of two functions run in turn, and their ratios pair by pair."""
+def compare(runs: int, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float, list[float]]:
+    """Median seconds of two functions run in turn, after one call of each, and the spread of their ratio."""
     first(), second()
-    pairs = []
-    for _ in range(runs):
-        seconds = []
-        for function in (first, second):
-            start = time.perf_counter()
-            function()
-            seconds.append(time.perf_counter() - start)
-        pairs.append(seconds)
-    ratios = sorted(a / b for a, b in pairs)
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratios
+    found = alternate(runs, {"first": partial(seconds, first), "second": partial(seconds, second)})
+    spread = spread_of_ratios(found["first"], found["second"])
+    return statistics.median(found["first"]), statistics.median(found["second"]), spread
 
 
 def frame_speed(runs: int) -> dict[str, Any]:
     """Smoothing, median, mode and percentiles of a 2048 x 2048 frame on one core."""
     frame = PhaseContrast(shape=(2048, 2048), seed=5, background_electrons=600.0).frame(0)
-    theirs, ours, ratios = alternate(runs, lambda: plain(frame), lambda: measure_frame(frame, 2.0))
-    return row("one 2048 x 2048 uint16 frame, one core, against SciPy and NumPy", frame.size, theirs, ours, ratios)
+    theirs, ours, spread = compare(runs, lambda: plain(frame), lambda: measure_frame(frame, 2.0))
+    return row("one 2048 x 2048 uint16 frame, one core, against SciPy and NumPy", frame.size, theirs, ours, spread)
 
 
 def _read(job: Job, unit: Unit) -> int:
@@ -88,20 +89,19 @@ def store_speed(runs: int, folder: Path) -> dict[str, Any]:
             if outcome.error is not None:
                 raise outcome.error
 
-    theirs, ours, ratios = alternate(max(3, runs // 2), read, lambda: phbatch.statistics(folder / "in.zarr", workers=2))
+    theirs, ours, spread = compare(max(3, runs // 2), read, lambda: phbatch.statistics(folder / "in.zarr", workers=2))
     return row(
-        "16 such frames in a Zarr (zstd), two threads, against reading them", 16 * 2048 * 2048, theirs, ours, ratios
+        "16 such frames in a Zarr (zstd), two threads, against reading them", 16 * 2048 * 2048, theirs, ours, spread
     )
 
 
-def row(name: str, pixels: int, theirs: float, ours: float, ratios: list[float]) -> dict[str, Any]:
+def row(name: str, pixels: int, theirs: float, ours: float, spread: list[float]) -> dict[str, Any]:
     """One line of the table."""
     return {
         "what": name,
         "reference_mpx_per_s": round(pixels / theirs / 1e6, 1),
         "phbatch_mpx_per_s": round(pixels / ours / 1e6, 1),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_range": [round(ratios[0], 2), round(ratios[-1], 2)],
+        "ratio": spread,
     }
 
 
@@ -128,8 +128,7 @@ def memory_growth(folder: Path) -> list[dict[str, Any]]:
 def measure_memory(name: str, path: Path) -> dict[str, Any]:
     """Seconds and peak bytes of a process of its own."""
     start = time.perf_counter()
-    shown = subprocess.run([sys.executable, "-c", MEMORY, str(path)], check=True, stdout=subprocess.PIPE)
-    rows, peak = json.loads(shown.stdout.splitlines()[-1])
+    rows, peak = measure(MEMORY, str(path))
     return {"what": name, "rows": rows, "seconds": round(time.perf_counter() - start, 1), "peak_mb": round(peak / 1e6)}
 
 
@@ -142,20 +141,15 @@ def main() -> None:
     print(f"{machine()}; medians of alternating runs")
     with tempfile.TemporaryDirectory() as name:
         speeds = [frame_speed(arguments.runs), store_speed(arguments.runs, Path(name))]
-        print("| what | reference MPx/s | phbatch MPx/s | phbatch's rate / reference (range) |")
-        print("|---|---|---|---|")
+        print_head(("what", "reference MPx/s", "phbatch MPx/s", "phbatch's rate / reference (range)"))
         for one in speeds:
-            low, high = one["ratio_range"]
-            rates = f"{one['reference_mpx_per_s']} | {one['phbatch_mpx_per_s']}"
-            print(f"| {one['what']} | {rates} | {one['ratio']} ({low}-{high}) |")
+            rates = (one["reference_mpx_per_s"], one["phbatch_mpx_per_s"])
+            print_row((one["what"], *rates, show_spread(one["ratio"])))
         growth = memory_growth(Path(name))
-    print("| what | rows | peak MB |")
-    print("|---|---|---|")
+    print_head(("what", "rows", "peak MB"))
     for one in growth:
-        print(f"| {one['what']} | {one['rows']} | {one['peak_mb']} |")
-    if arguments.json:
-        record = {"machine": machine(), "speeds": speeds, "memory": growth}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print_row((one["what"], one["rows"], one["peak_mb"]))
+    write_record(arguments.json, speeds=speeds, memory=growth)
 
 
 if __name__ == "__main__":

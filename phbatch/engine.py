@@ -1,4 +1,4 @@
-"""Running units: the same task in a plain loop, in threads of an in-process Dask cluster, or on a Dask scheduler.
+"""Running units: the same task in a plain loop, in threads, or on the workers of a Dask scheduler.
 
 Tasks get a job and a unit, both small; pixels are read and written by whoever runs the task and never travel.
 """
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 from time import perf_counter
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-import dask
 import numpy as np
 from distributed import Client, as_completed
 from distributed.threadpoolexecutor import ThreadPoolExecutor
@@ -310,28 +310,60 @@ def execute(
                 return
             yield _attempt(task, job, unit)
         return
-    with _connect(workers, scheduler) as client:
-        window = workers if scheduler is None else 2 * max(workers, sum(client.nthreads().values()))
+    opened = _open_threads(workers) if scheduler is None else _open_cluster(workers, scheduler)
+    with opened as (start, next_finished, window):
         waiting = iter(units)
         running: dict[Any, Unit] = {}
-        completed = as_completed()
 
-        def submit() -> None:
+        def start_next() -> None:
             unit = None if stop() else next(waiting, None)
             if unit is not None:
-                future = client.submit(_attempt, task, job, unit, pure=False)
-                running[future] = unit
-                completed.add(future)
+                running[start(_attempt, task, job, unit)] = unit
 
         for _ in range(window):
-            submit()
+            start_next()
         while running:
-            future = next(completed)
+            future = next_finished()
             unit = running.pop(future)
             error = future.exception()
             outcome = Outcome[Result](unit, error=error) if error is not None else future.result()
-            submit()
+            start_next()
             yield outcome
+
+
+_Pool = tuple[Callable[..., Any], Callable[[], Any], int]
+"""Starts a call and gives its future; waits for the next future that is finished; calls that may run at once."""
+
+
+@contextmanager
+def _open_threads(workers: int) -> Iterator[_Pool]:
+    """Threads of this process; a call costs a hundredth of one through a Dask scheduler (benchmarks/growth.py)."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="phbatch")
+    finished: SimpleQueue[Any] = SimpleQueue()
+
+    def start(function: Callable[..., Any], *arguments: Any) -> Any:
+        future = pool.submit(function, *arguments)
+        future.add_done_callback(finished.put)
+        return future
+
+    try:
+        yield start, finished.get, workers
+    finally:
+        # Dask's threads are daemons: what is in flight when a run is dropped is not waited for.
+        pool.shutdown(wait=False)
+
+
+@contextmanager
+def _open_cluster(workers: int, scheduler: str) -> Iterator[_Pool]:
+    with _connect(scheduler) as client:
+        finished = as_completed()
+
+        def start(function: Callable[..., Any], *arguments: Any) -> Any:
+            future = client.submit(function, *arguments, pure=False)
+            finished.add(future)
+            return future
+
+        yield start, partial(next, finished), 2 * max(workers, sum(client.nthreads().values()))
 
 
 def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outcome[Result]:
@@ -346,7 +378,7 @@ def call_there(function: Callable[..., Result], scheduler: str | None, *argument
     """Call a function where units will run: in this process, or on one worker of a Dask cluster."""
     if scheduler is None:
         return function(*arguments)
-    with _connect(1, scheduler) as client:
+    with _connect(scheduler) as client:
         result: Result = client.submit(function, *arguments, pure=False).result()
     return result
 
@@ -359,45 +391,17 @@ def require_scheduler(address: str) -> None:
     UsageError
         Nothing answers within ten seconds.
     """
-    with _connect(1, address):
+    with _connect(address):
         pass
 
 
-class _DroppingExecutor(ThreadPoolExecutor):  # type: ignore[misc]
-    """Threads that are not waited for, up to half a minute, when what is in flight is dropped; they are daemons."""
-
-    def shutdown(self, wait: bool = True, timeout: float | None = None) -> None:
-        super().shutdown(wait=False)
-
-
 @contextmanager
-def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, TimeoutError, ValueError) as error:
-            raise UsageError(
-                f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out."
-            ) from error
-        with client:
-            yield client
-        return
-    # One process, threads only: no pixel crosses a process boundary. Dask opens its HTTP servers even without a
-    # dashboard, by default on every interface and on port 8787, where two runs on one machine collide.
-    quiet = "127.0.0.1:0"
-    with (
-        dask.config.set({"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False}),
-        Client(
-            processes=False,
-            n_workers=1,
-            threads_per_worker=workers,
-            executor=_DroppingExecutor(workers, thread_name_prefix="phbatch"),
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": quiet},
-            worker_dashboard_address=quiet,
-            memory_limit=None,
-        ) as client,
-    ):
+def _connect(scheduler: str) -> Iterator[Client]:
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
+    with client:
         yield client
 
 
@@ -406,23 +410,22 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """While inside, the first SIGINT or SIGTERM asks to stop; a second SIGINT, or `GRACE_S`, interrupts at once."""
     asked = threading.Event()
     previous: dict[signal.Signals, Any] = {}
-    patience = threading.Timer(GRACE_S, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-    patience.daemon = True
 
     def ask(number: int, _: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
+        if number == signal.SIGALRM or (asked.is_set() and number == signal.SIGINT):
             raise KeyboardInterrupt
         if not asked.is_set():
             asked.set()
-            patience.start()
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             previous[number] = signal.signal(number, ask)
     try:
         yield asked.is_set
     finally:
-        patience.cancel()
+        if asked.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -263,7 +263,7 @@ def open_output(prepared: Prepared, command: str) -> Finished:
             Sink(prepared.output, store).remove_scratch()
             for record in Ledger(prepared.output, store).current():
                 finished.add(record)
-            _require_unchanged(prepared, finished)
+            require_unchanged(prepared.source, resolved.geometry, finished.inputs, prepared.output, store)
             require_space(prepared.output, prepared.image, len(finished) / len(resolved.geometry.units))
             return finished
         if recorded["status"] == "complete" or Ledger(prepared.output, store).holds_units():
@@ -279,20 +279,40 @@ def open_output(prepared: Prepared, command: str) -> Finished:
     return finished
 
 
-def _require_unchanged(prepared: Prepared, finished: Finished) -> None:
-    """Refuse where a unit that is finished was read from other pixels than those of the input now."""
-    units = {unit.key: unit for unit in prepared.resolved.geometry.units}
-    stamps = Stamps(prepared.source.path, prepared.settings.storage_options, listed=len(finished) > 1)
+def require_unchanged(
+    source: Source, geometry: Geometry, inputs: Mapping[str, str], output: str, options: StorageOptions = None
+) -> None:
+    """Refuse where a unit was restored from other pixels than those of the input now.
+
+    Parameters
+    ----------
+    source : Source
+        The input.
+    geometry : Geometry
+        Of the run.
+    inputs : mapping of str to str
+        Digest of what each unit was read from, as its ledger record has it.
+    output : str
+        For the message.
+    options : SecretStr or None
+        Credentials and endpoint of the input's store.
+
+    Raises
+    ------
+    OutputError
+        Names the units.
+    """
+    stamps = Stamps(source.path, options, listed=len(inputs) > 1)
     changed = [
-        key
-        for key, digest in finished.inputs.items()
-        if stamps.digest(prepared.source.objects(units[key].source)) != digest
+        unit.key
+        for unit in geometry.units
+        if unit.key in inputs and stamps.digest(source.objects(unit.source)) != inputs[unit.key]
     ]
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise OutputError(
-            f"the input of {', '.join(changed[:4])}{more} was changed after it was restored into {prepared.output}; put"
-            " it back, or start afresh with --overwrite."
+            f"the input of {', '.join(changed[:4])}{more} was changed after it was restored into {output}; put it back,"
+            " or start afresh with --overwrite."
         )
 
 

@@ -22,13 +22,14 @@ from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.measure import with_statistics
 from phbatch.output import commit_metadata
 from phbatch.planning import Geometry, Unit
-from phbatch.prepare import PROFILE, prepare
+from phbatch.prepare import PROFILE, prepare, require_unchanged
 from phbatch.results import Damage, RunResult, VerifyReport
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.audit import Expected, expected_objects, find_problems, remove_group, restore_document
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.lock import hold_output, new_token
 from phbatch.storage.sink import ATTRIBUTE, Sink, read_output_attributes
+from phbatch.storage.source import open_source
 from phbatch.storage.store import normalize_path
 
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
@@ -112,10 +113,12 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     """
     place, store = normalize_path(str(output)), _storage_options(options)
     with hold_output(place, new_token(), store):
-        report, provenance, _ = _verify_objects(place, options.get("workers"), store)
+        report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
+        arguments = _recorded_options(provenance, options)
         if report.damages:
+            _require_inputs(arguments, geometry, report, store)
             _take_back(place, report.damages, store)
-    return run(output=place, listener=listener, **_recorded_options(provenance, options))
+    return run(output=place, listener=listener, **arguments)
 
 
 def _storage_options(options: Mapping[str, Any]) -> StorageOptions:
@@ -187,7 +190,7 @@ def _frames_of(key: str, unit: Unit, geometry: Geometry, axes: str) -> tuple[str
     """Frames, in the input, that a chunk of the output holds pixels of."""
     along = dict(zip(axes, (int(part) for part in key.split("/")[-len(axes) :]), strict=True))
     chunk_t, chunk_c, chunk_z = (along.get(axis, 0) for axis in "tcz")
-    length_t, length_c, length_z = geometry.output_chunks[:3]
+    length_t, length_c, length_z = (geometry.output_shards or geometry.output_chunks)[:3]
     start_t, start_c, start_z = (part.start for part in unit.output[:3])
     count = geometry.n_output
     found = []
@@ -210,6 +213,17 @@ def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any])
         raise UsageError(f"{unknown[0]!r} cannot be changed here; give none but {', '.join(sorted(known))}.")
     given = {name: value for name, value in options.items() if value is not None}
     return {"input": provenance["input"]} | dict(provenance["settings"]) | given
+
+
+def _require_inputs(
+    arguments: Mapping[str, Any], geometry: Geometry, report: VerifyReport, store: StorageOptions
+) -> None:
+    """Refuse to do a unit again from other pixels than the first time."""
+    hurt = {damage.unit for damage in report.damages}
+    current = Ledger(report.output, store).current()
+    inputs = {record["unit"]: record["input"] for record in current if record["unit"] in hurt}
+    source = open_source(str(arguments["input"]), arguments["axes"], store)
+    require_unchanged(source, geometry, inputs, report.output, store)
 
 
 def _take_back(output: str, damages: Iterable[Damage], store: StorageOptions) -> None:
@@ -247,12 +261,13 @@ def _recompute(
     arguments = _recorded_options(provenance, options)
     prepared = prepare(str(arguments.pop("input")), output, parse_settings(arguments))
     prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
-    records = Ledger(output, prepared.settings.storage_options).records()
-    records.pop(METADATA, None)
-    table = StatisticsTable(prepared.resolved.geometry.grid)
-    for record in records.values():
-        for row in record["statistics"]:
+    table, records = StatisticsTable(prepared.resolved.geometry.grid), dict[str, dict[str, Any]]()
+    sampled = {unit.key for unit in units}
+    for record in Ledger(output, prepared.settings.storage_options).current():
+        for row in record.get("statistics", ()):
             table.put(row)
+        if record["unit"] in sampled:
+            records[record["unit"]] = record
     work: Iterable[Unit] = units
     if prepared.given is not None or prepared.resolved.recipe.passes > 1:
         work = with_statistics(units, table, prepared.resolved.recipe.volumes)
@@ -303,8 +318,9 @@ def _compare(frame: str, computed: NDArray[Any], stored: NDArray[Any]) -> _Compa
     expected = computed.astype(np.float64)
     difference = np.abs(stored.astype(np.float64) - expected)
     difference[np.isnan(expected) & np.isnan(stored)] = 0
-    spread = float(np.std(expected)) or 1.0
-    step = 1.0 if computed.dtype.kind == "u" else float(np.spacing(np.abs(computed).max()))
+    finite = computed[np.isfinite(computed)]
+    spread = (float(np.std(finite, dtype=np.float64)) if finite.size else 0.0) or 1.0
+    step = 1.0 if computed.dtype.kind == "u" else float(np.spacing(np.abs(finite).max(initial=0)))
     return _Comparison(frame, float(difference.max()) / spread, _TOLERANCE + step / spread)
 
 

@@ -80,3 +80,17 @@ def test_the_profile_says_where_the_time_goes(phbatch_command: CommandLine, sour
     assert set(record["stages"]) == {"read", "measure", "normalize", "predict", "cast", "write"}
     assert 0 < sum(record["stages"].values()) <= record["restoring_seconds"] * 2 + 0.01
     assert "most of the time goes to predict" in phbatch_command.out
+
+
+def test_a_damaged_shard_names_its_frames_and_is_mended(tmp_path: Path) -> None:
+    image = np.random.default_rng(3).integers(400, 600, (5, 1040, 1010), dtype="uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 1040, 1010))
+    result = phbatch.run(tmp_path / "in.zarr", tmp_path / "o.zarr", model="none", shard="10MB")
+    assert result.units == 3
+    files = sorted(file for file in Path(result.output, "0", "c").rglob("*") if file.is_file())
+    whole = files[1].read_bytes()
+    files[1].write_bytes(whole[:-20])
+    assert phbatch.verify(result.output).frames == ["t2/c0/z0", "t3/c0/z0"]
+    assert phbatch.repair(result.output).units_done == 1
+    assert files[1].read_bytes() == whole
+    assert phbatch.verify(result.output).damages == ()

@@ -49,6 +49,7 @@ def record_small_objects(path: str, images: Iterable[str], options: StorageOptio
     documents, objects = {}, {}
     keys = sorted(_small_keys(path, "", frozenset(images), options))
     if not is_url(path):
+        synchronize(local_path(path).parent)
         for key in keys:
             synchronize(local_path(path) / key)
             synchronize((local_path(path) / key).parent)

@@ -122,6 +122,7 @@ class Ledger:
         """A name that sorts behind those of all earlier writers, whatever became of their files' times."""
         if not self._remote:
             self._path.mkdir(parents=True, exist_ok=True)
+            synchronize(self._path.parent)
         used = [int(name.partition("-")[0]) for name in self._names() if name.partition("-")[0].isdecimal()]
         return f"{max(used, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 

@@ -279,13 +279,6 @@ class Sink:
                 else self._put(name, array, selection, values, keys)
             )
 
-    def keys(self, name: str, axes: str, region: Region) -> list[str]:
-        """Keys, within the output, of the objects that `write` makes of a region."""
-        with self._opening:
-            array = self._open(name)
-        selection = tuple(region[CANONICAL.index(axis)] for axis in axes)
-        return [f"{name}/{key}" for key in chunk_keys(array, selection)]
-
     def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
         """Read a region back, as ``(t, c, z, y, x)``."""
         with self._opening:
@@ -359,12 +352,13 @@ class Sink:
             synchronize(self._scratch / name / key)
             marks[f"{name}/{key}"] = mark_of_file(self._scratch / name / key)
         self._require_held()
+        root = local_path(self.path) / name
         folders: set[Path] = set()
         for key in keys:
-            target = local_path(self.path) / name / key
+            target = root / key
             if target.parent not in folders:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                folders.add(target.parent)
+                folders.update(folder for folder in target.parents if folder.is_relative_to(root))
             (self._scratch / name / key).replace(target)
         for folder in folders:
             synchronize(folder)
@@ -395,7 +389,7 @@ def _as_os_error() -> Iterator[None]:
     """Errors of codecs and clients as `OSError`, with the system's number where the message has it."""
     try:
         yield
-    except (OSError, OutputError):
+    except (OSError, OutputError, MemoryError):
         raise
     except Exception as error:
         raise (system_error(error) or OSError(first_line(error))) from error

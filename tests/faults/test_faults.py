@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.faults import Bench, small_units, table
 
-_SAMPLED = {"exception": 40, "object": 24, "ledger": 8, "second run": 3}
+_SAMPLED = {"exception": 24, "object": 12, "ledger": 5, "second run": 2}
 
 
 @pytest.fixture(scope="module", params=[2, 3])

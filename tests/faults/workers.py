@@ -1,0 +1,132 @@
+"""Sixteen workers over source chunks and output chunks, and the memory of a run against what was projected."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from distributed import LocalCluster
+
+import phbatch
+from phbatch.events import Event, UnitFinished
+from tests.faults.inputs import LAYOUTS, files, make_input
+
+WORKERS = 16
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "small frames": (37, 3, 40, 33),
+    "frames of four output chunks": (5, 2, 1100, 1030),
+}
+
+CHUNKS: dict[str, tuple[int, ...]] = {
+    "one frame": (1, 1, 2048, 2048),
+    "parts of a frame": (1, 1, 17, 500),
+    "several frames": (3, 1, 2048, 2048),
+    "all channels": (2, 3, 700, 700),
+    "everything": (64, 3, 2048, 2048),
+}
+
+SELECTIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "every second frame, from the second": {"frames": "1::2"},
+    "averaged": {"downscale": 2},
+}
+
+
+def concurrency_cases() -> list[tuple[str, str, str, str]]:
+    """Layout, shape, chunks and selection of every case."""
+    return list(product(LAYOUTS, SHAPES, CHUNKS, SELECTIONS))
+
+
+def lose_nothing(folder: Path, case: tuple[str, str, str, str]) -> None:
+    """Sixteen workers write what a plain loop writes; raises where a byte differs."""
+    layout, shape, chunks, selection = case
+    lengths = SHAPES[shape]
+    fitting = tuple(min(pair) for pair in zip(CHUNKS[chunks], lengths, strict=True))
+    source = make_input(folder / "in.zarr", lengths, fitting, **LAYOUTS[layout])
+    options: dict[str, Any] = {"model": "none", "command": "same"}
+    options["axes"] = None if layout == "zarr 2" else "tcyx"
+    options |= SELECTIONS[selection]
+    loop = phbatch.run(source, folder / "loop.zarr", workers=1, **options)
+    many = phbatch.run(source, folder / "many.zarr", workers=WORKERS, memory="16GB", **options)
+    assert files(many.output) == files(loop.output), case
+    assert phbatch.verify(many.output).damages == (), case
+
+
+def lose_a_worker(folder: Path, options: dict[str, Any]) -> None:
+    """A cluster of two processes, one of which is killed after the first unit; raises where anything is lost."""
+    source = make_input(folder / "in.zarr", (10, 1040, 1010))
+    whole = phbatch.run(source, folder / "whole.zarr", workers=1, command="same", **options)
+    nowhere = {"dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, scheduler_kwargs=nowhere
+    ) as cluster:
+        killed: list[int] = []
+
+        def kill_one(event: Event) -> None:
+            if isinstance(event, UnitFinished) and not killed:
+                killed.append(next(iter(cluster.workers.values())).process.pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+        scheduler = cluster.scheduler_address
+        result = phbatch.run(
+            source, folder / "out.zarr", scheduler=scheduler, listener=kill_one, command="same", **options
+        )
+    assert killed
+    assert (result.exit_code, result.units_done) == (0, 10)
+    assert files(result.output) == files(whole.output)
+    assert phbatch.verify(result.output).damages == ()
+
+
+MEMORY_CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str, dict[str, Any]]] = {
+    "uint16 2048 x 2048, normalized": ((6, 2048, 2048), (1, 2048, 2048), "uint16", {"model": "none"}),
+    "uint8 2048 x 2048, normalized": ((6, 2048, 2048), (1, 2048, 2048), "uint8", {"model": "none"}),
+    "float32 2048 x 2048, normalized": ((4, 2048, 2048), (1, 2048, 2048), "float32", {"model": "none"}),
+    "uint16, chunks of 4 frames": ((8, 1024, 1024), (4, 1024, 1024), "uint16", {"model": "none"}),
+    "uint16, small frames": ((400, 128, 128), (1, 128, 128), "uint16", {"model": "none"}),
+    "uint16 2048 x 2048, phase-2d": ((3, 2048, 2048), (1, 2048, 2048), "uint16", {}),
+    "uint16 1024 x 1024, phase-2d, four workers": ((8, 1024, 1024), (1, 1024, 1024), "uint16", {"workers": 4}),
+    "uint16 1024 x 1024, phase-2d, tiles of 256": ((4, 1024, 1024), (1, 1024, 1024), "uint16", {"tile": 256}),
+    "uint16 2048 x 2048, phase-2d, downscaled": ((3, 2048, 2048), (1, 2048, 2048), "uint16", {"downscale": 2}),
+    "uint16 1024 x 1024, light of every frame": (
+        (4, 1024, 1024),
+        (1, 1024, 1024),
+        "uint16",
+        {"model": "none", "illumination": "gaussian"},
+    ),
+    "uint16 1024 x 1024, light over time": (
+        (8, 1024, 1024),
+        (1, 1024, 1024),
+        "uint16",
+        {"model": "none", "illumination": "temporal"},
+    ),
+    "uint16 1024 x 1024, pooled": (
+        (6, 1024, 1024),
+        (1, 1024, 1024),
+        "uint16",
+        {"model": "none", "scope": "series", "dtype": "uint16", "rescale": True},
+    ),
+}
+
+_RUN = """
+import json, sys, phbatch
+source, output, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+projected = phbatch.plan(source, output, **options).projected_mem
+print(json.dumps([phbatch.run(source, output, **options).peak_rss_bytes, projected]))
+"""
+
+
+def measure_memory(folder: Path, name: str) -> tuple[int, int]:
+    """Measured peak and projection of a case, in bytes, in a process of its own."""
+    shape, chunks, dtype, options = MEMORY_CASES[name]
+    source = make_input(folder / "in.zarr", shape, chunks, dtype=dtype)
+    arguments = [str(source), str(folder / "out.zarr"), json.dumps({"memory": "8GB"} | options)]
+    done = subprocess.run([sys.executable, "-c", _RUN, *arguments], check=True, capture_output=True, text=True)
+    peak, projected = json.loads(done.stdout.splitlines()[-1])
+    return int(peak), int(projected)
