@@ -12,13 +12,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import zarr
 from rich.console import Console
 
 import phbatch
-from phbatch.events import Event, UnitFinished
 from phbatch.report import ProgressReport
 from tests.handmade import CommandLine, write_model
 
@@ -245,18 +243,6 @@ def test_progress_is_a_bar_on_a_terminal(source: Path) -> None:
     assert "3/3" in screen.getvalue()
     assert "MPx/s" in screen.getvalue()
     assert "\x1b[" in screen.getvalue()
-
-
-def test_a_run_listens_on_no_port(source: Path) -> None:
-    listening: set[str] = set()
-
-    def look(event: Event) -> None:
-        if isinstance(event, UnitFinished):
-            mine = psutil.Process().net_connections("inet")
-            listening.update(each.laddr.ip for each in mine if each.status == psutil.CONN_LISTEN)
-
-    phbatch.run(source, model="none", workers=2, listener=look)
-    assert not listening
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:

@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import zarr
+from moto.server import ThreadedMotoServer
 
 from phbatch.config import parse_storage_options
 from phbatch.storage.remote import write_object
@@ -54,8 +55,7 @@ class Bucket:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[int]:
     """Port of the server."""
-    moto = pytest.importorskip("moto.server", reason="needs the extra 'test'")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield server.get_host_and_port()[1]
     server.stop()

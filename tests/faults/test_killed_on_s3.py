@@ -22,8 +22,6 @@ from tests.faults.conftest import Bucket, upload
 from tests.faults.proxy import KINDS, FaultProxy, run_proxy
 from tests.faults.test_object_stores import local_bytes, remote_bytes
 
-pytest.importorskip("obstore", reason="needs the extra 's3'")
-
 SOAK = bool(os.environ.get("PHBATCH_SOAK"))
 BAD_NETWORK = {"latency": 0.2} | dict.fromkeys(KINDS[1:], 0.02)
 

@@ -25,8 +25,6 @@ from phbatch.storage.store import exists, list_files, list_folder, read_files, s
 from tests.faults.conftest import SECRET, Bucket, upload
 from tests.handmade import CommandLine
 
-pytest.importorskip("obstore", reason="needs the extra 's3'")
-
 SETTINGS: dict[str, Any] = {"model": "none", "normalize": "median", "workers": 2}
 
 

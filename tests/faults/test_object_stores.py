@@ -32,8 +32,6 @@ from tests.faults.google_store import run_google_store
 from tests.faults.proxy import KINDS, REFUSALS, FaultProxy, run_proxy
 from tests.handmade import CommandLine
 
-pytest.importorskip("obstore", reason="needs the extra 's3'")
-
 SETTINGS: dict[str, Any] = {"model": "none", "normalize": "median", "command": "same"}
 PIXELS = ("0/c/", "statistics/")
 
