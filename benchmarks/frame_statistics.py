@@ -33,12 +33,13 @@ from scipy import ndimage
 
 import phbatch
 from phbatch.config import Normalization
-from phbatch.engine import Job, execute, read_unit
+from phbatch.engine import execute
 from phbatch.kernels.stats import measure_frame
 from phbatch.planning import Geometry, Unit
 from phbatch.simulate import PhaseContrast
 from phbatch.stages.restoration import Recipe
 from phbatch.storage.source import open_source
+from phbatch.tasks import Job, read_unit
 
 MEMORY = """
 import json, sys, phbatch

@@ -25,11 +25,12 @@ from common import alternate, machine, measure, print_head, print_row, seconds, 
 from distributed import LocalCluster
 
 from phbatch.config import Normalization
-from phbatch.engine import Job, execute
+from phbatch.engine import execute
 from phbatch.planning import Geometry, Unit
 from phbatch.simulate import PhaseContrast
 from phbatch.stages.restoration import Recipe
 from phbatch.storage.codecs import make_compressor
+from phbatch.tasks import Job
 
 RUN = """
 import json, os, sys

@@ -16,7 +16,7 @@ import numpy as np
 from phbatch.axes import FrameKey
 from phbatch.commit import restore_units
 from phbatch.config import parse_settings
-from phbatch.engine import forget_open_stores, load_predictor, require_scheduler, stop_on_signal
+from phbatch.engine import require_scheduler, stop_on_signal
 from phbatch.events import Event, Listener, RunStarted, ignore
 from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.output import finish_image
@@ -37,6 +37,7 @@ from phbatch.stages.table import StatisticsTable
 from phbatch.storage.lock import hold_output
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import open_source
+from phbatch.tasks import forget_open_stores, load_predictor
 
 
 def run(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import closing
 
-from phbatch.engine import execute, restore_unit
+from phbatch.engine import execute
 from phbatch.errors import InterruptedRunError, OutputError, first_line
 from phbatch.events import Listener, UnitFailed, UnitFinished
 from phbatch.planning import Unit
 from phbatch.prepare import Finished, Prepared
 from phbatch.retry import is_out_of_place
 from phbatch.storage.ledger import Ledger
+from phbatch.tasks import restore_unit
 
 
 def restore_units(

@@ -22,7 +22,6 @@ from phbatch.axes import CANONICAL, Shape, validate_axes
 from phbatch.care.model import DEFAULT_MODEL, open_model
 from phbatch.care.polyphase import PLAIN
 from phbatch.config import FLOAT32, FRAME_BACKGROUNDS, Normalization, parse_settings
-from phbatch.engine import Job, load_predictor
 from phbatch.errors import UsageError
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.intensity import Affine, make_affine
@@ -41,6 +40,7 @@ from phbatch.resolve import resolve_rule, resolve_run
 from phbatch.stages.restoration import restore_block
 from phbatch.stages.statistics import percentiles_for
 from phbatch.storage.ome import ImageMetadata
+from phbatch.tasks import Job, load_predictor
 
 _SCALARS = ("median", "mode", "mad", "mean", "std", "min", "max", "saturated", "zero", "focus", "background")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from phbatch.axes import FrameGrid
 from phbatch.config import RunSettings, StorageOptions
-from phbatch.engine import Job, execute, measure_unit, pool_unit
+from phbatch.engine import execute
 from phbatch.errors import InputError, InterruptedRunError, first_line
 from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.kernels.stats import State, finalize, merge
@@ -23,6 +23,7 @@ from phbatch.stages.statistics import judge_series
 from phbatch.stages.table import StatisticsRow, StatisticsTable
 from phbatch.storage.source import Source
 from phbatch.storage.table import read_rows
+from phbatch.tasks import Job, measure_unit, pool_unit
 
 Pool = tuple[int, int | None]
 Stop = Callable[[], bool]

@@ -12,7 +12,6 @@ import numpy as np
 
 from phbatch.axes import Shape
 from phbatch.config import Codec, RunSettings, Shuffle, StorageOptions
-from phbatch.engine import IMAGE, UNCERTAINTY
 from phbatch.errors import OutputError
 from phbatch.kernels.stats import FLAG_NAMES
 from phbatch.memory import format_bytes
@@ -27,6 +26,7 @@ from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, creat
 from phbatch.storage.source import Source
 from phbatch.storage.store import free_bytes, is_url, local_path
 from phbatch.storage.table import STATISTICS
+from phbatch.tasks import IMAGE, UNCERTAINTY
 
 COMPRESSION = 4
 """Restored frames are compressed less than this (1.1 to 2 is usual), unless they are mostly empty."""

@@ -17,7 +17,7 @@ from phbatch.care.model import DEFAULT_MODEL, Model, bundled_models, open_model
 from phbatch.care.precision import PrecisionCheck
 from phbatch.care.weights import read_weights
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, StorageOptions
-from phbatch.engine import Job, forget_open_stores, require_finite
+from phbatch.engine import require_finite
 from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
 from phbatch.fingerprint import find_differences, fingerprint
@@ -34,6 +34,7 @@ from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import normalize_path
+from phbatch.tasks import Job, forget_open_stores
 
 PROFILE = "illumination"
 """Group of an output with the profile that was estimated for it."""

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from phbatch.axes import to_region
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, parse_settings
-from phbatch.engine import forget_open_stores
 from phbatch.errors import InputError, MemoryLimitError, OutputError, UsageError
 from phbatch.kernels.background import temporal_background
 from phbatch.memory import RESERVED_BYTES, format_bytes
@@ -28,6 +27,7 @@ from phbatch.stages.preparation import Profile, background_of
 from phbatch.storage.profile import read_facts, write_profile
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.store import exists, normalize_path
+from phbatch.tasks import forget_open_stores
 
 IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]
 

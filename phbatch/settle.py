@@ -14,11 +14,12 @@ from phbatch.care.choice import Choice, choose_form
 from phbatch.care.model import open_model
 from phbatch.care.precision import PrecisionCheck, choose_precision
 from phbatch.config import FRAME_BACKGROUNDS, Precision
-from phbatch.engine import Job, call_there, read_unit
+from phbatch.engine import call_there
 from phbatch.kernels.tiling import TilePlan
 from phbatch.planning import Unit
 from phbatch.stages.preparation import Preparation
 from phbatch.stages.restoration import restore_block
+from phbatch.tasks import Job, read_unit
 
 _SAMPLED_UNITS = 3
 _SAMPLED_TILES = 6

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from phbatch.api import run
 from phbatch.config import StorageOptions, parse_settings
-from phbatch.engine import IMAGE, UNCERTAINTY, Job, compute_unit, execute, forget_open_stores, load_predictor
+from phbatch.engine import execute
 from phbatch.errors import OutputError, UsageError, first_line
 from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.measure import with_statistics
@@ -31,6 +31,7 @@ from phbatch.storage.lock import hold_output, new_token
 from phbatch.storage.sink import ATTRIBUTE, Sink, read_output_attributes
 from phbatch.storage.source import open_source
 from phbatch.storage.store import normalize_path
+from phbatch.tasks import IMAGE, UNCERTAINTY, Job, compute_unit, forget_open_stores, load_predictor
 
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
 

@@ -14,9 +14,10 @@ from distributed import LocalCluster
 
 import phbatch
 from phbatch.config import Normalization
-from phbatch.engine import Job, Outcome, execute
+from phbatch.engine import Outcome, execute
 from phbatch.planning import Geometry, Unit
 from phbatch.stages.restoration import Recipe
+from phbatch.tasks import Job
 
 
 def frames(shape: tuple[int, ...] = (7, 70, 61), dtype: str = "uint16") -> np.ndarray:

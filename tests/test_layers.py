@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve", "fingerprint"},
-    {"retry", "engine", "settle", "graph", "large"},
+    {"tasks", "retry", "engine", "settle", "graph", "large"},
     {
         "output",
         "results",

@@ -17,9 +17,9 @@ import zarr
 
 import phbatch
 from phbatch import commit, engine
-from phbatch.engine import Job
 from phbatch.events import Event, UnitFinished
 from phbatch.planning import Unit
+from phbatch.tasks import Job
 from tests.handmade import write_model
 
 

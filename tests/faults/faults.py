@@ -18,13 +18,13 @@ import pytest
 import phbatch
 from phbatch import commit, planning
 from phbatch.care.predictor import Predictor
-from phbatch.engine import Job
 from phbatch.events import UnitFinished
 from phbatch.planning import Unit
 from phbatch.stages.preparation import PreparedFrame
 from phbatch.storage import sink
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.source import Source
+from phbatch.tasks import Job
 from tests.faults.inputs import files, make_input
 from tests.handmade import write_model
 

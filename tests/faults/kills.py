@@ -14,9 +14,9 @@ from typing import Any
 
 import phbatch
 from phbatch import commit
-from phbatch.engine import Job
 from phbatch.planning import Unit
 from phbatch.storage.ledger import Ledger
+from phbatch.tasks import Job
 from tests.faults.inputs import LAYOUTS, files, make_input
 from tests.handmade import write_model
 

@@ -12,7 +12,6 @@ import pytest
 
 import phbatch
 from phbatch.config import StorageOptions, parse_storage_options
-from phbatch.engine import Job
 from phbatch.errors import OutputError
 from phbatch.prepare import prepare
 from phbatch.storage import lock
@@ -22,6 +21,7 @@ from phbatch.storage.remote import read_object, remove_objects, write_object
 from phbatch.storage.sink import Sink
 from phbatch.storage.stamps import ABSENT, Stamps
 from phbatch.storage.store import exists, list_files, list_folder, read_files, stat_file
+from phbatch.tasks import Job
 from tests.faults.conftest import SECRET, Bucket, upload
 from tests.handmade import CommandLine
 

@@ -19,14 +19,14 @@ import zarr
 from pydantic import SecretStr
 
 import phbatch
-from phbatch import commit, engine
+from phbatch import commit, tasks
 from phbatch.config import parse_storage_options
-from phbatch.engine import Job
 from phbatch.planning import Unit
 from phbatch.prepare import prepare
 from phbatch.storage.remote import read_object
 from phbatch.storage.source import open_source
 from phbatch.storage.store import list_files, open_node
+from phbatch.tasks import Job
 from tests.faults.conftest import SECRET, Bucket, upload
 from tests.faults.google_store import run_google_store
 from tests.faults.proxy import KINDS, REFUSALS, FaultProxy, run_proxy
@@ -345,7 +345,7 @@ def test_a_failed_unit_does_not_show_them(
     assert phbatch_command("run", source, "--model", "none", *options) == 4
     assert "no luck" in phbatch_command.out
     assert SECRET not in phbatch_command.err + phbatch_command.out
-    assert engine.restore_unit is not fail
+    assert tasks.restore_unit is not fail
 
 
 def test_google_storage_is_read_and_written(image: Path, tmp_path: Path) -> None:

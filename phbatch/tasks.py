@@ -1,0 +1,231 @@
+"""What is done with a unit: read, measure, pool, search, restore and write.
+
+Tasks get a job and a unit, both small; pixels are read and written by whoever runs the task and never travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from phbatch.care.predictor import Predictor, get_predictor, limit_network_threads
+from phbatch.config import Backend, NanPolicy, StorageOptions
+from phbatch.errors import InputError
+from phbatch.kernels.illumination import Correction
+from phbatch.kernels.intensity import make_affine
+from phbatch.kernels.stats import FrameStatistics, State, merge
+from phbatch.memory import CORRECTIONS_AT_ONCE
+from phbatch.planning import Unit
+from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
+from phbatch.stages.restoration import FrameIndex, Recipe, RestoredBlock, restore_block
+from phbatch.stages.statistics import measure_block
+from phbatch.stages.table import StatisticsRow
+from phbatch.stages.timing import StageClock
+from phbatch.storage.lock import new_token
+from phbatch.storage.profile import read_profile
+from phbatch.storage.sink import Sink
+from phbatch.storage.source import Source, open_source
+from phbatch.storage.store import limit_threads
+
+IMAGE = "0"
+UNCERTAINTY = "uncertainty/0"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task must know besides its unit; the same for all units of a run.
+
+    Attributes
+    ----------
+    source, axes : str
+        Path of the input, and its axes where the user named them.
+    recipe : Recipe
+        What the pixels go through.
+    nan : {"refuse", "skip"}
+        What a frame with NaN or infinity does.
+    output, output_axes : str
+        Path of the output, and the axes of its arrays; empty where nothing is written.
+    profile : str
+        Path of the profile of uneven light; empty where there is none.
+    model : (Path, str) or None
+        Model folder and sha256 of its weights.
+    backend : {"tensorflow", "jax"}
+        Of Keras.
+    retries : int
+        Attempts after the first one, where an error may pass.
+    threads : int or None
+        Of codecs, and of TensorFlow on a CPU, in every process; None leaves them as they are.
+    token : str
+        Of this run: the one that holds its output, and under which workers keep stores open.
+    storage_options : SecretStr or None
+        Credentials and endpoint of object stores, for whoever runs the tasks; not shown where a job is printed.
+    """
+
+    source: str
+    axes: str | None
+    recipe: Recipe
+    nan: NanPolicy = "refuse"
+    output: str = ""
+    output_axes: str = ""
+    profile: str = ""
+    model: tuple[Path, str] | None = None
+    backend: Backend = "tensorflow"
+    retries: int = 0
+    threads: int | None = None
+    token: str = field(default_factory=new_token)
+    storage_options: StorageOptions = field(default=None, repr=False)
+
+
+# By token, too: a worker that serves run after run must not see an earlier run's metadata of a place.
+@lru_cache(maxsize=8)
+def _open_source(path: str, axes: str | None, options: StorageOptions, token: str) -> Source:
+    return open_source(path, axes, options)
+
+
+@lru_cache(maxsize=8)
+def _open_sink(path: str, options: StorageOptions, token: str) -> Sink:
+    return Sink(path, options, token=token)
+
+
+@lru_cache(maxsize=2)
+def _open_profile(path: str, options: StorageOptions, token: str) -> Profile:
+    return Profile(*read_profile(path, options))
+
+
+@lru_cache(maxsize=CORRECTIONS_AT_ONCE)
+def _open_correction(
+    path: str, options: StorageOptions, token: str, preparation: Preparation, c: int, z: int
+) -> Correction:
+    return _open_profile(path, options, token).correction(preparation, c, z)
+
+
+def forget_open_stores() -> None:
+    """Close what this process holds open, so that a store that was replaced is opened anew."""
+    for opened in (_open_source, _open_sink, _open_profile, _open_correction):
+        opened.cache_clear()
+
+
+def corrections_of(job: Job, unit: Unit) -> Corrections | None:
+    """The maps of the job's profile for the channels and planes of a unit."""
+    if not job.profile:
+        return None
+
+    def find(c: int, z: int) -> Correction:
+        key = unit.frame_key(0, c, z)
+        return _open_correction(job.profile, job.storage_options, job.token, job.recipe.preparation, key.c, key.z or 0)
+
+    return find
+
+
+def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
+    """Selected frames of a unit as ``(t, c, z, y, x)``, and the digest of the objects that they were read from."""
+    if job.threads is not None:
+        limit_threads(job.threads)
+    source = _open_source(job.source, job.axes, job.storage_options, job.token)
+    block, digest = source.read_stamped(unit.source)
+    if len(unit.keep_t) != block.shape[0]:
+        block = block[list(unit.keep_t)]
+    if len(unit.keep_c) != block.shape[1]:
+        block = block[:, list(unit.keep_c)]
+    return block, digest
+
+
+def load_predictor(job: Job) -> Predictor | None:
+    """The network of a job, compiled once per process; None where it only normalizes."""
+    recipe = job.recipe
+    if job.model is None or recipe.tiles is None:
+        return None
+    if job.threads is not None:
+        limit_network_threads(job.backend, job.threads)
+    return get_predictor(*job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network, recipe.precision)
+
+
+def compute_unit(
+    job: Job, unit: Unit, clock: StageClock | None = None
+) -> tuple[RestoredBlock, list[dict[str, Any]], str]:
+    """Restored frames of a unit, the rows of their statistics, and the digest of what they were read from."""
+    clock = clock or StageClock()
+    with clock("read"):
+        block, digest = read_unit(job, unit)
+    predict, corrections = load_predictor(job), corrections_of(job, unit)
+    restored = restore_block(block, job.recipe, predict, unit.measured, corrections, clock)
+    rows = []
+    for (t, c, z), statistics in restored.statistics.items():
+        key = unit.frame_key(t, c, z)
+        if "nonfinite" in statistics.flags and job.nan == "refuse":
+            raise nonfinite_error(str(key))
+        affine = make_affine(statistics, job.recipe.rule)
+        rows.append(
+            StatisticsRow(key, statistics).as_dict()
+            | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
+        )
+    return restored, rows, digest
+
+
+def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
+    """Restore a unit and write it; the returned record is what the ledger keeps."""
+    started, clock = perf_counter(), StageClock()
+    restored, rows, digest = compute_unit(job, unit, clock)
+    sink = _open_sink(job.output, job.storage_options, job.token)
+    with clock("write"):
+        objects = sink.write(IMAGE, job.output_axes, unit.output, restored.image)
+        if restored.uncertainty is not None:
+            objects |= sink.write(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty)
+    seconds = round(perf_counter() - started, 4)
+    return {
+        "unit": unit.key,
+        "input": digest,
+        "objects": objects,
+        "statistics": rows,
+        "clipped": restored.clipped,
+        "seconds": seconds,
+        "stages": {stage: round(spent, 4) for stage, spent in clock.seconds.items()},
+    }
+
+
+def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
+    """Statistics of the frames of a unit, by their indices within it; nothing is written."""
+    recipe = job.recipe
+    return measure_block(
+        read_unit(job, unit)[0],
+        recipe.preparation,
+        recipe.rule.sigma,
+        recipe.all_percentiles,
+        volumes=recipe.volumes,
+        corrections=corrections_of(job, unit),
+    )
+
+
+def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], State]:
+    """Merged states of the good frames of a unit, by the pool that they belong to."""
+    block, recipe, corrections = read_unit(job, unit)[0], job.recipe, corrections_of(job, unit)
+    states: dict[tuple[int, int | None], State] = {}
+    for index, statistics in (unit.measured or {}).items():
+        if not statistics.flags:
+            state = prepare_frame(block, index, recipe.preparation, corrections).state(recipe.rule.sigma)
+            pool = recipe.pool_of(unit.frame_key(*index))
+            states[pool] = merge(states[pool], state) if pool in states else state
+    return states
+
+
+def scan_unit(job: Job, unit: Unit) -> str | None:
+    """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
+    block, _ = read_unit(job, unit)
+    finite = np.isfinite(block).all(axis=(3, 4))
+    if finite.all():
+        return None
+    t, c, z = np.argwhere(~finite)[0].tolist()
+    return str(unit.frame_key(t, c, None if job.recipe.volumes else z))
+
+
+def nonfinite_error(frame: str) -> InputError:
+    """What is said of a frame that holds NaN or infinity."""
+    return InputError(
+        f"frame {frame} holds NaN or infinity; repair it, or pass such frames through flagged with --nan skip.",
+        frame=frame,
+    )
