@@ -71,7 +71,8 @@ def _choose_precision(job: Job, units: Sequence[Unit], asked: Precision, bound: 
     recipe = job.recipe
 
     def sample() -> NDArray[np.float32]:
-        return np.concatenate([_sample_tiles(job, unit) for unit in units])[:_SAMPLED_TILES]
+        windows = [window for unit in units for window in _sample_tiles(job, unit)]
+        return np.concatenate(windows[:_SAMPLED_TILES]) if windows else np.empty((0, *tiles.tile, 1), np.float32)
 
     return choose_precision(
         open_model(folder), tiles.tile, recipe.batch, job.backend, recipe.network, asked, bound, sample
@@ -84,8 +85,8 @@ def _network_of(job: Job) -> tuple[Path, TilePlan]:
     return job.model[0], job.recipe.tiles
 
 
-def _sample_tiles(job: Job, unit: Unit) -> NDArray[np.float32]:
-    """Windows of the first frame of a unit, normalized by its own statistics."""
+def _sample_tiles(job: Job, unit: Unit) -> list[NDArray[np.float32]]:
+    """Windows ``(1, *tile, channel)`` of the first frame of a unit, normalized; none where it is passed through."""
     recipe = replace(job.recipe, batch=1, upscale_to=None)
     if recipe.preparation.illumination not in FRAME_BACKGROUNDS:
         # a profile may not be there yet, and is too even to change what a precision costs
@@ -97,4 +98,4 @@ def _sample_tiles(job: Job, unit: Unit) -> NDArray[np.float32]:
         return np.zeros((*tiles.shape[:-1], 2 * recipe.n_output), np.float32)
 
     restore_block(read_unit(job, unit)[0][:1], recipe, keep)
-    return np.concatenate(windows)
+    return windows

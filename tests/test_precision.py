@@ -58,6 +58,14 @@ def test_a_precision_beyond_its_bound_is_refused(tmp_path: Path, source: str) ->
     assert not (tmp_path / "o.zarr").exists()
 
 
+def test_frames_that_are_passed_through_are_no_sample(tmp_path: Path, source: str) -> None:
+    image = zarr.open_array(source, mode="r+")
+    image[:] = 7
+    with pytest.raises(phbatch.UsageError, match="no sampled frame can be normalized"):
+        phbatch.run(source, tmp_path / "o.zarr", model="phase-2d", precision="bfloat16")
+    assert phbatch.run(source, tmp_path / "o.zarr", model="phase-2d").failed == {}
+
+
 def test_the_check_is_the_difference_of_the_network(source: str) -> None:
     model = open_model("phase-2d")
     tiles = np.random.default_rng(0).normal(1, 0.1, (2, 64, 64, 1)).astype(np.float32)

@@ -70,13 +70,20 @@ def choose_precision(
     Raises
     ------
     UsageError
-        The precision that was asked for does not hold the bound.
+        The precision that was asked for does not hold the bound, or nothing can be sampled.
     """
     _, on_gpu = describe_device(backend)
     if asked == FLOAT32 or (asked == "auto" and not on_gpu):
         return PrecisionCheck(FLOAT32, 0.0, 0.0, 0.0), ""
     candidates = _REDUCED if asked == "auto" else (asked,)
-    checks = check_precisions(model, tile, batch, backend, form, candidates, sample())
+    tiles = sample()
+    if len(tiles) == 0:
+        if asked == "auto":
+            return PrecisionCheck(FLOAT32, 0.0, 0.0, 0.0), "no sampled frame can be normalized"
+        raise UsageError(
+            f"--precision {asked} cannot be checked, since no sampled frame can be normalized; use float32."
+        )
+    checks = check_precisions(model, tile, batch, backend, form, candidates, tiles)
     exact, *reduced = checks
     holding = [check for check in reduced if check.p99_9 <= bound]
     if asked != "auto":
