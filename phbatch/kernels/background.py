@@ -19,11 +19,11 @@ from scipy import ndimage
 
 from phbatch.errors import InputError
 from phbatch.kernels.downsample import area_average, upscale
+from phbatch.kernels.histogram import STD_PER_MAD
 
 _compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 _CUTOFF = 4.685  # standard deviations: 95 % efficiency for normal noise
-_NORMAL = 1.4826  # standard deviations per median absolute deviation of a normal distribution
 _LEAST_SCALE = 0.03  # of the level: light in a corner that the surface misses is no outlier, however clean the frame
 _MAX_FACTOR = 4  # cells must still be resolved in the averages, to be told from the background
 _FINE_SIZE = 256  # averages along the side of a square frame, unless the factor would be larger
@@ -177,7 +177,7 @@ def _places(size: int, factor: int) -> Float:
 def _weigh(rest: Float, level: float, factor: int) -> tuple[Float, float]:
     """Tukey's weights of residuals, lowered near outliers, and the scale: the normalized median absolute deviation."""
     deviation = float(np.median(np.abs(rest[::2, ::2])))  # a quarter of them tells it as well
-    scale = max(_NORMAL * deviation, _LEAST_SCALE * abs(level))
+    scale = max(STD_PER_MAD * deviation, _LEAST_SCALE * abs(level))
     if scale == 0:
         weights = (rest == 0).astype(np.float64)
     else:

@@ -17,6 +17,9 @@ from scipy import ndimage
 _PEAK_BINS_PER_BANDWIDTH = 8
 _MOST_BINS = 1 << 16
 
+STD_PER_MAD = 1.4826
+"""Standard deviations per median absolute deviation of a normal distribution."""
+
 
 @dataclass(frozen=True, eq=False)
 class Histogram:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from phbatch.config import NORMALIZERS_GROUP, Normalization
 from phbatch.errors import UsageError
+from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.kernels.stats import FrameStatistics
 
 PERCENTILE_EPSILON = 1e-20
@@ -22,7 +23,6 @@ PERCENTILE_EPSILON = 1e-20
 
 
 _UNUSABLE = frozenset(("constant", "nonfinite", "unscaled"))
-_NORMAL = 1.4826  # standard deviations per median absolute deviation of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _mode(statistics: FrameStatistics) -> float:
 
 
 def _zscore(statistics: FrameStatistics, rule: Normalization) -> Affine | None:
-    deviation = float(np.float32(_NORMAL * statistics.mad))
+    deviation = float(np.float32(STD_PER_MAD * statistics.mad))
     return Affine(float(np.float32(_median(statistics))), deviation, deviation) if deviation > 0 else None
 
 

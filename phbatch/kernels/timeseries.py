@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.kernels.histogram import STD_PER_MAD
+
 OUTLIER_DEVIATIONS = 8.0
 """A frame is an outlier this many scaled median absolute deviations from its neighbours' median."""
 
 _MIN_FRAMES = 5  # fewer tell nothing of what is usual
-_NORMAL = 1.4826  # standard deviations per median absolute deviation of a normal distribution
 
 
 def running_median(values: NDArray[np.float64], good: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
@@ -94,7 +95,7 @@ def flag_bad_frames(
 def _outlies(values: NDArray[np.float64], usable: NDArray[np.bool_], floor: float) -> NDArray[np.bool_]:
     """Where values are far above what is usual; `floor` is the least deviation that counts as one."""
     center = _center(values[usable])
-    deviation = np.fmax(_NORMAL * _center(np.abs(values[usable] - center)), floor)
+    deviation = np.fmax(STD_PER_MAD * _center(np.abs(values[usable] - center)), floor)
     return np.asarray(values > center + OUTLIER_DEVIATIONS * deviation)
 
 
