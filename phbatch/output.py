@@ -183,8 +183,7 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None
     attributes = read_output_attributes(sink.path, sink.options) or {}
     attributes["status"] = "complete"
     if len(table) <= _ATTRIBUTE_ROWS:
-        rows = list(table)
-        attributes["statistics"] = {name: [row[name] for row in rows] for name in table.names}
+        attributes["statistics"] = {name: table.plain_column(name) for name in table.names}
     else:
         attributes["statistics"] = f"see the arrays of the group {STATISTICS}"
     sink.update_attributes(attributes)

@@ -39,6 +39,16 @@ def pixels(result: phbatch.RunResult) -> np.ndarray:
     return zarr.open_array(result.output, path="0", mode="r")[:]
 
 
+def test_plain_columns_are_the_rows_turned(source: str) -> None:
+    table = phbatch.statistics(source)
+    table.assign("mode", np.array([2]), np.nan)
+    table.flag(np.array([1, 2]), "black")
+    for one in (table, StatisticsTable(FrameGrid(range(2), (0, 1), None))):
+        assert {name: one.plain_column(name) for name in one.names} == {
+            name: [row[name] for row in one] for name in one.names
+        }
+
+
 number = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 

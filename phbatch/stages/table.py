@@ -132,6 +132,23 @@ class StatisticsTable(Sequence[dict[str, Any]]):
             np.array(lengths[axis], np.int64).reshape([-1 if at == axis else 1 for at in range(3)]), self.grid.shape
         ).ravel()
 
+    def plain_column(self, name: str) -> list[Any]:
+        """A column as the rows have it: None where a value is not finite or a frame has no z, flags as lists of words.
+
+        Examples
+        --------
+        >>> table = StatisticsTable(FrameGrid(range(2), (0,), None))
+        >>> table.put({"t": 1, "c": 0, "z": None, "median": 7.0, "flags": ["black"]})
+        >>> table.plain_column("median"), table.plain_column("flags")
+        ([None, 7.0], [[], ['black']])
+        """
+        if name == "flags":
+            return [_flag_words(bits) for bits in self._flags.tolist()]
+        if name == "z" and self.grid.planes is None:
+            return [None] * len(self)
+        values = self.column(name)
+        return [value if known else None for value, known in zip(values.tolist(), np.isfinite(values), strict=True)]
+
     def put(self, row: Mapping[str, Any]) -> None:
         """Set the row of a frame from plain values, as `StatisticsRow.as_dict` makes them."""
         z = row.get("z")
@@ -182,9 +199,12 @@ class StatisticsTable(Sequence[dict[str, Any]]):
     def _row(self, index: int) -> dict[str, Any]:
         key = self.grid.key(index)
         values = {name: float(values[index]) for name, values in self._columns.items()}
-        flags = [name for bit, name in enumerate(FLAG_NAMES) if self._flags[index] >> bit & 1]
         finite = {name: value if np.isfinite(value) else None for name, value in values.items()}
-        return {"t": key.t, "c": key.c, "z": key.z, **finite, "flags": flags}
+        return {"t": key.t, "c": key.c, "z": key.z, **finite, "flags": _flag_words(int(self._flags[index]))}
+
+
+def _flag_words(bits: int) -> list[str]:
+    return [name for bit, name in enumerate(FLAG_NAMES) if bits >> bit & 1]
 
 
 def _read_statistics(row: Mapping[str, Any], prefix: str) -> FrameStatistics:
