@@ -4,7 +4,7 @@
 
 ``phbatch run`` over 10, 100, 1,000 and 10,000 small frames, each in a process of its own that is warmed up on ten
 frames. A run costs some fixed time, which is why what counts is the time of each *further* frame, from one count to the
-next, and the peak memory. Then the overhead of a unit: the wall time of `phbatch.engine.execute` with a task that does
+next, of the clock and of the processors, and the peak memory. Then the overhead of a unit: the wall time of `phbatch.engine.execute` with a task that does
 nothing, over the number of units, in a plain loop, in threads, and on a Dask cluster in this process that the engine
 reaches through a socket.
 """
@@ -33,17 +33,16 @@ from phbatch.storage.codecs import make_compressor
 from phbatch.tasks import Job
 
 RUN = """
-import json, os, sys
+import json, os, sys, time
 import phbatch
 source, output, model, workers = sys.argv[1:]
 options = {"axes": "tyx", "model": model, "workers": int(workers), "network": "plain"}
 phbatch.run(source, output + ".few", frames="0:10", **options)
 os.sync()
+used = time.process_time()
 result = phbatch.run(source, output, **options)
-print(json.dumps([result.seconds, result.restoring_seconds, result.units, result.peak_rss_bytes]))
+print(json.dumps([result.seconds, time.process_time() - used, result.units, result.peak_rss_bytes]))
 """
-
-_FRAMES_AT_ONCE = 100
 
 
 def write_frames(path: Path, count: int, size: int) -> None:
@@ -78,19 +77,20 @@ def grow(counts: list[int], size: int, model: str, workers: int, runs: int) -> l
         found = alternate(runs, {str(count): partial(run_count, count) for count in counts})
     rows: list[dict[str, Any]] = []
     for count, results in zip(counts, found.values(), strict=True):
-        total, restoring, units, peak = (statistics.median(column) for column in zip(*results, strict=True))
+        total, used, units, peak = (statistics.median(column) for column in zip(*results, strict=True))
         rows.append(
             {
                 "frames": count,
                 "units": round(units),
                 "seconds": round(total, 3),
-                "restoring_ms_per_frame": round(restoring / count * 1e3, 3),
+                "processor_seconds": round(used, 3),
                 "peak_mb": round(peak / 1e6),
             }
         )
     for before, row in pairwise(rows):
-        further = (row["seconds"] - before["seconds"]) / (row["frames"] - before["frames"])
-        row["further_ms_per_frame"] = round(further * 1e3, 3)
+        for clock in ("seconds", "processor_seconds"):
+            further = (row[clock] - before[clock]) / (row["frames"] - before["frames"])
+            row[f"{clock}_per_1000_further"] = round(1e3 * further, 3)
     return rows
 
 
@@ -143,10 +143,11 @@ def main() -> None:
     counts = sorted(arguments.count or [10, 100, 1000, 10_000])
     print(f"{machine()}; frames of {arguments.size}^2, model {arguments.model}, medians of {arguments.runs} runs")
     rows = grow(counts, arguments.size, arguments.model, arguments.workers, arguments.runs)
-    print_head(("frames", "units", "seconds", "ms per frame while restoring", "ms per further frame", "peak MB"))
+    print_head(("frames", "units", "seconds (processor)", "ms per further frame (processor)", "peak MB"))
     for row in rows:
-        further = row.get("further_ms_per_frame", "")
-        print_row((row["frames"], row["units"], row["seconds"], row["restoring_ms_per_frame"], further, row["peak_mb"]))
+        further = (row.get(f"{clock}_per_1000_further", "-") for clock in ("seconds", "processor_seconds"))
+        times = (f"{row['seconds']:.2f} ({row['processor_seconds']:.2f})", "{} ({})".format(*further))
+        print_row((row["frames"], row["units"], *times, row["peak_mb"]))
     overhead = measure_overhead(arguments.units, arguments.runs, arguments.workers)
     print_head(("where units run", "units", "ms per unit of no work (range)"))
     for one in overhead:
