@@ -4,9 +4,9 @@
 
 ``phbatch run`` over 10, 100, 1,000 and 10,000 small frames, each in a process of its own that is warmed up on ten
 frames. A run costs some fixed time, which is why what counts is the time of each *further* frame, from one count to the
-next, of the clock and of the processors, and the peak memory. Then the overhead of a unit: the wall time of `phbatch.engine.execute` with a task that does
-nothing, over the number of units, in a plain loop, in threads, and on a Dask cluster in this process that the engine
-reaches through a socket.
+next, of the clock and of the processors, and the peak memory. Then the overhead of a unit: the wall time of
+`phbatch.engine.execute` with a task that does nothing, over the number of units, in a plain loop, in threads, and on a
+Dask cluster in this process that the engine reaches through a socket.
 """
 
 from __future__ import annotations
