@@ -8,7 +8,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from queue import SimpleQueue
+from time import perf_counter
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +18,7 @@ from distributed import Client, as_completed
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from phbatch.errors import InterruptedRunError, UsageError
+from phbatch.lane import come_back
 from phbatch.planning import Unit
 from phbatch.retry import call_with_retries
 from phbatch.tasks import Job, nonfinite_error, scan_unit
@@ -24,6 +27,11 @@ Result = TypeVar("Result")
 
 GRACE_S = 6.0
 """What is in flight when a run is asked to stop may take this long; then it is dropped, and redone by the next call."""
+
+BUNDLE_S = 0.1
+"""Seconds of work that units share a call through a Dask scheduler for, since such a call costs milliseconds."""
+
+_LARGEST_BUNDLE = 64
 
 
 @dataclass(frozen=True)
@@ -99,44 +107,75 @@ def execute(
                 return
             yield _attempt(task, job, unit)
         return
-    opened = _open_threads(workers) if scheduler is None else _open_cluster(workers, scheduler)
-    with opened as (start, next_finished, window):
+    opened = _open_threads(workers, stop) if scheduler is None else _open_cluster(workers, scheduler)
+    with opened as pool:
         waiting = iter(units)
-        running: dict[Any, Unit] = {}
+        running: dict[Any, list[Unit]] = {}
+        together = 1
 
         def start_next() -> None:
-            unit = None if stop() else next(waiting, None)
-            if unit is not None:
-                running[start(_attempt, task, job, unit)] = unit
+            bundle = [] if stop() else list(islice(waiting, together))
+            if bundle:
+                running[pool.start(_attempt_all, task, job, bundle)] = bundle
 
-        for _ in range(window):
+        for _ in range(pool.window):
             start_next()
         while running:
-            future = next_finished()
-            unit = running.pop(future)
-            error = future.exception()
-            outcome = Outcome[Result](unit, error=error) if error is not None else future.result()
+            future, found = pool.next_finished()
+            bundle = running.pop(future)
+            if isinstance(found, _Bundle):
+                outcomes: list[Outcome[Result]] = found.outcomes
+                if pool.bundles:
+                    together = _bundle_size(len(bundle), found.seconds)
+            else:  # no task of it returned; None: the run is to stop
+                outcomes = [] if found is None else [Outcome(unit, error=found) for unit in bundle]
             start_next()
-            yield outcome
+            yield from outcomes
 
 
-_Pool = tuple[Callable[..., Any], Callable[[], Any], int]
-"""Starts a call and gives its future; waits for the next future that is finished; calls that may run at once."""
+@dataclass(frozen=True)
+class _Pool:
+    """Where calls run.
+
+    Attributes
+    ----------
+    start : callable
+        Starts a call and gives its future.
+    next_finished : callable
+        Waits for the next future that is finished, and gives it and its result or error.
+    window : int
+        Calls that are started at once.
+    bundles : bool
+        Whether a call costs so much by itself that short units share one.
+    """
+
+    start: Callable[..., Any]
+    next_finished: Callable[[], tuple[Any, Any]]
+    window: int
+    bundles: bool
 
 
 @contextmanager
-def _open_threads(workers: int) -> Iterator[_Pool]:
-    """Threads of this process; a call costs a hundredth of one through a Dask scheduler (benchmarks/growth.py)."""
+def _open_threads(workers: int, stop: Callable[[], bool]) -> Iterator[_Pool]:
+    """Threads of this process; a call costs a hundredth of one through a Dask scheduler (benchmarks/growth.py).
+
+    As many calls compute as there are workers, and as many wait for the disk (`phbatch.lane`) or for their turn; those
+    that still do when the run is to stop give None.
+    """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="phbatch")
     finished: SimpleQueue[Any] = SimpleQueue()
 
     def start(function: Callable[..., Any], *arguments: Any) -> Any:
-        future = pool.submit(function, *arguments)
+        future = pool.submit(lambda: None if stop() else function(*arguments))
         future.add_done_callback(finished.put)
         return future
 
+    def next_finished() -> tuple[Any, Any]:
+        future = finished.get()
+        return future, future.exception() or future.result()
+
     try:
-        yield start, finished.get, workers
+        yield _Pool(start, next_finished, 2 * workers, bundles=False)
     finally:
         # Dask's threads are daemons: what is in flight when a run is dropped is not waited for.
         pool.shutdown(wait=False)
@@ -145,22 +184,55 @@ def _open_threads(workers: int) -> Iterator[_Pool]:
 @contextmanager
 def _open_cluster(workers: int, scheduler: str) -> Iterator[_Pool]:
     with _connect(scheduler) as client:
-        finished = as_completed()
+        finished = as_completed(with_results=True, raise_errors=False)
 
         def start(function: Callable[..., Any], *arguments: Any) -> Any:
             future = client.submit(function, *arguments, pure=False)
             finished.add(future)
             return future
 
-        yield start, partial(next, finished), 2 * max(workers, sum(client.nthreads().values()))
+        def next_finished() -> tuple[Any, Any]:
+            future, found = next(finished)
+            return future, found if isinstance(found, _Bundle) else future.exception()
+
+        yield _Pool(start, next_finished, 2 * max(workers, sum(client.nthreads().values())), bundles=True)
+
+
+@dataclass(frozen=True)
+class _Bundle(Generic[Result]):
+    """What became of units that shared a call, and the seconds that they took together."""
+
+    outcomes: list[Outcome[Result]]
+    seconds: float
+
+
+def _attempt_all(task: Callable[[Job, Unit], Result], job: Job, units: Sequence[Unit]) -> _Bundle[Result]:
+    """A unit that fails for good is set aside and reported; the others go on."""
+    started = perf_counter()
+    outcomes = []
+    for unit in units:
+        come_back()
+        outcomes.append(_attempt(task, job, unit))
+    return _Bundle(outcomes, perf_counter() - started)
 
 
 def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outcome[Result]:
-    """A unit that fails for good is set aside and reported; the others go on."""
     found, attempts = call_with_retries(partial(task, job, unit), job.retries)
     if isinstance(found, Exception):
         return Outcome(unit, error=found, attempts=attempts)
     return Outcome(unit, result=found, attempts=attempts)
+
+
+def _bundle_size(size: int, seconds: float) -> int:
+    """Units of the next call, from how long the last one took: at most twice as many as before.
+
+    Examples
+    --------
+    >>> _bundle_size(4, 0.002), _bundle_size(4, 0.08), _bundle_size(4, 8.0)
+    (8, 5, 1)
+    """
+    fitting = int(BUNDLE_S * size / max(seconds, 1e-9))
+    return max(1, min(fitting, 2 * size, _LARGEST_BUNDLE))
 
 
 def call_there(function: Callable[..., Result], scheduler: str | None, *arguments: Any) -> Result:

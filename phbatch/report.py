@@ -163,9 +163,12 @@ def print_result(result: RunResult) -> None:
 
 
 def print_profile(result: RunResult) -> None:
-    """Print where the time went: seconds of every stage over all units, and their share of all workers' time."""
+    """Print where the time went: seconds of every stage over all units, and their share of all workers' time.
+
+    While a unit waits for the disk ("write") another one computes, so that the shares may exceed 1 together.
+    """
     available = max(result.restoring_seconds * result.workers, 1e-9)
-    waiting = available - sum(result.stages.values())
+    waiting = available - sum(seconds for stage, seconds in result.stages.items() if stage != "write")
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("stage", "seconds", "busy"):
         table.add_column(name, justify="left" if name == "stage" else "right")

@@ -5,6 +5,7 @@ Tasks get a job and a unit, both small; pixels are read and written by whoever r
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from phbatch.errors import InputError
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import FrameStatistics, State, merge
+from phbatch.lane import waiting
 from phbatch.memory import CORRECTIONS_AT_ONCE
 from phbatch.planning import Unit
 from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
@@ -172,17 +174,21 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     started, clock = perf_counter(), StageClock()
     restored, rows, digest = compute_unit(job, unit, clock)
     sink = _open_sink(job.output, job.storage_options, job.token)
-    with clock("write"):
-        objects = sink.write(IMAGE, job.output_axes, unit.output, restored.image)
+    clipped = restored.clipped
+    with clock("encode"):
+        encoded = [sink.encode(IMAGE, job.output_axes, unit.output, restored.image)]
         if restored.uncertainty is not None:
-            objects |= sink.write(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty)
+            encoded.append(sink.encode(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty))
+    del restored  # the next unit takes its memory
+    with waiting() if sink.local else nullcontext(), clock("write"):
+        objects = sink.place(*encoded)
     seconds = round(perf_counter() - started, 4)
     return {
         "unit": unit.key,
         "input": digest,
         "objects": objects,
         "statistics": rows,
-        "clipped": restored.clipped,
+        "clipped": clipped,
         "seconds": seconds,
         "stages": {stage: round(spent, 4) for stage, spent in clock.seconds.items()},
     }

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve", "fingerprint"},
-    {"tasks", "retry", "engine", "settle", "graph", "large"},
+    {"lane", "tasks", "retry", "engine", "settle", "graph", "large"},
     {
         "output",
         "results",
@@ -54,7 +54,7 @@ DOORS = {
     "tensorflow": {"care"},
     "jax": {"care"},
     "dask": {"graph", "engine", "api"},
-    "distributed": {"engine"},
+    "distributed": {"engine", "lane"},
     "numba": {"kernels"},
     "click": {"cli"},
     "rich": {"report"},

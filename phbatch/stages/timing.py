@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-STAGES = ("read", "measure", "normalize", "predict", "cast", "write")
-"""Decoding, statistics, normalization, the network and its copies, rescaling and casting, encoding and flushing."""
+STAGES = ("read", "measure", "normalize", "predict", "cast", "encode", "write")
+"""Decoding, statistics, normalization, the network and its copies, rescaling and casting, encoding, and waiting for the
+disk, during which another unit computes."""
 
 
 class StageClock:

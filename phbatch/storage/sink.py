@@ -85,6 +85,25 @@ class ArrayLayout:
     shuffle: Shuffle = "auto"
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What `Sink.encode` put aside, for `Sink.place`.
+
+    Attributes
+    ----------
+    name : str
+        Path of the array within the output.
+    keys : sequence of str
+        Of the objects within the array.
+    objects : sequence of bytes
+        The objects themselves, where they go to an object store; empty where they are scratch files.
+    """
+
+    name: str
+    keys: Sequence[str]
+    objects: Sequence[bytes] = ()
+
+
 def read_output_attributes(path: str, options: StorageOptions = None) -> dict[str, Any] | None:
     """Our attributes on an existing output; None where nothing is there.
 
@@ -218,6 +237,9 @@ def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
 class Sink:
     """Writes regions of an output's arrays; safe to use from many threads, since no two share a chunk.
 
+    A region is encoded, which takes a processor, and then placed, which waits for the disk or the network. `local` says
+    whether it is the disk: what is encoded is there already, and takes no memory while it waits.
+
     Parameters
     ----------
     path : str
@@ -233,13 +255,17 @@ class Sink:
         self.path = path
         self.options = options
         self._token = token
-        self._local = not is_url(path)
+        self.local = not is_url(path)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._opening = threading.Lock()
         self._scratch_name = f"{PRIVATE}/scratch/{uuid.uuid4().hex}"
 
     def write(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> dict[str, Mark]:
-        """Write whole chunks, durably.
+        """Write whole chunks, durably: `encode` and `place` in one."""
+        return self.place(self.encode(name, axes, region, block))
+
+    def encode(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> Encoded:
+        """Encode whole chunks, and put them aside.
 
         Parameters
         ----------
@@ -254,16 +280,15 @@ class Sink:
 
         Returns
         -------
-        dict of str to (int, str)
-            Size and checksum of every object that was written, by its key within the output.
+        Encoded
+            For `place`; on a local disk it holds no pixels.
 
         Raises
         ------
         OutputError
-            The region does not cover whole chunks: two writers could lose each other's pixels; or the run does not hold
-            the output any more.
+            The region does not cover whole chunks: two writers could lose each other's pixels.
         OSError
-            The disk or the network fails.
+            The disk fails.
         """
         with self._opening:
             array = self._open(name)
@@ -273,11 +298,33 @@ class Sink:
         values = block.squeeze(absent) if absent else block
         keys = list(chunk_keys(array, selection))
         with _as_os_error():
-            return (
-                self._write_local(name, array, selection, values, keys)
-                if self._local
-                else self._put(name, array, selection, values, keys)
-            )
+            if not self.local:
+                return Encoded(name, keys, self._encode_in_memory(array, selection, values, keys))
+            with self._opening:
+                scratch = self._open_scratch(name, array)
+            scratch[selection] = values
+            return Encoded(name, keys)
+
+    def place(self, *encoded: Encoded) -> dict[str, Mark]:
+        """Make what is encoded durable, and have it appear in its place.
+
+        Returns
+        -------
+        dict of str to (int, str)
+            Size and checksum of every object that was written, by its key within the output.
+
+        Raises
+        ------
+        OutputError
+            The run does not hold the output any more.
+        OSError
+            The disk or the network fails.
+        """
+        marks: dict[str, Mark] = {}
+        with _as_os_error():
+            for part in encoded:
+                marks |= self._rename(part) if self.local else self._put(part)
+        return marks
 
     def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
         """Read a region back, as ``(t, c, z, y, x)``."""
@@ -309,7 +356,7 @@ class Sink:
 
     def remove_scratch(self) -> None:
         """Remove scratch files, those of interrupted runs included."""
-        if self._local:
+        if self.local:
             shutil.rmtree(local_path(self.path) / PRIVATE / "scratch", ignore_errors=True)
 
     @cached_property
@@ -340,39 +387,36 @@ class Sink:
             self._arrays[key] = scratch.with_config({"write_empty_chunks": True})
         return self._arrays[key]
 
-    def _write_local(
-        self, name: str, array: zarr.Array[Any], selection: tuple[slice, ...], values: NDArray[Any], keys: list[str]
-    ) -> dict[str, Mark]:
-        """Encode into scratch files, synchronize and rename them, and synchronize the folders that now name them."""
-        with self._opening:
-            scratch = self._open_scratch(name, array)
-        scratch[selection] = values
+    def _rename(self, encoded: Encoded) -> dict[str, Mark]:
+        """Synchronize scratch files and rename them, and synchronize the folders that now name them."""
+        scratch, root = self._scratch / encoded.name, local_path(self.path) / encoded.name
         marks: dict[str, Mark] = {}
-        for key in keys:
-            synchronize(self._scratch / name / key)
-            marks[f"{name}/{key}"] = mark_of_file(self._scratch / name / key)
+        for key in encoded.keys:
+            synchronize(scratch / key)
+            marks[f"{encoded.name}/{key}"] = mark_of_file(scratch / key)
         self._require_held()
-        root = local_path(self.path) / name
         folders: set[Path] = set()
-        for key in keys:
+        for key in encoded.keys:
             target = root / key
             if target.parent not in folders:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 folders.update(folder for folder in target.parents if folder.is_relative_to(root))
-            (self._scratch / name / key).replace(target)
+            (scratch / key).replace(target)
         for folder in folders:
             synchronize(folder)
         return marks
 
-    def _put(
-        self, name: str, array: zarr.Array[Any], selection: tuple[slice, ...], values: NDArray[Any], keys: list[str]
-    ) -> dict[str, Mark]:
-        """Encode in memory, and put every object."""
+    def _encode_in_memory(
+        self, array: zarr.Array[Any], selection: tuple[slice, ...], values: NDArray[Any], keys: Sequence[str]
+    ) -> list[bytes]:
         stored: dict[str, Buffer] = dict(array.metadata.to_buffer_dict(default_buffer_prototype()))
         with codec_pipeline(self.path):
             encoded = zarr.open_array(MemoryStore(stored), mode="r+").with_config({"write_empty_chunks": True})
         encoded[selection] = values
-        objects = {f"{name}/{key}": stored[key].to_bytes() for key in keys}
+        return [stored[key].to_bytes() for key in keys]
+
+    def _put(self, encoded: Encoded) -> dict[str, Mark]:
+        objects = {f"{encoded.name}/{key}": data for key, data in zip(encoded.keys, encoded.objects, strict=True)}
         self._require_held()
         write_remote_files(self.path, objects, self.options)
         return {key: mark_of(data) for key, data in objects.items()}

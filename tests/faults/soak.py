@@ -74,7 +74,7 @@ def kill_rows(folder: Path, kills: int) -> Iterable[Row]:
 
         def kill(victims: Victims = victims, draw: random.Random = draw, repeated: list[int] = repeated) -> None:
             killed = victims.kill(draw)
-            assert killed.repeated <= killed.kills * (WORKERS + 1), killed
+            assert killed.repeated <= killed.kills * (2 * WORKERS + 1), killed
             repeated[0] = max(repeated[0], -(-killed.repeated // killed.kills))
 
         count = kills // len(LAYOUTS) + (number < kills % len(LAYOUTS))
