@@ -37,7 +37,7 @@ from phbatch.engine import execute
 from phbatch.kernels.stats import measure_frame
 from phbatch.planning import Geometry, Unit
 from phbatch.simulate import PhaseContrast
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.recipe import Recipe
 from phbatch.storage.source import open_source
 from phbatch.tasks import Job, read_unit
 

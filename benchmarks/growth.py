@@ -28,7 +28,7 @@ from phbatch.config import Normalization
 from phbatch.engine import execute
 from phbatch.planning import Geometry, Unit
 from phbatch.simulate import PhaseContrast
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.recipe import Recipe
 from phbatch.storage.codecs import make_compressor
 from phbatch.tasks import Job
 

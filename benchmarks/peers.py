@@ -72,7 +72,7 @@ from phbatch.care.choice import choose_form
 from phbatch.care.model import open_model
 from phbatch.care.predictor import get_predictor
 from phbatch.kernels.tiling import TilePlan, choose_tile
-from phbatch.stages.restoration import predict_frames
+from phbatch.stages.prediction import NetworkFrame, predict_frames
 place, folder = sys.argv[1:]
 frame = np.load(place)[..., np.newaxis]
 model = open_model(folder)
@@ -81,7 +81,10 @@ tile = choose_tile(shape, config.halo, config.grid, 1 << 20)
 form = choose_form(model, tile, 1, "tensorflow", 1 << 40).form
 predict = get_predictor(model.folder, model.sha256, tile, 1, "tensorflow", form)
 tiles = TilePlan(shape, tile, config.halo, config.grid)
-report(lambda: list(predict_frames([frame], tiles, 1, predict, 1)), {"form": form})
+unscaled = np.array([[0], [1], [1], [0]], np.float32)
+def restore():
+    return list(predict_frames([NetworkFrame(0, frame, unscaled, np.empty_like(frame))], tiles, 1, predict.restore))
+report(restore, {"form": form})
 """
 
 DASK_IMAGE = """

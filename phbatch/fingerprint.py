@@ -11,7 +11,7 @@ from phbatch.kernels.intensity import describe_normalizer
 from phbatch.resolve import ResolvedRun
 from phbatch.storage.source import Source
 
-NUMBERS_VERSION = 2
+NUMBERS_VERSION = 3
 """Raised whenever the pixels or statistics that phbatch computes change."""
 
 
@@ -45,6 +45,7 @@ def fingerprint(
             "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
             "channels": list(geometry.channels),
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,
+            "batch": recipe.batch if model else None,
             "backend": settings.backend if model else None,
             "network": recipe.network if model else None,
             "precision": recipe.precision if model else None,

@@ -328,4 +328,5 @@ def _apply_affines(block: Any, maps: Any) -> Any:
 
 
 def _restore_frames(block: Any, job: Job) -> Any:
-    return restore_block(block, job.recipe, load_predictor(job)).image
+    predictor = load_predictor(job)
+    return restore_block(block, job.recipe, predictor.restore if predictor else None).image

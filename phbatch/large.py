@@ -16,7 +16,7 @@ from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.stats import State, finalize, from_block, merge
 from phbatch.memory import reduction_chunks
 from phbatch.planning import Geometry
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.recipe import Recipe
 from phbatch.stages.table import StatisticsRow
 from phbatch.storage.source import Source
 

@@ -18,7 +18,7 @@ from phbatch.large import measure_large_frames, reduce_large_frames
 from phbatch.planning import Geometry, Unit
 from phbatch.resolve import ResolvedStatistics
 from phbatch.stages.preparation import count_fractions, in_counts
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.recipe import Recipe
 from phbatch.stages.statistics import judge_series
 from phbatch.stages.table import StatisticsRow, StatisticsTable
 from phbatch.storage.source import Source

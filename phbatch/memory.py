@@ -52,6 +52,11 @@ class MemoryPlan:
         """Peak of the process, in bytes."""
         return self.reserved_mem + self.unit_mem * self.in_flight + self.network_mem
 
+    @property
+    def network_room(self) -> int:
+        """What the network's tensors may take, in bytes."""
+        return max(0, self.allowed_mem - self.reserved_mem - self.unit_mem * self.in_flight)
+
     def require_fit(self, tile: tuple[int, ...] | None) -> None:
         """Refuse a plan that does not fit, naming the worst offender and the knob.
 

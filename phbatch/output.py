@@ -16,7 +16,7 @@ from phbatch.errors import OutputError
 from phbatch.kernels.stats import FLAG_NAMES
 from phbatch.memory import format_bytes
 from phbatch.planning import Geometry, present_axes
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.recipe import Recipe
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.audit import record_small_objects
 from phbatch.storage.ledger import METADATA, Ledger

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from phbatch.measure import read_table
 from phbatch.output import OutputImage, create_image, default_output, require_separate, require_space
 from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, resolve_run
-from phbatch.settle import choose_network, settle_precision
+from phbatch.settle import choose_network, settle_cut, settle_precision
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.profile import digest_profile, read_profile
@@ -139,6 +140,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         available_bytes=available_bytes(),
         cores=cpu_count() or 1,
         tile=tuple(tile) if tile and settings.tile is None else None,
+        batch=begun.get("batch") if settings.batch is None else None,
         network=begun.get("network") if settings.network == "auto" else None,
         precision=begun.get("precision") if settings.precision == "auto" else None,
     )
@@ -201,7 +203,7 @@ def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[s
 
 
 def settle_network(prepared: Prepared) -> Prepared:
-    """Replace ``auto`` by the form of the network that is fastest where the run will be, and check its precision.
+    """Replace ``auto`` by what is fastest where the run will be: form, tile and batch; and check the precision.
 
     Raises
     ------
@@ -222,7 +224,24 @@ def settle_network(prepared: Prepared) -> Prepared:
         prepared = replace(prepared, precision=check)
         notice = f"precision: {check.precision}, {reason}." if reason else ""
         prepared = _with_recipe(prepared, notice, precision=check.precision)
+        prepared = _settle_cut(prepared)
     return prepared
+
+
+def _settle_cut(prepared: Prepared) -> Prepared:
+    """Replace planned tiles and batches by the fastest, unless both were asked for."""
+    settings, resolved, tiles = prepared.settings, prepared.resolved, prepared.resolved.recipe.tiles
+    asked = (settings.tile is not None, settings.batch is not None)
+    if prepared.model is None or tiles is None or all(asked):
+        return prepared
+    memory, frames = resolved.memory, resolved.geometry.network_frames
+    choice = settle_cut(prepared.job, memory, frames, asked, settings.scheduler)
+    cut = choice.cut
+    network_mem = cut.batch * prod(cut.tile) * prepared.model.config.workspace_bytes_per_pixel
+    memory = replace(memory, network_mem=network_mem)
+    prepared = replace(prepared, resolved=replace(resolved, memory=memory))
+    notice = f"tile: {cut}, {choice.reason}." if choice.reason else ""
+    return _with_recipe(prepared, notice, tiles=replace(tiles, tile=cut.tile), batch=cut.batch)
 
 
 def _with_recipe(prepared: Prepared, notice: str, **changes: Any) -> Prepared:
@@ -349,6 +368,7 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "tile": {"shape": list(recipe.tiles.tile), "halo": recipe.tiles.halo, "grid": recipe.tiles.grid}
         if recipe.tiles
         else None,
+        "batch": recipe.batch if model else None,
         "network": recipe.network if model else None,
         "precision": asdict(prepared.precision) if prepared.precision else None,
         "notices": [notice.text for notice in prepared.notices],

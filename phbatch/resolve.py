@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from phbatch.axes import Shape
 from phbatch.care.model import Model
 from phbatch.care.polyphase import require_form
+from phbatch.care.steps import window_dtype
 from phbatch.config import FRAME_BACKGROUNDS, Normalization, Precision, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
@@ -29,7 +30,7 @@ from phbatch.memory import (
 )
 from phbatch.planning import Geometry
 from phbatch.stages.preparation import Preparation
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.recipe import Recipe
 from phbatch.storage.ome import ImageMetadata
 
 _TILE_PIXELS = {2: 2_200_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
@@ -139,6 +140,7 @@ def resolve_run(
     available_bytes: int,
     cores: int,
     tile: tuple[int, ...] | None = None,
+    batch: int | None = None,
     network: str | None = None,
     precision: Precision | None = None,
 ) -> ResolvedRun:
@@ -158,6 +160,8 @@ def resolve_run(
         Of the machine; at most four units are worked on at once unless ``workers`` says so.
     tile : tuple of int, optional
         Tile shape of the run that is continued.
+    batch : int, optional
+        Its tiles per call.
     network : str, optional
         Form of the network of the run that is continued; else an ``auto`` of the settings stays, until it is settled.
     precision : str, optional
@@ -184,7 +188,7 @@ def resolve_run(
     unit_mem = _unit_mem(settings, source, model, geometry)
     reserved = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
     reserved += _profile_mem(settings, source)
-    batch = settings.batch or 1
+    batch = settings.batch or batch or 1
     tiles = None
     workers = settings.workers or max(1, min(4, cores, len(geometry.units)))
     if model is not None:
@@ -217,6 +221,7 @@ def resolve_run(
         given=settings.stats is not None,
         preparation=_resolve_preparation(settings),
         upscale_to=(source.shape[3], source.shape[4]) if settings.upscale_back else None,
+        windows="float32" if _resolve_preparation(settings).changes_pixels else window_dtype(source.dtype),
     )
     return ResolvedRun(geometry, recipe, memory, workers, notices)
 

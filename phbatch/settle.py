@@ -1,4 +1,4 @@
-"""What is settled where the run will be, before it starts: the form and the precision of the network."""
+"""What is settled where the run will be, before it starts: form and precision of the network, tile and batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.care.choice import Choice, choose_form
+from phbatch.care.cutting import Cut, CutChoice, choose_cut
 from phbatch.care.model import open_model
 from phbatch.care.precision import PrecisionCheck, choose_precision
+from phbatch.care.steps import Prediction, Windows
 from phbatch.config import FRAME_BACKGROUNDS, Precision
 from phbatch.engine import call_there
 from phbatch.kernels.tiling import TilePlan
+from phbatch.memory import MemoryPlan
 from phbatch.planning import Unit
 from phbatch.stages.preparation import Preparation
 from phbatch.stages.restoration import restore_block
@@ -38,6 +41,25 @@ def choose_network(job: Job, frames: int, scheduler: str | None) -> Choice:
         As for `phbatch.engine.execute`. One worker measures or remembers, and all use what it says.
     """
     return call_there(_choose_network, scheduler, job, frames)
+
+
+def settle_cut(job: Job, memory: MemoryPlan, frames: int, asked: tuple[bool, bool], scheduler: str | None) -> CutChoice:
+    """The fastest tile and batch of a job's network where the job will run, within the memory that is planned for it.
+
+    Parameters
+    ----------
+    job : Job
+        With a network whose form and precision are settled.
+    memory : MemoryPlan
+        Of the run.
+    frames : int
+        How many the network will see.
+    asked : (bool, bool)
+        Whether the user asked for a tile, and for a batch.
+    scheduler : str or None
+        As for `phbatch.engine.execute`.
+    """
+    return call_there(_choose_cut, scheduler, job, memory.network_room, frames, asked)
 
 
 def settle_precision(
@@ -66,6 +88,23 @@ def _choose_network(job: Job, frames: int) -> Choice:
     return choose_form(open_model(folder), tiles.tile, job.recipe.batch, job.backend, pixels)
 
 
+def _choose_cut(job: Job, room: int, frames: int, asked: tuple[bool, bool]) -> CutChoice:
+    folder, tiles = _network_of(job)
+    model, recipe = open_model(folder), job.recipe
+    return choose_cut(
+        model,
+        tiles.shape,
+        Cut(tiles.tile, recipe.batch),
+        job.backend,
+        recipe.network,
+        recipe.precision,
+        max_pixels=room // model.config.workspace_bytes_per_pixel,
+        frames=frames,
+        tiles=not asked[0],
+        batches=not asked[1],
+    )
+
+
 def _choose_precision(job: Job, units: Sequence[Unit], asked: Precision, bound: float) -> tuple[PrecisionCheck, str]:
     folder, tiles = _network_of(job)
     recipe = job.recipe
@@ -87,15 +126,17 @@ def _network_of(job: Job) -> tuple[Path, TilePlan]:
 
 def _sample_tiles(job: Job, unit: Unit) -> list[NDArray[np.float32]]:
     """Windows ``(1, *tile, channel)`` of the first frame of a unit, normalized; none where it is passed through."""
-    recipe = replace(job.recipe, batch=1, upscale_to=None)
+    recipe = replace(job.recipe, batch=1, upscale_to=None, dtype="float32", rescale=False)
     if recipe.preparation.illumination not in FRAME_BACKGROUNDS:
         # a profile may not be there yet, and is too even to change what a precision costs
         recipe = replace(recipe, preparation=Preparation(recipe.preparation.downscale))
-    windows: list[NDArray[np.float32]] = []
+    sampled: list[NDArray[np.float32]] = []
 
-    def keep(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        windows.append(tiles)
-        return np.zeros((*tiles.shape[:-1], 2 * recipe.n_output), np.float32)
+    def keep(windows: Windows) -> Prediction:
+        subtract, divide = (windows.scaling[:, row].reshape(1, *(1,) * len(windows.owned[0]), -1) for row in (0, 1))
+        sampled.append((windows.pixels.astype(np.float32) - subtract) / divide)
+        mean = np.zeros((*windows.pixels.shape[:-1], recipe.n_output), np.float32)
+        return Prediction(mean, mean if recipe.uncertainty else None, np.zeros(1, np.int32))
 
     restore_block(read_unit(job, unit)[0][:1], recipe, keep)
-    return windows
+    return sampled

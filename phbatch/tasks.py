@@ -24,7 +24,8 @@ from phbatch.lane import waiting
 from phbatch.memory import CORRECTIONS_AT_ONCE
 from phbatch.planning import Unit
 from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
-from phbatch.stages.restoration import FrameIndex, Recipe, RestoredBlock, restore_block
+from phbatch.stages.recipe import Recipe
+from phbatch.stages.restoration import FrameIndex, RestoredBlock, restore_block
 from phbatch.stages.statistics import measure_block
 from phbatch.stages.table import StatisticsRow
 from phbatch.stages.timing import StageClock
@@ -144,7 +145,9 @@ def load_predictor(job: Job) -> Predictor | None:
         return None
     if job.threads is not None:
         limit_network_threads(job.backend, job.threads)
-    return get_predictor(*job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network, recipe.precision)
+    return get_predictor(
+        *job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network, recipe.precision, recipe.steps
+    )
 
 
 def compute_unit(
@@ -154,7 +157,8 @@ def compute_unit(
     clock = clock or StageClock()
     with clock("read"):
         block, digest = read_unit(job, unit)
-    predict, corrections = load_predictor(job), corrections_of(job, unit)
+    predictor, corrections = load_predictor(job), corrections_of(job, unit)
+    predict = predictor.restore if predictor else None
     restored = restore_block(block, job.recipe, predict, unit.measured, corrections, clock)
     rows = []
     for (t, c, z), statistics in restored.statistics.items():

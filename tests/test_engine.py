@@ -16,7 +16,7 @@ import phbatch
 from phbatch.config import Normalization
 from phbatch.engine import Outcome, execute
 from phbatch.planning import Geometry, Unit
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.recipe import Recipe
 from phbatch.tasks import Job
 
 

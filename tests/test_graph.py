@@ -17,7 +17,7 @@ from phbatch.config import Normalization
 from phbatch.kernels.stats import measure_frame
 from phbatch.large import measure_large_frames
 from phbatch.planning import Geometry
-from phbatch.stages.restoration import Recipe
+from phbatch.stages.recipe import Recipe
 from phbatch.storage.source import open_source
 
 

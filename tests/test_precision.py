@@ -13,6 +13,7 @@ import phbatch
 from phbatch.care.model import open_model
 from phbatch.care.precision import check_precisions
 from phbatch.care.predictor import Predictor
+from phbatch.care.steps import Windows
 
 
 @pytest.fixture
@@ -104,11 +105,11 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.Mo
         compiled(self, *arguments)
         call = self._call
 
-        def limited(batch: np.ndarray) -> Any:
-            sizes.append(len(batch))
-            if len(batch) > 2:
+        def limited(windows: Windows) -> Any:
+            sizes.append(len(windows.pixels))
+            if len(windows.pixels) > 2:
                 raise RuntimeError("RESOURCE_EXHAUSTED: out of memory while allocating")
-            return call(batch)
+            return call(windows)
 
         self._call = limited
 
@@ -120,7 +121,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.Mo
     monkeypatch.setattr(Predictor, "_call", None, raising=False)
     single = Predictor(folder, (32, 32), 1, "tensorflow")
 
-    def fail(batch: np.ndarray) -> Any:
+    def fail(windows: Windows) -> Any:
         raise MemoryError
 
     single._call = fail

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import prod
@@ -18,15 +14,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from phbatch.care.model import Model
 from phbatch.care.network import NetworkConfig, count_operations
 from phbatch.care.polyphase import PLAIN, POLYPHASE, list_forms
 from phbatch.care.predictor import Predictor, describe_device
-from phbatch.config import Backend
-
-PRECISION = "float32"
+from phbatch.care.remembered import Remembered
+from phbatch.config import FLOAT32, Backend, Precision
 
 _WORTH_CPU, _WORTH_GPU = 5e11, 2e15  # multiply-adds of a run from which measuring pays, within a few such runs
 _CPU_PIXELS = 1 << 16  # of the tile on which a CPU is measured: its rates hardly depend on the tile
@@ -105,16 +99,16 @@ def choose_form(
         ``plain`` unless another form is at least 3 % faster.
     """
     device, on_gpu = describe_device(backend)
-    case = _describe_case(model.config, tile, batch, backend, device)
-    path = (cache or user_cache_path("phbatch")) / f"network-{_digest(case)}.json"
-    relative, how = _recall(path, case), "remembered"
-    if relative is None:
+    case = describe_case(model.config, tile, batch, backend, device, FLOAT32)
+    remembered = Remembered("network", case, cache)
+    relative, how = remembered.recall(), "remembered"
+    if relative is None or not {PLAIN} <= relative.keys() <= set(list_forms(model.config)):
         if pixels * count_operations(model.config) < (_WORTH_GPU if on_gpu else _WORTH_CPU):
             return Choice(PLAIN, "too little work to measure other forms")
         measured = tile if on_gpu else shrink_tile(tile, model.config.grid, _CPU_PIXELS)
         relative = {speed.form: speed.relative for speed in measure_forms(model, measured, batch, backend)}
         how = "measured"
-        _remember(path, case, relative)
+        remembered.write(relative)
     fastest = max(relative, key=lambda form: relative[form])
     if relative[fastest] < _GAIN:
         return Choice(PLAIN, f"{how}: no form is faster on {device}")
@@ -199,41 +193,15 @@ def _time(predictor: Predictor, tiles: NDArray[np.float32], clock: Callable[[], 
     return clock() - started, perf_counter() - wall
 
 
-def _describe_case(
-    config: NetworkConfig, tile: tuple[int, ...], batch: int, backend: Backend, device: str
+def describe_case(
+    config: NetworkConfig, tile: tuple[int, ...], batch: int, backend: Backend, device: str, precision: Precision
 ) -> dict[str, Any]:
-    """All that the answer depends on."""
+    """All that a speed depends on, as plain values."""
     return {
         "device": device,
         "network": asdict(config),
         "tile": list(tile),
         "batch": batch,
-        "precision": PRECISION,
+        "precision": precision,
         "versions": {name: version(name) for name in ("keras", backend)},
     }
-
-
-def _digest(case: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(case, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _recall(path: Path, case: Mapping[str, Any]) -> dict[str, float] | None:
-    """Speeds of the forms relative to plain; None where nobody measured, or the file is broken."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        relative = {str(form): float(speed) for form, speed in stored["relative"].items()}
-        same = stored["case"] == case
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    sound = PLAIN in relative and set(relative) <= set(list_forms(NetworkConfig(**case["network"])))
-    return relative if same and sound and all(map(math.isfinite, relative.values())) else None
-
-
-def _remember(path: Path, case: Mapping[str, Any], relative: Mapping[str, float]) -> None:
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=path.stem, delete=False
-        ) as file:
-            json.dump({"case": case, "relative": relative}, file, indent=1)
-        Path(file.name).replace(path)

@@ -7,9 +7,9 @@ import platform
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from phbatch.care.model import open_model
 from phbatch.care.polyphase import PLAIN, build_form
+from phbatch.care.steps import Prediction, Steps, Windows, apply_steps
 from phbatch.care.weights import read_weights
 from phbatch.config import FLOAT32, Backend, Precision
 from phbatch.errors import MemoryLimitError, ModelError, UsageError
@@ -43,6 +44,9 @@ class Predictor:
         batch of one tile; the others differ in the order of their float32 sums.
     precision : {"float32", "tf32", "float16", "bfloat16"}
         Of all layers but the last ones, which are float32. A CPU knows no tf32 and computes float32.
+    steps : Steps
+        What else is done on the device; default: nothing, float32 windows go up and all that the network gives, in
+        float32, comes down.
 
     Raises
     ------
@@ -60,54 +64,59 @@ class Predictor:
         backend: Backend,
         form: str = PLAIN,
         precision: Precision = FLOAT32,
+        steps: Steps = Steps(),  # noqa: B008, frozen
     ) -> None:
         self.model = open_model(folder)
         self.tile = tile
         self.batch = batch
         self.form = form
         self.precision = precision
+        self.steps = steps
         self._backend = backend
         self._halved: Predictor | None = None
         weights = read_weights(self.model.weights_path, self.model.config)
         select_backend(backend)
         with _computing_in(precision):
             network = build_form(self.model.config, weights, form, tile)
-        shape = (batch, *tile, self.model.config.n_channel_in)
         if backend == "tensorflow":
-            self._call = _compile_tensorflow(network, shape, precision)
+            shape = (batch, *tile, self.model.config.n_channel_in)
+            self._call = _compile_tensorflow(network, shape, precision, steps)
         else:
-            self._call = _compile_jax(network, precision)
+            self._call = _compile_jax(network, precision, steps)
         self._lane = threading.Lock()
 
+    @property
+    def halved(self) -> bool:
+        """Whether the device had no memory for a whole batch."""
+        return self._halved is not None
+
     def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Predict up to `batch` tiles.
+        """The network alone, on normalized tiles ``(n, *tile, n_channel_in)``: means, then scales."""
+        return self.restore(Windows.plain(tiles)).image
 
-        Parameters
-        ----------
-        tiles : (n, *tile, n_channel_in) ndarray of float32
-            Normalized windows; fewer than `batch` are filled up with zeros, so that the compiled shape stays.
+    def restore(self, windows: Windows) -> Prediction:
+        """Take up to `batch` windows through all steps; fewer are filled up, so that the compiled shape stays.
 
-        Returns
-        -------
-        (n, *tile, n_output) ndarray of float32
-            Means, then scales of a probabilistic model.
+        Raises
+        ------
+        MemoryLimitError
+            The device has no memory for one tile.
         """
-        count = len(tiles)
-        if self._halved is not None:
-            return self._in_halves(tiles)
-        if count < self.batch:
-            tiles = np.concatenate([tiles, np.zeros((self.batch - count, *tiles.shape[1:]), np.float32)])
+        count = len(windows.pixels)
+        if self.halved:
+            return self._in_halves(windows)
         try:
             with self._lane:
-                result = self._call(tiles)
+                results = self._call(windows.fill(self.batch))
             # On a GPU the call returns before it is done: while this thread waits and copies, the next batch computes.
-            return np.asarray(result)[:count]
+            image, clipped, *scale = (np.asarray(result)[:count] for result in results)
+            return Prediction(image, scale[0] if scale else None, clipped)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-        return self._in_halves(tiles[:count])
+        return self._in_halves(windows)
 
-    def _in_halves(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _in_halves(self, windows: Windows) -> Prediction:
         """Predict with half the batch, since the device has no memory for the whole one."""
         with self._lane:
             if self.batch == 1:
@@ -115,10 +124,14 @@ class Predictor:
                     f"the device has no memory for a tile of {'x'.join(map(str, self.tile))}; lower --tile."
                 )
             if self._halved is None:
-                half = self.batch // 2
-                self._halved = Predictor(self.model.folder, self.tile, half, self._backend, self.form, self.precision)
-        step = self._halved.batch
-        return np.concatenate([self._halved(tiles[first : first + step]) for first in range(0, len(tiles), step)])
+                size = self.batch // 2
+                self._halved = Predictor(
+                    self.model.folder, self.tile, size, self._backend, self.form, self.precision, self.steps
+                )
+            half, step = self._halved, self._halved.batch
+        return Prediction.join(
+            [half.restore(windows.part(first, first + step)) for first in range(0, len(windows.pixels), step)]
+        )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -128,9 +141,16 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 @lru_cache(maxsize=8)
 def _load_predictor(
-    folder: Path, sha256: str, tile: tuple[int, ...], batch: int, backend: Backend, form: str, precision: Precision
+    folder: Path,
+    sha256: str,
+    tile: tuple[int, ...],
+    batch: int,
+    backend: Backend,
+    form: str,
+    precision: Precision,
+    steps: Steps,
 ) -> Predictor:
-    predictor = Predictor(folder, tile, batch, backend, form, precision)
+    predictor = Predictor(folder, tile, batch, backend, form, precision, steps)
     if predictor.model.sha256 != sha256:
         raise ModelError(f"the weights in {folder} changed while the run was going on; start it again.")
     return predictor
@@ -144,10 +164,11 @@ def get_predictor(
     backend: Backend,
     form: str = PLAIN,
     precision: Precision = FLOAT32,
+    steps: Steps = Steps(),  # noqa: B008, frozen
 ) -> Predictor:
-    """The one predictor of this process for a model, tile shape, batch, backend, form and precision."""
+    """The one predictor of this process for a model, tile shape, batch, backend, form, precision and steps."""
     with _LOADING:
-        return _load_predictor(folder, sha256, tile, batch, backend, form, precision)
+        return _load_predictor(folder, sha256, tile, batch, backend, form, precision, steps)
 
 
 @cache
@@ -253,24 +274,34 @@ def _computing_in(precision: Precision) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _compile_tensorflow(
-    network: Any, shape: tuple[int, ...], precision: Precision
-) -> Callable[[NDArray[np.float32]], Any]:
+_Compiled = Callable[[Windows], Sequence[Any]]
+"""Takes as many windows as it was compiled for through all steps."""
+
+
+def _compile_tensorflow(network: Any, shape: tuple[int, ...], precision: Precision, steps: Steps) -> _Compiled:
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
 
-    signature = [tf.TensorSpec(shape, tf.float32)]
+    batch, *tile, channels = shape
+    signature = [
+        tf.TensorSpec(shape, steps.windows),
+        tf.TensorSpec((batch, 4, channels), tf.float32),
+        tf.TensorSpec((batch, len(tile), 2), tf.int32),
+    ]
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
 
     @tf.function(input_signature=signature, jit_compile=on_gpu, autograph=False)  # type: ignore[untyped-decorator]
-    def call(tiles: Any) -> Any:
-        return network(tiles, training=False)
+    def call(pixels: Any, scaling: Any, owned: Any) -> Any:
+        return apply_steps(partial(network, training=False), steps, pixels, scaling, owned)
 
-    return lambda tiles: call(tf.convert_to_tensor(tiles))
+    def convert(windows: Windows) -> list[Any]:
+        return [tf.convert_to_tensor(array) for array in (windows.pixels, windows.scaling, windows.owned)]
+
+    return lambda windows: call(*convert(windows))
 
 
-def _compile_jax(network: Any, precision: Precision) -> Callable[[NDArray[np.float32]], Any]:
+def _compile_jax(network: Any, precision: Precision, steps: Steps) -> _Compiled:
     import jax
 
     products = "tensorfloat32" if precision == "tf32" else "float32"
@@ -279,8 +310,17 @@ def _compile_jax(network: Any, precision: Precision) -> Callable[[NDArray[np.flo
     weights, constants = [variable.value for variable in trainable], [variable.value for variable in fixed]
 
     @jax.jit  # type: ignore[untyped-decorator]
-    def call(weights: Any, constants: Any, tiles: Any) -> Any:
-        with jax.default_matmul_precision(products):
-            return network.stateless_call(weights, constants, tiles, training=False)[0]
+    def call(weights: Any, constants: Any, pixels: Any, scaling: Any, owned: Any) -> Any:
+        def predict(tiles: Any) -> Any:
+            with jax.default_matmul_precision(products):
+                return network.stateless_call(weights, constants, tiles, training=False)[0]
 
-    return lambda tiles: call(weights, constants, tiles)
+        return apply_steps(predict, steps, pixels, scaling, owned)
+
+    def start(windows: Windows) -> Sequence[Any]:
+        results = call(weights, constants, windows.pixels, windows.scaling, windows.owned)
+        for result in results:
+            result.copy_to_host_async()
+        return results  # type: ignore[no-any-return]
+
+    return start

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,23 +182,29 @@ class TilePlan:
         computed = float(len(self.tiles)) * float(np.prod(self.tile))
         return computed / float(np.prod(self.padded_shape))
 
-    def pad(self, frame: NDArray[np.float32]) -> NDArray[np.float32]:
+    def pad(self, frame: NDArray[Any]) -> NDArray[Any]:
         """Pad a frame ``(*shape, channel)`` by reflection to the pooling grid, as CSBDeep does."""
         padding = (*self.padding, (0, 0))
         return np.pad(frame, padding, mode="reflect") if any(map(any, padding)) else frame
 
-    def gather(self, padded: NDArray[np.float32], tile: Sequence[Span]) -> NDArray[np.float32]:
+    def gather(self, padded: NDArray[Any], tile: Sequence[Span]) -> NDArray[Any]:
         """View of the window ``(*tile, channel)`` that a tile reads from the padded frame."""
         return padded[tuple(slice(span.read, span.read + size) for span, size in zip(tile, self.tile, strict=True))]
 
-    def scatter(self, output: NDArray[np.float32], tile: Sequence[Span], result: NDArray[np.float32]) -> None:
-        """Write the part of a tile's result that it owns into the frame ``(*shape, channel)``; padding is cropped."""
-        target, source = [], []
+    def owned(self, tile: Sequence[Span]) -> tuple[slice, ...]:
+        """What a tile owns of its window: neither halo, nor padding of the frame."""
+        parts = []
         for span, size, (before, _) in zip(tile, self.shape, self.padding, strict=True):
-            start, stop = max(span.start - before, 0), min(span.stop - before, size)
-            target.append(slice(start, stop))
-            source.append(slice(start + before - span.read, stop + before - span.read))
-        output[tuple(target)] = result[tuple(source)]
+            start, stop = max(span.start, before), min(span.stop, size + before)
+            parts.append(slice(start - span.read, stop - span.read))
+        return tuple(parts)
+
+    def scatter(self, output: NDArray[Any], tile: Sequence[Span], result: NDArray[Any]) -> None:
+        """Write the part of a tile's result that it owns into the frame ``(*shape, channel)``."""
+        source = self.owned(tile)
+        shifts = [span.read - before for span, (before, _) in zip(tile, self.padding, strict=True)]
+        target = tuple(slice(part.start + shift, part.stop + shift) for part, shift in zip(source, shifts, strict=True))
+        output[target] = result[source]
 
 
 def choose_tile(shape: Sequence[int], halo: int, grid: int, max_pixels: int) -> tuple[int, ...]:

@@ -3,129 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.axes import FrameKey
-from phbatch.config import FLOAT32, BadFrames, Normalization, Precision, Scope
+from phbatch.care.steps import Prediction, Windows
 from phbatch.kernels.downsample import upscale
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
-from phbatch.kernels.tiling import Span, TilePlan
-from phbatch.stages.preparation import Corrections, Preparation, PreparedFrame, prepare_frame
-from phbatch.stages.statistics import percentiles_for
+from phbatch.stages.prediction import NetworkFrame, Predict, predict_frames
+from phbatch.stages.preparation import Corrections, PreparedFrame, prepare_frame
+from phbatch.stages.recipe import Recipe
 from phbatch.stages.timing import StageClock
 
-Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""The network on ``(n, *tile, channel)`` float32 windows, n at most the recipe's batch."""
-
 FrameIndex = tuple[int, int, int | None]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that the pixels of a frame go through.
-
-    Attributes
-    ----------
-    rule : Normalization
-        Of the intensities.
-    dtype : str
-        Of the output.
-    rescale : bool
-        Whether the normalization is undone at the end.
-    volumes : bool
-        Whether a frame is a ``zyx`` volume, for a 3D network.
-    stacked : bool
-        Whether all channels go into the network together; else each is a frame of its own.
-    n_output : int
-        Channels of the mean that one frame gives.
-    tiles : TilePlan or None
-        How a frame is cut for the network; None where there is no network.
-    batch : int
-        Tiles per call of the network.
-    network : str
-        Form of the network (`phbatch.care.polyphase`), or "auto" until it is settled.
-    uncertainty : bool
-        Whether the scale of a probabilistic network is kept.
-    smooth_time : int
-        Odd number of frames of the running median of the statistic over time.
-    bad_frames : {"normalize", "skip", "copy"}
-        Whether a flagged frame is restored all the same, left at zero, or copied unchanged.
-    scope : {"image", "position", "series"}
-        Whose pixels the statistic is of: the frame's own, those of all good frames of its channel and plane, or those
-        of all good frames of its channel.
-    percentiles : tuple of float
-        Measured besides those of the rule and the default ones.
-    given : bool
-        Whether the statistics come from a table and nothing is measured.
-    precision : str
-        Of the network, see `phbatch.care.precision`; "auto" until it is settled.
-    preparation : Preparation
-        What is done to a frame before it is measured and normalized.
-    upscale_to : (y, x), or None
-        Lengths that the restored frame is brought back to, bilinearly.
-    """
-
-    rule: Normalization
-    dtype: str = "float32"
-    rescale: bool = False
-    volumes: bool = False
-    stacked: bool = False
-    n_output: int = 1
-    tiles: TilePlan | None = None
-    batch: int = 1
-    network: str = "plain"
-    uncertainty: bool = False
-    smooth_time: int = 1
-    bad_frames: BadFrames = "normalize"
-    scope: Scope = "image"
-    percentiles: tuple[float, ...] = ()
-    given: bool = False
-    precision: Precision = FLOAT32
-    preparation: Preparation = field(default_factory=Preparation)
-    upscale_to: tuple[int, int] | None = None
-
-    @property
-    def all_percentiles(self) -> tuple[float, ...]:
-        """What is measured of a frame."""
-        return percentiles_for(self.rule.pmin, self.rule.pmax, self.percentiles)
-
-    @property
-    def passes(self) -> int:
-        """How often the input is read: 1, and more where the statistics of a frame depend on other frames.
-
-        With a running median over time or a judgement of the series all frames are measured before any is restored;
-        with pooling the good ones are read once more, since the judgement comes before the pooling.
-        """
-        if self.given:
-            return 1
-        if self.scope != "image":
-            return 3
-        return 2 if self.smooth_time > 1 or self.bad_frames != "normalize" else 1
-
-    @property
-    def reason(self) -> str:
-        """Why the input is read as often as it is."""
-        if self.given:
-            return "the statistics are given"
-        if self.scope != "image":
-            return f"statistics are pooled by {self.scope}, of frames that are judged first"
-        if self.passes == 2:
-            return "statistics are smoothed or frames judged over time"
-        return "the statistics of a frame are its own"
-
-    def output_lengths(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
-        """Lengths along y and x of the output, from those of the input."""
-        return self.upscale_to or tuple(-(-length // self.preparation.downscale) for length in lengths)
-
-    def pool_of(self, key: FrameKey) -> tuple[int, int | None]:
-        """Whose pixels a frame is pooled with: those of its channel and plane over time, or of its whole channel."""
-        return key.c, key.z if self.scope == "position" else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,56 +82,90 @@ def restore_block(
     image = np.empty(shape, recipe.dtype)
     uncertainty = np.empty(shape, np.float32) if recipe.uncertainty else None
     clipped = 0
-    waiting: deque[_NormalizedFrame] = deque()
     clock = clock or StageClock()
 
-    def finish(frame: _NormalizedFrame, result: NDArray[np.float32]) -> None:
+    def finish(frame: _JudgedFrame, mean: NDArray[Any], scale: NDArray[np.float32] | None = None) -> None:
+        """Put a frame ``(channel, [z,] y, x)`` into its place: on the output's grid, and in its dtype."""
         nonlocal clipped
-        t, c, z = frame.index
-        target = slice(c * recipe.n_output, (c + 1) * recipe.n_output)
-        place: tuple[Any, ...] = (t, target) if z is None else (t, target, z)
+        place = _place(frame.index, recipe)
         with clock("cast"):
-            mean, scale = frame.finish(result, recipe)
+            if recipe.upscale_to is not None:
+                mean = upscale(mean, recipe.preparation.downscale, recipe.upscale_to)
+                scale = None if scale is None else upscale(scale, recipe.preparation.downscale, recipe.upscale_to)
             image[place], lost = cast(mean, image.dtype)
             clipped += lost
             if uncertainty is not None:
                 uncertainty[place] = 0 if scale is None else scale
 
-    def network_inputs() -> Iterator[NDArray[np.float32]]:
+    def network_frames() -> Iterator[NetworkFrame]:
         for index, channels in _frames(block, recipe):
-            frame = _normalize_frame(block, index, channels, recipe, measured, corrections, clock)
+            frame = _judge_channels(block, index, channels, recipe, measured, corrections, clock)
             statistics.update(frame.statistics)
             if frame.unchanged or predict is None:
-                finish(frame, frame.channels)
+                with clock("normalize"):
+                    mean = frame.normalize(recipe)
+                finish(frame, mean)
             else:
-                waiting.append(frame)
-                yield np.moveaxis(frame.release(), 0, -1)
-
-    def timed_predict(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        with clock("predict"):
-            return predict(tiles) if predict is not None else tiles
+                with clock("normalize"):
+                    pixels, scaling = frame.windows(recipe.windows)
+                outputs = (
+                    _own_buffers(frame, recipe) if recipe.upscale_to else _views(frame, image, uncertainty, recipe)
+                )
+                yield NetworkFrame(frame, pixels, scaling, *outputs)
 
     if predict is None or recipe.tiles is None:
-        deque(network_inputs(), maxlen=0)
+        deque(network_frames(), maxlen=0)
     else:
-        kept = recipe.n_output * (2 if recipe.uncertainty else 1)
-        for result in predict_frames(network_inputs(), recipe.tiles, recipe.batch, timed_predict, kept):
-            finish(waiting.popleft(), np.moveaxis(result, -1, 0))
+        for done in predict_frames(network_frames(), recipe.tiles, recipe.batch, _timed(predict, clock)):
+            clipped += done.clipped
+            if recipe.upscale_to is not None:
+                scale = None if done.scale is None else np.moveaxis(done.scale, -1, 0)
+                finish(done.frame, np.moveaxis(done.image, -1, 0), scale)
     return RestoredBlock(image, uncertainty, statistics, clipped)
 
 
-@dataclass(eq=False)
-class _NormalizedFrame:
-    """One frame of the network on its way.
+def _timed(predict: Predict, clock: StageClock) -> Predict:
+    def call(windows: Windows) -> Prediction:
+        with clock("predict"):
+            return predict(windows)
+
+    return call
+
+
+def _place(index: FrameIndex, recipe: Recipe) -> tuple[Any, ...]:
+    """Where the output of a frame is within the block."""
+    t, c, z = index
+    target = slice(c * recipe.n_output, (c + 1) * recipe.n_output)
+    return (t, target) if z is None else (t, target, z)
+
+
+def _views(
+    frame: _JudgedFrame, image: NDArray[Any], uncertainty: NDArray[np.float32] | None, recipe: Recipe
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """Where a frame's mean and scale go, with channels last."""
+    place = _place(frame.index, recipe)
+    scale = None if uncertainty is None else np.moveaxis(uncertainty[place], 0, -1)
+    return np.moveaxis(image[place], 0, -1), scale
+
+
+def _own_buffers(frame: _JudgedFrame, recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The same, for a frame that will be brought to another grid."""
+    shape = (*frame.frames[0].pixels.shape, recipe.n_output)
+    return np.empty(shape, np.float32), np.empty(shape, np.float32) if recipe.uncertainty else None
+
+
+@dataclass(frozen=True, eq=False)
+class _JudgedFrame:
+    """One frame of the network, of which it is known what will be done with it.
 
     Attributes
     ----------
     index : (t, c, z)
         Of the frame, c being its first channel.
-    channels : (channel, [z,] y, x) ndarray of float32
-        Normalized, or as they are where the frame is passed through.
-    affines : list of Affine
-        Of every channel.
+    frames : list of PreparedFrame
+        Its channels.
+    affines : list of Affine or None
+        Of every channel; None where it has no scale.
     unchanged : bool
         Whether the frame is passed through.
     skipped : bool
@@ -247,39 +175,56 @@ class _NormalizedFrame:
     """
 
     index: FrameIndex
-    channels: NDArray[np.float32]
-    affines: list[Affine]
+    frames: list[PreparedFrame]
+    affines: list[Affine | None]
     unchanged: bool
     skipped: bool
     statistics: dict[FrameIndex, FrameStatistics]
 
-    def release(self) -> NDArray[np.float32]:
-        """The channels, of which this keeps nothing."""
-        channels, self.channels = self.channels, np.empty(0, np.float32)
-        return channels
+    @property
+    def usable(self) -> list[Affine]:
+        """One bad channel of several is background to the network: zeros."""
+        return [
+            affine if affine is not None else Affine(float(frame.pixels.flat[0]))
+            for affine, frame in zip(self.affines, self.frames, strict=True)
+        ]
 
-    def finish(
-        self, result: NDArray[np.float32], recipe: Recipe
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Mean and scale in the units and on the grid of the output, from what the network made of the channels."""
-        mean, scale = result[: recipe.n_output], result[recipe.n_output :] if len(result) > recipe.n_output else None
+    def normalize(self, recipe: Recipe) -> NDArray[np.float32]:
+        """Without a network: the channels ``(channel, [z,] y, x)``, normalized and rescaled, or as they are."""
         if self.unchanged:
-            scale = None
-            if self.skipped or len(mean) != recipe.n_output:
-                mean = np.zeros((recipe.n_output, *result.shape[1:]), np.float32)
-        elif recipe.rescale:
-            mean = np.stack([affine.invert(plane) for affine, plane in zip(self.affines, mean, strict=True)])
-            if scale is not None:
-                scale = np.stack(
-                    [affine.invert_scale(plane) for affine, plane in zip(self.affines, scale, strict=True)]
-                )
-        if recipe.upscale_to is not None:
-            mean = upscale(mean, recipe.preparation.downscale, recipe.upscale_to)
-            scale = None if scale is None else upscale(scale, recipe.preparation.downscale, recipe.upscale_to)
-        return mean, scale
+            if self.skipped or len(self.frames) != recipe.n_output:
+                return np.zeros((recipe.n_output, *self.frames[0].pixels.shape), np.float32)
+            planes = [frame.pixels.astype(np.float32) for frame in self.frames]
+        else:
+            planes = self._normalized()
+            if recipe.rescale:
+                planes = [affine.invert(plane) for affine, plane in zip(self.usable, planes, strict=True)]
+        return planes[0][np.newaxis] if len(planes) == 1 else np.stack(planes)
+
+    def windows(self, dtype: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """For the network: pixels ``([z,] y, x, channel)`` of a dtype, and how they are scaled, see `Windows`.
+
+        They are normalized on its device; here where the light is corrected, which is one pass together.
+        """
+        corrected = any(frame.corrections for frame in self.frames)
+        planes = self._normalized() if corrected else [frame.pixels for frame in self.frames]
+        pixels = planes[0][..., np.newaxis] if len(planes) == 1 else np.stack(planes, axis=-1)
+        scaling = [
+            (0.0, 1.0, affine.span, affine.offset)
+            if corrected
+            else (affine.offset, affine.divisor, affine.span, affine.offset)
+            for affine in self.usable
+        ]
+        return pixels.astype(dtype, copy=False), np.array(scaling, np.float32).T
+
+    def _normalized(self) -> list[NDArray[np.float32]]:
+        return [
+            affine.apply(frame.pixels) if known is None else frame.normalize(affine)
+            for affine, known, frame in zip(self.usable, self.affines, self.frames, strict=True)
+        ]
 
 
-def _normalize_frame(
+def _judge_channels(
     block: NDArray[Any],
     index: FrameIndex,
     channels: list[int],
@@ -287,7 +232,7 @@ def _normalize_frame(
     measured: Mapping[FrameIndex, FrameStatistics] | None,
     corrections: Corrections | None,
     clock: StageClock,
-) -> _NormalizedFrame:
+) -> _JudgedFrame:
     t, _, z = index
     with clock("normalize"):
         frames = [prepare_frame(block, (t, channel, z), recipe.preparation, corrections) for channel in channels]
@@ -300,21 +245,7 @@ def _normalize_frame(
         affines.append(affine)
     bad = recipe.bad_frames != "normalize" and any(row.flags for row in statistics.values())
     unchanged = bad or all(affine is None for affine in affines)
-    # One bad channel of several is background to the network: zeros.
-    usable = [
-        affine if affine is not None else Affine(float(frame.pixels.flat[0]))
-        for affine, frame in zip(affines, frames, strict=True)
-    ]
-    with clock("normalize"):
-        if unchanged:
-            planes = [frame.pixels.astype(np.float32) for frame in frames]
-        else:
-            planes = [
-                affine.apply(frame.pixels) if known is None else frame.normalize(affine)
-                for affine, known, frame in zip(usable, affines, frames, strict=True)
-            ]
-        stack = planes[0][np.newaxis] if len(planes) == 1 else np.stack(planes)
-    return _NormalizedFrame(index, stack, usable, unchanged, bad and recipe.bad_frames == "skip", statistics)
+    return _JudgedFrame(index, frames, affines, unchanged, bad and recipe.bad_frames == "skip", statistics)
 
 
 def _judge_frame(
@@ -324,64 +255,6 @@ def _judge_frame(
     row = measured if measured is not None else frame.measure(recipe.rule.sigma, recipe.all_percentiles)
     affine = make_affine(row, recipe.rule)
     return (replace(row, flags=("unscaled",)) if affine is None and not row.flags else row), affine
-
-
-def predict_frames(
-    frames: Iterable[NDArray[np.float32]], tiles: TilePlan, batch: int, predict: Predict, n_output: int
-) -> Iterator[NDArray[np.float32]]:
-    """The network on whole frames, tile by tile, equal to the network on each frame at once.
-
-    Tiles of consecutive frames share a batch, so that the batches of small frames are full; frames are taken as they
-    are needed, and at most those of one batch are open.
-
-    Parameters
-    ----------
-    frames : iterable of (y, x, c) or (z, y, x, c) ndarray of float32
-        Normalized, of one shape.
-    tiles : TilePlan
-        How to cut them.
-    batch : int
-        Tiles per call.
-    predict : callable
-        The network on ``(n, *tile, c)``.
-    n_output : int
-        Output channels to keep, the first ones.
-
-    Yields
-    ------
-    ndarray of float32
-        Shape of a frame, with `n_output` channels, in the order of the frames.
-    """
-    opened: deque[_OpenFrame] = deque()
-    batched: list[tuple[_OpenFrame, Sequence[Span], NDArray[np.float32]]] = []
-
-    def flush() -> None:
-        results = predict(np.stack([window for _, _, window in batched]))
-        for (frame, tile, _), result in zip(batched, results, strict=True):
-            tiles.scatter(frame.output, tile, result[..., :n_output])
-            frame.missing -= 1
-        batched.clear()
-
-    for frame in frames:
-        padded = tiles.pad(frame)
-        opened.append(_OpenFrame(np.empty((*frame.shape[:-1], n_output), np.float32), len(tiles.tiles)))
-        for tile in tiles.tiles:
-            batched.append((opened[-1], tile, tiles.gather(padded, tile)))
-            if len(batched) == batch:
-                flush()
-        while opened and opened[0].missing == 0:
-            yield opened.popleft().output
-    if batched:
-        flush()
-    yield from (frame.output for frame in opened)
-
-
-@dataclass(eq=False)
-class _OpenFrame:
-    """A frame of which some tiles are not predicted yet."""
-
-    output: NDArray[np.float32]
-    missing: int
 
 
 def _frames(block: NDArray[Any], recipe: Recipe) -> list[tuple[FrameIndex, list[int]]]:

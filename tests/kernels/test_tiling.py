@@ -11,8 +11,9 @@ from csbdeep.internals.predict import tile_overlap
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from phbatch.care.steps import Prediction, Windows
 from phbatch.kernels.tiling import TilePlan, choose_tile, count_spans, plan_spans, required_halo, split_padding
-from phbatch.stages.restoration import predict_frames
+from phbatch.stages.prediction import NetworkFrame, predict_frames
 
 GRIDS = st.sampled_from([2, 4, 8, 16])
 
@@ -60,12 +61,17 @@ def test_identity_network_returns_the_frames_bit_for_bit_in_full_batches(
     frames = np.random.default_rng(0).random((count, *shape, 2), np.float32)
     sizes: list[int] = []
 
-    def predict(tiles: np.ndarray) -> np.ndarray:
-        sizes.append(len(tiles))
-        return tiles.copy()
+    def predict(windows: Windows) -> Prediction:
+        sizes.append(len(windows.pixels))
+        owned = [np.prod(lengths[:, 1] - lengths[:, 0]) for lengths in windows.owned]
+        return Prediction(windows.pixels.copy(), None, np.array(owned, np.int32))
 
-    results = list(predict_frames(iter(frames), plan, batch, predict, 2))
-    np.testing.assert_array_equal(np.stack(results), frames)
+    scaling = np.ones((4, 2), np.float32)
+    networked = (NetworkFrame(t, frame, scaling, np.empty_like(frame)) for t, frame in enumerate(frames))
+    results = list(predict_frames(networked, plan, batch, predict))
+    assert [result.frame for result in results] == list(range(count))
+    np.testing.assert_array_equal(np.stack([result.image for result in results]), frames)
+    assert {result.clipped for result in results} == {np.prod(shape)}  # tiles own every pixel once
     assert sizes[:-1] == [batch] * (len(sizes) - 1)
     assert sum(sizes) == count * len(plan.tiles)
 
