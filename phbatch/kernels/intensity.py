@@ -43,19 +43,23 @@ class Affine:
     divisor: float = 1.0
     span: float = 1.0
 
-    def apply(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Normalize an image of any real dtype and shape.
+    def apply(self, image: NDArray[np.generic], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Normalize an image of any real dtype and shape, into `out` where it is given.
 
         Examples
         --------
         >>> Affine(divisor=50.0, span=50.0).apply(np.array([100, 25], np.uint16))
         array([2. , 0.5], dtype=float32)
         """
-        result = image.astype(np.float32)
+        result = np.empty(image.shape, np.float32) if out is None else out
+        options: dict[str, Any] = {"out": result, "dtype": np.float32, "casting": "unsafe"}  # cast first, part by part
         if self.offset != 0:
-            result -= np.float32(self.offset)
+            np.subtract(image, np.float32(self.offset), **options)
+            image = result
         if self.divisor != 1:
-            result /= np.float32(self.divisor)
+            np.divide(image, np.float32(self.divisor), **options)
+        elif image is not result:
+            np.copyto(result, image, casting="unsafe")
         return result
 
     def invert(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

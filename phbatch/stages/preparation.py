@@ -110,18 +110,15 @@ class PreparedFrame:
     source: NDArray[Any]
     unusable: bool = False
 
-    def normalize(self, affine: Affine) -> NDArray[np.float32]:
-        """Correct and normalize, in float32."""
+    def normalize(self, affine: Affine, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Correct and normalize, in float32; into `out` where it is given."""
         if not self.corrections:
-            return affine.apply(self.pixels)
-        if self.pixels.ndim == 2:
-            return apply_normalized(self.pixels, self.corrections[0], affine.offset, affine.divisor)
-        return np.stack(
-            [
-                apply_normalized(plane, correction, affine.offset, affine.divisor)
-                for plane, correction in zip(self.pixels, self.corrections, strict=True)
-            ]
-        )
+            return affine.apply(self.pixels, out)
+        result = np.empty(self.pixels.shape, np.float32) if out is None else out
+        planes = (array.reshape(-1, *self.pixels.shape[-2:]) for array in (self.pixels, result))
+        for plane, target, correction in zip(*planes, self.corrections, strict=True):
+            target[:] = apply_normalized(plane, correction, affine.offset, affine.divisor)
+        return result
 
     def measure(self, sigma: float, percentiles: tuple[float, ...]) -> FrameStatistics:
         """Statistics of what the normalization sees; `saturated`, `zero` and the flags are those of the frame as read.

@@ -81,6 +81,7 @@ def restore_block(
     shape = (n_t, n_output, n_z, *recipe.output_lengths(block.shape[3:]))
     image = np.empty(shape, recipe.dtype)
     uncertainty = np.empty(shape, np.float32) if recipe.uncertainty else None
+    in_place = recipe.dtype == "float32" and recipe.upscale_to is None
     clipped = 0
     clock = clock or StageClock()
 
@@ -92,8 +93,10 @@ def restore_block(
             if recipe.upscale_to is not None:
                 mean = upscale(mean, recipe.preparation.downscale, recipe.upscale_to)
                 scale = None if scale is None else upscale(scale, recipe.preparation.downscale, recipe.upscale_to)
-            image[place], lost = cast(mean, image.dtype)
+            values, lost = cast(mean, image.dtype)
             clipped += lost
+            if not np.may_share_memory(values, image):
+                image[place] = values
             if uncertainty is not None:
                 uncertainty[place] = 0 if scale is None else scale
 
@@ -103,7 +106,7 @@ def restore_block(
             statistics.update(frame.statistics)
             if frame.unchanged or predict is None:
                 with clock("normalize"):
-                    mean = frame.normalize(recipe)
+                    mean = frame.normalize(recipe, image[_place(index, recipe)] if in_place else None)
                 finish(frame, mean)
             else:
                 with clock("normalize"):
@@ -189,17 +192,17 @@ class _JudgedFrame:
             for affine, frame in zip(self.affines, self.frames, strict=True)
         ]
 
-    def normalize(self, recipe: Recipe) -> NDArray[np.float32]:
+    def normalize(self, recipe: Recipe, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Without a network: the channels ``(channel, [z,] y, x)``, normalized and rescaled, or as they are."""
         if self.unchanged:
             if self.skipped or len(self.frames) != recipe.n_output:
                 return np.zeros((recipe.n_output, *self.frames[0].pixels.shape), np.float32)
-            planes = [frame.pixels.astype(np.float32) for frame in self.frames]
-        else:
-            planes = self._normalized()
-            if recipe.rescale:
-                planes = [affine.invert(plane) for affine, plane in zip(self.usable, planes, strict=True)]
-        return planes[0][np.newaxis] if len(planes) == 1 else np.stack(planes)
+            return np.stack([frame.pixels.astype(np.float32) for frame in self.frames])
+        image = self._normalized(out)
+        if recipe.rescale:
+            for affine, plane in zip(self.usable, image, strict=True):
+                plane[:] = affine.invert(plane)
+        return image
 
     def windows(self, dtype: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """For the network: pixels ``([z,] y, x, channel)`` of a dtype, and how they are scaled, see `Windows`.
@@ -207,7 +210,7 @@ class _JudgedFrame:
         They are normalized on its device; here where the light is corrected, which is one pass together.
         """
         corrected = any(frame.corrections for frame in self.frames)
-        planes = self._normalized() if corrected else [frame.pixels for frame in self.frames]
+        planes = list(self._normalized()) if corrected else [frame.pixels for frame in self.frames]
         pixels = planes[0][..., np.newaxis] if len(planes) == 1 else np.stack(planes, axis=-1)
         scaling = [
             (0.0, 1.0, affine.span, affine.offset)
@@ -217,11 +220,14 @@ class _JudgedFrame:
         ]
         return pixels.astype(dtype, copy=False), np.array(scaling, np.float32).T
 
-    def _normalized(self) -> list[NDArray[np.float32]]:
-        return [
-            affine.apply(frame.pixels) if known is None else frame.normalize(affine)
-            for affine, known, frame in zip(self.usable, self.affines, self.frames, strict=True)
-        ]
+    def _normalized(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        image = np.empty((len(self.frames), *self.frames[0].pixels.shape), np.float32) if out is None else out
+        for affine, known, frame, plane in zip(self.usable, self.affines, self.frames, image, strict=True):
+            if known is None:
+                affine.apply(frame.pixels, plane)
+            else:
+                frame.normalize(affine, plane)
+        return image
 
 
 def _judge_channels(

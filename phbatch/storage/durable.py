@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import zlib
 from pathlib import Path
@@ -10,6 +11,17 @@ Mark = tuple[int, str]
 """Size in bytes, and CRC-32 in hexadecimal, of one stored object."""
 
 _BYTES_AT_ONCE = 1 << 22
+
+
+def settle(path: Path) -> Mark:
+    """Have a file that nobody else writes written to the disk, and give its mark without copying it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:  # which cannot be mapped
+            return mark_of(b"")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return size, f"{zlib.crc32(data):08x}"
 
 
 def synchronize(path: Path) -> None:

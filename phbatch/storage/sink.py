@@ -28,7 +28,7 @@ from phbatch.axes import CANONICAL, Region
 from phbatch.config import Codec, Shuffle, StorageOptions
 from phbatch.errors import OutputError, first_line
 from phbatch.storage.codecs import make_compressor
-from phbatch.storage.durable import Mark, mark_of, mark_of_file, synchronize
+from phbatch.storage.durable import Mark, mark_of, settle, synchronize
 from phbatch.storage.lock import LOCK, PRIVATE, read_token
 from phbatch.storage.store import (
     chunk_keys,
@@ -390,10 +390,7 @@ class Sink:
     def _rename(self, encoded: Encoded) -> dict[str, Mark]:
         """Synchronize scratch files and rename them, and synchronize the folders that now name them."""
         scratch, root = self._scratch / encoded.name, local_path(self.path) / encoded.name
-        marks: dict[str, Mark] = {}
-        for key in encoded.keys:
-            synchronize(scratch / key)
-            marks[f"{encoded.name}/{key}"] = mark_of_file(scratch / key)
+        marks = {f"{encoded.name}/{key}": settle(scratch / key) for key in encoded.keys}
         self._require_held()
         folders: set[Path] = set()
         for key in encoded.keys:

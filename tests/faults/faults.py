@@ -70,7 +70,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "read": (Source, "read"),
     "statistics": (PreparedFrame, "measure"),
     "predict": (Predictor, "__call__"),
-    "write": (sink, "mark_of_file"),
+    "write": (sink, "settle"),
 }
 
 
