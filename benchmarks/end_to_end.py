@@ -1,18 +1,19 @@
 """phbatch against the bare network and a plain CSBDeep loop: the same frames, the same weights, the same numbers.
 
-    python benchmarks/end_to_end.py [--model NAME|DIR] [--size 1024] [--frames 6] [--runs 3] [--json FILE]
+    python benchmarks/end_to_end.py [--model NAME|DIR] [--size 1024] [--frames 12] [--runs 3] [--json FILE]
     python benchmarks/end_to_end.py --kernel 3 --kernel 5 --filters 16 --filters 32 --size 1024 --size 2048
 
-Three sides, each in a process of its own. *phbatch*: ``phbatch run`` with ``--network auto``, Zarr to OME-Zarr, with
-``--normalize percentile --rescale``, which is the loop's arithmetic. *bare*: the plain network, compiled for a whole
-frame, on normalized frames that are in memory already; nothing is read, measured or written. *loop*: what a CSBDeep
-user writes: read a frame with zarr-python, ``CARE.predict`` with CSBDeep's own percentile normalizer, write the frame
-with zarr-python's defaults.
+Four sides, each in a process of its own. *phbatch*: ``phbatch run`` with all its defaults, Zarr to OME-Zarr, with
+``--normalize percentile --rescale``, which is the loop's arithmetic; *float32*: the same with ``--precision float32``.
+*bare*: the plain network, compiled for a whole frame, on normalized frames that are in memory already; nothing is read,
+measured or written. *loop*: what a CSBDeep user writes: read a frame with zarr-python, ``CARE.predict`` with CSBDeep's
+own percentile normalizer, write the frame with zarr-python's defaults.
 
 All are timed from after the imports to the last byte, loading and compiling included; runs alternate, and medians are
 printed, of wall time and of processor time, which other load on the machine hardly disturbs.
 ``--kernel`` and ``--filters`` make CARE models of random weights (depth 2, residual). The input is simulated.
-phbatch starts with an empty memory of which form is fastest: its first run measures where that is worth it.
+phbatch starts with an empty memory of which form is fastest: its first run measures where that is worth it, and the
+median of three is that of a run that remembers. ``--frames`` counts frames of 1024^2; of larger ones fewer are taken.
 """
 
 from __future__ import annotations
@@ -82,13 +83,17 @@ import json, sys, time
 import keras, phbatch.api, zarr
 source, output, name, folder = sys.argv[1:]
 start, used = time.perf_counter(), time.process_time()
-result = phbatch.run(source, output, model=f"{folder}/{name}", normalize="percentile", rescale=True)
-network = zarr.open_group(output).attrs.asdict()["phbatch"]["network"]
+result = phbatch.run(
+    source, output, model=f"{folder}/{name}", normalize="percentile", rescale=True, precision="PRECISION"
+)
+facts = zarr.open_group(output).attrs.asdict()["phbatch"]
+network = f"{facts['network']} {facts['precision']['precision']}"
 print(json.dumps([time.perf_counter() - start, time.process_time() - used, result.peak_rss_bytes, network]))
 """
 
 
-SIDES = {"loop": LOOP, "bare": BARE, "phbatch": PHBATCH}
+OURS = {"float32": "float32", "phbatch": "auto"}
+SIDES = {"loop": LOOP, "bare": BARE} | {side: PHBATCH.replace("PRECISION", asked) for side, asked in OURS.items()}
 
 
 class Measured(NamedTuple):
@@ -128,28 +133,27 @@ def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, Any]:
 
         found = alternate(runs, {side: partial(run_side, side) for side in SIDES})
         loop = np.asarray(zarr.open_array(f"{scratch}/loop.zarr", mode="r")[:])
-        ours = np.asarray(zarr.open_array(f"{scratch}/phbatch.zarr/0", mode="r")[:])
+        ours = {side: np.asarray(zarr.open_array(f"{scratch}/{side}.zarr/0", mode="r")[:]) for side in OURS}
     pixels = frames * size * size / 1e6
     row: dict[str, Any] = {"model": folder.name, "frames": frames, "size": size}
     for side, rows in found.items():
         row[f"{side}_mpx_per_s"] = round(pixels / statistics.median(one.seconds for one in rows), 3)
         row[f"{side}_peak_mb"] = round(max(one.peak_bytes for one in rows) / 1e6)
-    for side in ("bare", "loop"):
+    for own, side in product(OURS, ("bare", "loop")):
         for clock, name in (("seconds", ""), ("processor_seconds", "_processor")):
-            times, own = ([getattr(one, clock) for one in found[which]] for which in (side, "phbatch"))
-            row[f"over_{side}{name}"] = spread_of_ratios(times, own)
-    row["networks"] = [one.network for one in found["phbatch"]]
-    row["max_difference_over_std"] = float(np.abs(loop - ours).max() / loop.std())
+            theirs, mine = ([getattr(one, clock) for one in found[which]] for which in (side, own))
+            row[f"{own}_over_{side}{name}"] = spread_of_ratios(theirs, mine)
+    for own, image in ours.items():
+        row[f"{own}_networks"] = [one.network for one in found[own]]
+        row[f"{own}_max_difference_over_std"] = float(np.abs(loop - image).max() / loop.std())
     return row
 
 
 COLUMNS = (
     "model",
     "frames",
-    "network",
-    "loop MPx/s",
-    "bare MPx/s",
-    "phbatch MPx/s",
+    "phbatch's network",
+    "MPx/s, loop / bare / phbatch",
     "phbatch / bare (range); by processor time",
     "phbatch / loop (range); by processor time",
     "peak MB, loop / bare / phbatch",
@@ -157,21 +161,28 @@ COLUMNS = (
 )
 
 
-def show_row(row: dict[str, Any]) -> None:
-    """One line of the table."""
-    ratios = [
-        f"{show_spread(row[f'over_{side}'])}; {row[f'over_{side}_processor'][0]:.2f}" for side in ("bare", "loop")
-    ]
-    cells = (
-        row["model"],
-        f"{row['frames']} x {row['size']}^2",
-        ", ".join(sorted(set(row["networks"]))),
-        *(row[f"{side}_mpx_per_s"] for side in SIDES),
-        *ratios,
-        " / ".join(str(row[f"{side}_peak_mb"]) for side in SIDES),
-        f"{row['max_difference_over_std']:.1e}",
-    )
-    print_row(cells)
+def show_rows(row: dict[str, Any]) -> None:
+    """Two lines of the table: float32, and the default where it took something else."""
+    for own in OURS:
+        networks = sorted(set(row[f"{own}_networks"]))
+        if own == "phbatch" and networks == sorted(set(row["float32_networks"])):
+            continue
+        sides = ("loop", "bare", own)
+        ratios = [
+            f"{show_spread(row[f'{own}_over_{side}'])}; {row[f'{own}_over_{side}_processor'][0]:.2f}"
+            for side in ("bare", "loop")
+        ]
+        print_row(
+            (
+                row["model"],
+                f"{row['frames']} x {row['size']}^2",
+                ", ".join(networks),
+                " / ".join(str(row[f"{side}_mpx_per_s"]) for side in sides),
+                *ratios,
+                " / ".join(str(row[f"{side}_peak_mb"]) for side in sides),
+                f"{row[f'{own}_max_difference_over_std']:.1e}",
+            )
+        )
 
 
 def main() -> None:
@@ -181,7 +192,7 @@ def main() -> None:
     parser.add_argument("--kernel", type=int, action="append", default=[], help="of a random model; may be repeated")
     parser.add_argument("--filters", type=int, action="append", default=[], help="of a random model; may be repeated")
     parser.add_argument("--size", type=int, action="append", help="of the frames; may be repeated")
-    parser.add_argument("--frames", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=12, help="of 1024^2")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -194,8 +205,9 @@ def main() -> None:
         if arguments.kernel or arguments.filters:
             folders += [make_model(Path(scratch), kernel, filters) for kernel, filters in shapes]
         for folder, size in product(folders or [open_model("phase-2d").folder], arguments.size or [1024]):
-            rows.append(compare(folder, size, arguments.frames, arguments.runs))
-            show_row(rows[-1])
+            frames = max(1, arguments.frames * 1024**2 // size**2)
+            rows.append(compare(folder, size, frames, arguments.runs))
+            show_rows(rows[-1])
     write_record(arguments.json, rows=rows)
 
 

@@ -218,8 +218,9 @@ def settle_network(prepared: Prepared) -> Prepared:
         choice = choose_network(prepared.job, frames, settings.scheduler)
         prepared = _with_recipe(prepared, f"network: {choice.form}, {choice.reason}.", network=choice.form)
     if not prepared.continued:
+        frames, asked = prepared.resolved.geometry.network_frames, prepared.resolved.recipe.precision
         check, reason = settle_precision(
-            prepared.job, units, prepared.resolved.recipe.precision, settings.precision_bound, settings.scheduler
+            prepared.job, units, frames, asked, settings.precision_bound, settings.scheduler
         )
         prepared = replace(prepared, precision=check)
         notice = f"precision: {check.precision}, {reason}." if reason else ""

@@ -63,7 +63,7 @@ def settle_cut(job: Job, memory: MemoryPlan, frames: int, asked: tuple[bool, boo
 
 
 def settle_precision(
-    job: Job, units: Sequence[Unit], asked: Precision, bound: float, scheduler: str | None
+    job: Job, units: Sequence[Unit], frames: int, asked: Precision, bound: float, scheduler: str | None
 ) -> tuple[PrecisionCheck, str]:
     """The precision of a job's network, checked on sample tiles of its input; see `choose_precision`.
 
@@ -73,18 +73,20 @@ def settle_precision(
         With a network whose form is settled.
     units : sequence of Unit
         All units; the first, the middle and the last one give tiles.
+    frames : int
+        How many the network will see.
     asked, bound
         As for `phbatch.care.precision.choose_precision`.
     scheduler : str or None
         As for `phbatch.engine.execute`.
     """
     picked = [units[int(index)] for index in np.unique(np.linspace(0, len(units) - 1, _SAMPLED_UNITS).round())]
-    return call_there(_choose_precision, scheduler, job, picked, asked, bound)
+    return call_there(_choose_precision, scheduler, job, picked, frames, asked, bound)
 
 
 def _choose_network(job: Job, frames: int) -> Choice:
     folder, tiles = _network_of(job)
-    pixels = frames * len(tiles.tiles) * prod(tiles.tile)
+    pixels = frames * _pixels_per_frame(tiles)
     return choose_form(open_model(folder), tiles.tile, job.recipe.batch, job.backend, pixels)
 
 
@@ -105,7 +107,9 @@ def _choose_cut(job: Job, room: int, frames: int, asked: tuple[bool, bool]) -> C
     )
 
 
-def _choose_precision(job: Job, units: Sequence[Unit], asked: Precision, bound: float) -> tuple[PrecisionCheck, str]:
+def _choose_precision(
+    job: Job, units: Sequence[Unit], frames: int, asked: Precision, bound: float
+) -> tuple[PrecisionCheck, str]:
     folder, tiles = _network_of(job)
     recipe = job.recipe
 
@@ -114,7 +118,15 @@ def _choose_precision(job: Job, units: Sequence[Unit], asked: Precision, bound: 
         return np.concatenate(windows[:_SAMPLED_TILES]) if windows else np.empty((0, *tiles.tile, 1), np.float32)
 
     return choose_precision(
-        open_model(folder), tiles.tile, recipe.batch, job.backend, recipe.network, asked, bound, sample
+        open_model(folder),
+        tiles.tile,
+        recipe.batch,
+        job.backend,
+        recipe.network,
+        asked,
+        bound,
+        sample,
+        frames * _pixels_per_frame(tiles),
     )
 
 
@@ -122,6 +134,11 @@ def _network_of(job: Job) -> tuple[Path, TilePlan]:
     if job.model is None or job.recipe.tiles is None:
         raise ValueError("the job has no network")
     return job.model[0], job.recipe.tiles
+
+
+def _pixels_per_frame(tiles: TilePlan) -> int:
+    """Of all tiles of a frame together."""
+    return len(tiles.tiles) * prod(tiles.tile)
 
 
 def _sample_tiles(job: Job, unit: Unit) -> list[NDArray[np.float32]]:

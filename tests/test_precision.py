@@ -10,8 +10,9 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.care import precision
 from phbatch.care.model import open_model
-from phbatch.care.precision import check_precisions
+from phbatch.care.precision import PrecisionCheck, check_precisions, choose_precision
 from phbatch.care.predictor import Predictor
 from phbatch.care.steps import Windows
 
@@ -32,12 +33,46 @@ def facts(result: phbatch.RunResult) -> dict[str, Any]:
     return zarr.open_group(result.output, mode="r").attrs.asdict()["phbatch"]
 
 
-def test_on_a_cpu_auto_is_float32(tmp_path: Path, source: str) -> None:
+def test_little_work_is_float32(tmp_path: Path, source: str) -> None:
     auto = phbatch.run(source, tmp_path / "auto.zarr", model="phase-2d")
     exact = phbatch.run(source, tmp_path / "exact.zarr", model="phase-2d", precision="float32")
     np.testing.assert_array_equal(pixels(auto), pixels(exact))
     assert facts(auto)["fingerprint"]["settings"]["precision"] == "float32"
     assert not any("precision" in notice for notice in auto.notices)
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds", "p99_9", "expected"),
+    [
+        ("avx2 avx512_bf16", 0.5, 0.004, "bfloat16"),
+        ("amx_bf16", 0.5, 0.004, "bfloat16"),
+        ("avx2", 0.5, 0.004, "float32"),
+        ("avx512_bf16", 0.5, 0.2, "float32"),
+        ("avx512_bf16", 0.99, 0.004, "float32"),
+    ],
+)
+def test_auto_on_a_cpu_takes_what_is_faster_and_holds_the_bound(
+    monkeypatch: pytest.MonkeyPatch, flags: str, seconds: float, p99_9: float, expected: str
+) -> None:
+    model = open_model("phase-2d")
+    seen: list[tuple[int, ...]] = []
+
+    def check(_: object, tile: tuple[int, ...], *others: Any) -> list[PrecisionCheck]:
+        seen.append(tile)
+        assert others[-1].shape == (2, *tile, 1)
+        np.testing.assert_array_equal(others[-1][..., 0], tiles[:, 128:384, 128:384, 0])
+        return [PrecisionCheck("float32", 1.0, 0.0, 0.0), PrecisionCheck("bfloat16", seconds, 2 * p99_9, p99_9)]
+
+    monkeypatch.setattr(precision, "check_precisions", check)
+    monkeypatch.setattr(precision, "describe_device", lambda _: ("a processor", False))
+    monkeypatch.setattr(precision.Path, "read_text", lambda *_, **__: f"flags : {flags}")
+    tiles = np.random.default_rng(0).random((2, 512, 512, 1), np.float32)
+    arguments = (model, (512, 512), 1, "tensorflow", "plain", "auto", 1e-2, lambda: tiles)
+    found, reason = choose_precision(*arguments, pixels=10**12)  # type: ignore[arg-type]
+    assert found.precision == expected
+    assert seen == ([(256, 256)] if "bf16" in flags else [])
+    assert bool(reason) == ("bf16" in flags)
+    assert choose_precision(*arguments, pixels=10**5)[0].precision == "float32"  # type: ignore[arg-type]
 
 
 def test_a_reduced_precision_is_checked_recorded_and_continued(tmp_path: Path, source: str) -> None:

@@ -22,7 +22,10 @@ from phbatch.care.predictor import Predictor, describe_device
 from phbatch.care.remembered import Remembered
 from phbatch.config import FLOAT32, Backend, Precision
 
-_WORTH_CPU, _WORTH_GPU = 5e11, 2e15  # multiply-adds of a run from which measuring pays, within a few such runs
+WORTH_CPU = 5e11
+"""Multiply-adds of a run from which measuring pays on a CPU, within a few such runs."""
+
+_WORTH_GPU = 2e15
 _CPU_PIXELS = 1 << 16  # of the tile on which a CPU is measured: its rates hardly depend on the tile
 _ROUNDS = 3
 _SECONDS = 4.0  # after which no further round is begun
@@ -103,7 +106,7 @@ def choose_form(
     remembered = Remembered("network", case, cache)
     relative, how = remembered.recall(), "remembered"
     if relative is None or not {PLAIN} <= relative.keys() <= set(list_forms(model.config)):
-        if pixels * count_operations(model.config) < (_WORTH_GPU if on_gpu else _WORTH_CPU):
+        if pixels * count_operations(model.config) < (_WORTH_GPU if on_gpu else WORTH_CPU):
             return Choice(PLAIN, "too little work to measure other forms")
         measured = tile if on_gpu else shrink_tile(tile, model.config.grid, _CPU_PIXELS)
         relative = {speed.form: speed.relative for speed in measure_forms(model, measured, batch, backend)}
