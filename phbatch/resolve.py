@@ -33,6 +33,7 @@ from phbatch.stages.preparation import Preparation
 from phbatch.stages.recipe import Recipe
 from phbatch.storage.ome import ImageMetadata
 
+_MOST_WORKERS = 16  # a core prepares, measures and encodes some 70 MPx/s, and a GPU restores a thousand
 _TILE_PIXELS = {2: 2_200_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
 
 
@@ -157,7 +158,7 @@ def resolve_run(
     available_bytes : int
         Memory of the machine that is free; half of it is the default of ``memory``.
     cores : int
-        Of the machine; at most four units are worked on at once unless ``workers`` says so.
+        Of the machine; as many units, at most 16, are worked on at once unless ``workers`` says so.
     tile : tuple of int, optional
         Tile shape of the run that is continued.
     batch : int, optional
@@ -190,7 +191,7 @@ def resolve_run(
     reserved += _profile_mem(settings, source)
     batch = settings.batch or batch or 1
     tiles = None
-    workers = settings.workers or max(1, min(4, cores, len(geometry.units)))
+    workers = settings.workers or max(1, min(_MOST_WORKERS, cores, len(geometry.units)))
     if model is not None:
         spare = max(0, allowed - reserved - unit_mem * (settings.workers or 1))
         tiles = _resolve_tiles(settings, geometry, model, spare // batch, tile)
@@ -262,7 +263,7 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
         fixed_point=fixed_point,
         prepared=_resolve_preparation(settings).changes_pixels,
     )
-    asked = settings.workers or max(1, min(4, cores))
+    asked = settings.workers or max(1, min(_MOST_WORKERS, cores))
     fitting = max(1, (allowed - RESERVED_BYTES) // max(unit_mem, 1))
     workers = asked if settings.workers is not None else min(asked, fitting)
     memory = MemoryPlan(RESERVED_BYTES + _profile_mem(settings, source), unit_mem, 0, workers, allowed)
