@@ -6,9 +6,9 @@ A simulated time-lapse is measured (its statistics are smoothed over time) and r
 each into a fresh output. The resident memory of the process is sampled once a second, which gives the curve. After
 every run glibc's allocator is told to give back what is free (``malloc_trim``), and two numbers are taken: what is
 resident, and what of it the program holds (``mallinfo2``); between them lie the allocator's gaps, which wander by tens
-of megabytes. The first half of the time is left to libraries to fill their caches; over the second half a line is fitted
-robustly (Theil-Sen: the median of the slopes of all pairs), and the soak fails, with exit code 1, where either rises by
-more than ``--limit-mb``.
+of megabytes. The first half of the time is left to libraries to fill their caches; over the second half a line is
+fitted robustly (Theil-Sen: the median of the slopes of all pairs), and the soak fails, with exit code 1, where either
+rises by more than ``--limit-mb``.
 """
 
 from __future__ import annotations
