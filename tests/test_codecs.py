@@ -77,8 +77,11 @@ def test_zarr_2_has_no_shards(phbatch_command: CommandLine, tmp_path: Path) -> N
 def test_the_profile_says_where_the_time_goes(phbatch_command: CommandLine, source: str) -> None:
     assert phbatch_command("run", source, "--profile", "--json", "--workers", "2") == 0
     record = json.loads(phbatch_command.out.splitlines()[-1])
-    assert set(record["stages"]) == {"read", "measure", "normalize", "predict", "cast", "write"}
-    assert 0 < sum(record["stages"].values()) <= record["restoring_seconds"] * 2 + 0.01
+    assert set(record["stages"]) == {"read", "measure", "normalize", "predict", "encode", "write"}
+    busy = sum(
+        seconds for stage, seconds in record["stages"].items() if stage != "write"
+    )  # during which others compute
+    assert 0 < busy <= record["restoring_seconds"] * 2 + 0.01
     assert "most of the time goes to predict" in phbatch_command.out
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from time import perf_counter
 
 STAGES = ("read", "measure", "normalize", "predict", "cast", "encode", "write")
-"""Decoding, statistics, normalization, the network and its copies, rescaling and casting, encoding, and waiting for the
-disk, during which another unit computes."""
+"""Decoding, statistics, normalization, the network and its copies, the cast (on the network's device it is part of
+predict), encoding, and waiting for the disk, during which another unit computes."""
 
 
 class StageClock:

@@ -69,7 +69,7 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 STAGES: dict[str, tuple[Any, str]] = {
     "read": (Source, "read"),
     "statistics": (PreparedFrame, "measure"),
-    "predict": (Predictor, "__call__"),
+    "predict": (Predictor, "restore"),
     "write": (sink, "settle"),
 }
 
