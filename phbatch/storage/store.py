@@ -24,6 +24,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore
 
 from phbatch.config import StorageOptions
+from phbatch.storage.absence import NotesAbsence
 from phbatch.storage.guard import require_harmless_codecs
 from phbatch.storage.remote import (
     RemoteStore,
@@ -46,6 +47,10 @@ REQUESTS_AT_ONCE = 8
 _OS_ERROR = re.compile(r"os error (\d+)")
 _CONFIG_LOCK = threading.RLock()
 _PIPELINES = {True: "zarrs.ZarrsCodecPipeline", False: "zarr.core.codec_pipeline.BatchedCodecPipeline"}
+
+
+class _FsspecStore(NotesAbsence, FsspecStore):
+    """zarr's store over fsspec, which also notes what is not there."""
 
 
 def is_url(path: str) -> bool:
@@ -105,7 +110,7 @@ def open_store(path: str, options: StorageOptions = None) -> Store | str:
         return path
     if is_object_url(path):
         return RemoteStore(open_object_store(path, options), read_only=is_web_server(path))
-    return FsspecStore.from_url(path, storage_options=options_of(urlsplit(path).scheme, options))
+    return _FsspecStore.from_url(path, storage_options=options_of(urlsplit(path).scheme, options))
 
 
 def open_node(
