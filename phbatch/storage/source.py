@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import prod
 from typing import Any
@@ -166,11 +168,17 @@ class Source:
 
     def read_or_refuse(self, region: Region) -> NDArray[Any]:
         """As `read`, for work that has no second try: a chunk that cannot be read is an `InputError`, too."""
-        try:
+        with self.refusing_errors():
             return self.read(region)
+
+    @contextmanager
+    def refusing_errors(self) -> Iterator[None]:
+        """While inside, an `OSError` is an `InputError`: for what has no second try."""
+        try:
+            yield
         except OSError as error:
             raise InputError(
-                f"a chunk of {self.path} cannot be read ({_short_line(error)}); mend that, and call again."
+                f"{self.path} cannot be read ({_short_line(error)}); mend that, and call again."
             ) from error
 
     def identity(self, *, pixels: bool) -> dict[str, Any]:
