@@ -1,13 +1,20 @@
-"""A disk that fails at any of the calls by which this process writes to it: no rights of a superuser are needed."""
+"""Disks that fail: at any of the calls by which this process writes, at a size, or for want of rights.
+
+None needs the rights of a superuser; where a test has them, a small file system is mounted besides.
+"""
 
 from __future__ import annotations
 
 import builtins
 import io
 import os
+import resource
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +100,51 @@ def break_disk(disk: BrokenDisk) -> Iterator[BrokenDisk]:
         patch.setattr(io, "open", open_file)
         patch.setattr(builtins, "open", open_file)
         yield disk
+
+
+@contextmanager
+def limit_file_size(size_bytes: int) -> Iterator[None]:
+    """While inside, no file of this process grows beyond a size, whoever writes it: ``File too large``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """While inside, this process may write only where an ordinary user may."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def mount(folder: Path, size: str) -> bool:
+    """Mount a file system of memory on a folder; whether that is allowed here."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def unmount(folder: Path) -> None:
+    """The inverse of `mount`."""
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@cache
+def may_mount() -> bool:
+    """Whether this process may mount a file system."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = mount(Path(folder), "1m")
+        if mounted:
+            unmount(Path(folder))
+        return mounted

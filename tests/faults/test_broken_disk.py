@@ -5,15 +5,30 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import cycle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 import phbatch
+from phbatch.errors import OutputError
 from phbatch.storage.durable import replace_file
-from tests.faults.broken_disk import BrokenDisk, break_disk
+from tests.faults.broken_disk import (
+    BrokenDisk,
+    break_disk,
+    limit_file_size,
+    may_mount,
+    mount,
+    unmount,
+    without_rights,
+)
 from tests.faults.faults import damage, small_units
 from tests.faults.inputs import files, make_input
 from tests.handmade import CommandLine
@@ -53,9 +68,9 @@ class Command:
 
 
 @pytest.fixture
-def command(phbatch_command: CommandLine, tmp_path: Path) -> Command:
+def command(phbatch_command: CommandLine, tmp_path: Path) -> Iterator[Command]:
     with small_units():
-        yield Command(phbatch_command, tmp_path)  # type: ignore[misc]
+        yield Command(phbatch_command, tmp_path)
 
 
 @pytest.mark.parametrize("illumination", ["none", "temporal"])
@@ -133,3 +148,67 @@ def test_what_a_killed_process_left_aside_is_removed(command: Command) -> None:
         (folder / "zarr.0123456789abcdef0123456789abcdef.partial").write_bytes(b"{")
     assert command() == 0
     assert files(command.output) == whole
+
+
+FULL_DISKS = ["limit of the file size", *(["mounted"] if may_mount() else [])]
+"""Disks whose end the writes of Rust meet, too: what does not fit is frames of noise, behind frames of few values."""
+
+
+@pytest.fixture(params=FULL_DISKS)
+def full_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
+    """A folder that takes some frames and not all, while a context is entered."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if request.param != "mounted":
+        yield folder, lambda: limit_file_size(300_000)
+        return
+    assert mount(folder, "4400k")
+    yield folder, nullcontext
+    unmount(folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_said_and_what_is_written_stays(
+    tmp_path: Path, full_disk: tuple[Path, Callable[[], Any]], workers: int
+) -> None:
+    frames = np.random.default_rng(3).integers(100, 200, (8, 1040, 1010), "uint16")
+    frames[:4] = np.arange(1010) // 100 + 100
+    zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 520, 1010))
+    settings: dict[str, Any] = {"model": "none", "dtype": "float16", "command": "same", "workers": workers}
+    whole = phbatch.run(tmp_path / "in.zarr", tmp_path / "whole.zarr", **settings)
+    folder, filled = full_disk
+    with filled(), pytest.raises(OutputError, match=r"cannot take more \(.*(No space left|too large).*make room"):
+        phbatch.run(tmp_path / "in.zarr", folder / "out.zarr", **settings)
+    hurt = phbatch.verify(folder / "out.zarr")
+    assert 0 < len(hurt.frames) < 8
+    if os.path.ismount(folder):
+        subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+    last = phbatch.run(tmp_path / "in.zarr", folder / "out.zarr", **settings)
+    assert last.units_done == len(hurt.frames)
+    assert files(last.output) == files(whole.output)
+
+
+def test_a_place_that_may_not_be_written_is_said() -> None:
+    with TemporaryDirectory(dir="/tmp") as name:  # which other users may enter, as they may not pytest's own
+        folder = Path(name)
+        source = make_input(folder / "in.zarr", (3, 40, 40), (1, 40, 40))
+        phbatch.run(source, folder / "out.zarr", model="none")
+        (folder / "closed").mkdir()
+        for place in (folder / "closed", folder):
+            place.chmod(0o555)
+        with without_rights(), pytest.raises(OutputError, match=r"cannot be written \(.*Permission denied"):
+            phbatch.run(source, folder / "closed" / "out.zarr", model="none")
+        for place in (folder, folder / "closed"):
+            place.chmod(0o755)
+        assert list((folder / "closed").iterdir()) == []
+
+
+def test_a_disk_that_is_read_only_is_said(tmp_path: Path) -> None:
+    source = make_input(tmp_path / "in.zarr", (3, 40, 40), (1, 40, 40))
+    (tmp_path / "disk").mkdir()
+    with (
+        break_disk(BrokenDisk(tmp_path / "disk", errno.EROFS, 0, removes=False)),
+        pytest.raises(OutputError, match=r"cannot be written \(.*Read-only file system"),
+    ):
+        phbatch.run(source, tmp_path / "disk" / "out.zarr", model="none")
+    assert list((tmp_path / "disk").iterdir()) == []

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import phbatch
 from phbatch import retry
 from phbatch.errors import InputError, OutputError
 from phbatch.retry import call_with_retries, pause_s
-from tests.faults.inputs import files, make_input
+from tests.faults.inputs import make_input
 
 
 @pytest.mark.parametrize(("failures", "retries"), [(0, 3), (1, 3), (3, 3), (4, 3), (1, 0), (9, 2)])
@@ -83,41 +82,6 @@ def test_a_run_stops_within_ten_seconds_whatever_is_in_flight(
     assert process.returncode == 130
     assert "stopped after 1 of 6 units; call the same command again to continue" in errors
     assert phbatch.run(source, output, model="none").units_skipped == 1
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 5 MB, which six frames of noise do not fit."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting needs rights that this test does not have")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_is_said_and_what_is_written_stays(tmp_path: Path, small_disk: Path, workers: int) -> None:
-    source = make_input(tmp_path / "in.zarr")
-    with pytest.raises(OutputError, match=r"cannot take more \(.*No space left.*make room"):
-        phbatch.run(source, small_disk / "out.zarr", model="none", dtype="float16", command="same", workers=workers)
-    hurt = phbatch.verify(small_disk / "out.zarr")
-    assert 0 < len(hurt.frames) < 6
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    last = phbatch.run(source, small_disk / "out.zarr", model="none", dtype="float16", command="same")
-    assert last.units_done == len(hurt.frames)
-    whole = phbatch.run(source, tmp_path / "whole.zarr", model="none", dtype="float16", command="same")
-    assert files(last.output) == files(whole.output)
-
-
-def test_a_disk_that_becomes_read_only_is_said(tmp_path: Path, small_disk: Path) -> None:
-    source = make_input(tmp_path / "in.zarr", (3, 40, 40), (1, 40, 40))
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(OutputError, match="cannot be written"):
-        phbatch.run(source, small_disk / "out.zarr", model="none")
 
 
 def test_a_place_that_takes_no_folder_is_said(tmp_path: Path) -> None:
