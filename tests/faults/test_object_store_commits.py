@@ -24,10 +24,10 @@ from phbatch.storage.sink import Sink
 from phbatch.storage.stamps import ABSENT, Stamps
 from phbatch.storage.store import exists, list_files, list_folder, read_files, stat_file
 from phbatch.tasks import Job
-from tests.faults.conftest import SECRET, Bucket, upload
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input
 from tests.faults.proxy import FaultProxy, run_proxy
+from tests.faults.stores import SECRET, Bucket, upload
 from tests.handmade import CommandLine
 
 SOAK = bool(os.environ.get("PHBATCH_SOAK"))

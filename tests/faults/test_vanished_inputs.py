@@ -24,8 +24,8 @@ from phbatch.storage import source as sources
 from phbatch.storage.remote import remove_objects
 from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import list_files
-from tests.faults.conftest import Bucket, upload
 from tests.faults.inputs import files
+from tests.faults.stores import Bucket, upload
 from tests.handmade import CommandLine
 
 FRAMES = 5
