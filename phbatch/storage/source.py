@@ -109,7 +109,7 @@ class Source:
         try:
             with noting_absence() as absent:
                 stored = np.asarray(self.array[selection])
-        except (OSError, MemoryError):
+        except (OSError, MemoryError, InputError):
             raise
         except Exception as error:  # what damaged chunks make codecs raise has no bounds
             failure = system_error(error)

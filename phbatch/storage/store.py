@@ -1,5 +1,6 @@
 """Opening Zarr stores, the one door to them: local paths with the fast zarrs codec pipeline, URLs with zarr's own.
 
+The latter is guarded (`phbatch.storage.decoding`); of the former, chunks are looked at first (`phbatch.storage.guard`).
 ``s3://``, ``gs://`` and ``http(s)://`` go through obstore (`phbatch.storage.remote`), other URLs through fsspec.
 """
 
@@ -25,6 +26,7 @@ from zarr.storage import FsspecStore
 
 from phbatch.config import StorageOptions
 from phbatch.storage.absence import NotesAbsence
+from phbatch.storage.decoding import GuardedCodecPipeline
 from phbatch.storage.guard import require_harmless_codecs
 from phbatch.storage.remote import (
     RemoteStore,
@@ -46,7 +48,10 @@ REQUESTS_AT_ONCE = 8
 
 _OS_ERROR = re.compile(r"os error (\d+)")
 _CONFIG_LOCK = threading.RLock()
-_PIPELINES = {True: "zarrs.ZarrsCodecPipeline", False: "zarr.core.codec_pipeline.BatchedCodecPipeline"}
+_PIPELINES = {
+    True: "zarrs.ZarrsCodecPipeline",
+    False: f"{GuardedCodecPipeline.__module__}.{GuardedCodecPipeline.__qualname__}",
+}
 
 
 class _FsspecStore(NotesAbsence, FsspecStore):

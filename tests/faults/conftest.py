@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -30,3 +33,20 @@ def bucket(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 def image(tmp_path: Path) -> Path:
     """Four frames of 1040 x 1030, of which each is a unit of its own: a time-lapse on the local disk."""
     return make_time_lapse(tmp_path)
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[str]:
+    """URL of a web server of the folder ``served``; it lists nothing that a client could parse."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "served").mkdir(exist_ok=True)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served"))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

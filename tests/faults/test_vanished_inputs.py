@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,21 +75,6 @@ def sparse(request: pytest.FixtureRequest, tmp_path: Path, small_frames: None) -
     chunks = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith((".z", "zarr."))]
     assert len(chunks) == 2 * (FRAMES - 1)
     return path
-
-
-@pytest.fixture
-def web_server(tmp_path: Path) -> Iterator[str]:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    (tmp_path / "served").mkdir(exist_ok=True)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served"))) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(params=PLACES)
