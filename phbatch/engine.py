@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -24,6 +25,10 @@ Result = TypeVar("Result")
 
 GRACE_S = 6.0
 """What is in flight when a run is asked to stop may take this long; then it is dropped, and redone by the next call."""
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_POLL_S, _CLOSING_S = 1.0, 2.0  # how long signals may wait for distributed
 
 
 @dataclass(frozen=True)
@@ -112,16 +117,15 @@ def execute(
         for _ in range(window):
             start_next()
         while running:
-            future = next_finished()
+            future, found = next_finished()
             unit = running.pop(future)
-            error = future.exception()
-            outcome = Outcome[Result](unit, error=error) if error is not None else future.result()
+            outcome = Outcome[Result](unit, error=found) if isinstance(found, BaseException) else found
             start_next()
             yield outcome
 
 
-_Pool = tuple[Callable[..., Any], Callable[[], Any], int]
-"""Starts a call and gives its future; waits for the next future that is finished; calls that may run at once."""
+_Pool = tuple[Callable[..., Any], Callable[[], tuple[Any, Any]], int]
+"""Starts a call and gives its future; waits for the next one and what it returned or raised; calls that run at once."""
 
 
 @contextmanager
@@ -135,8 +139,12 @@ def _open_threads(workers: int) -> Iterator[_Pool]:
         future.add_done_callback(finished.put)
         return future
 
+    def next_finished() -> tuple[Any, Any]:
+        future = finished.get()
+        return future, future.exception() or future.result()
+
     try:
-        yield start, finished.get, workers
+        yield start, next_finished, workers
     finally:
         # Dask's threads are daemons: what is in flight when a run is dropped is not waited for.
         pool.shutdown(wait=False)
@@ -148,11 +156,37 @@ def _open_cluster(workers: int, scheduler: str) -> Iterator[_Pool]:
         finished = as_completed()
 
         def start(function: Callable[..., Any], *arguments: Any) -> Any:
-            future = client.submit(function, *arguments, pure=False)
-            finished.add(future)
+            with _deferring_signals():
+                future = client.submit(function, *arguments, pure=False)
+                finished.add(future)
             return future
 
-        yield start, partial(next, finished), 2 * max(workers, sum(client.nthreads().values()))
+        def next_finished() -> tuple[Any, Any]:
+            future = next(finished)
+            return future, _result_or_error(future, scheduler)
+
+        with _deferring_signals():
+            threads = sum(client.nthreads().values())
+        yield start, next_finished, 2 * max(workers, threads)
+
+
+def _result_or_error(future: Any, scheduler: str) -> Any:
+    """What a future of a Dask cluster returned, or the error that it raised.
+
+    Raises
+    ------
+    InterruptedRunError
+        The scheduler is gone, or somebody cancelled the work.
+    """
+    while True:
+        try:
+            with _deferring_signals(), suppress(TimeoutError):
+                return future.exception(timeout=_POLL_S) or future.result(timeout=_POLL_S)
+        except CancelledError as error:
+            raise InterruptedRunError(
+                f"the work was cancelled on the Dask scheduler at {scheduler}, or it is gone; what is finished stays:"
+                " start one, and call the same command again to continue."
+            ) from error
 
 
 def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outcome[Result]:
@@ -168,7 +202,12 @@ def call_there(function: Callable[..., Result], scheduler: str | None, *argument
     if scheduler is None:
         return function(*arguments)
     with _connect(scheduler) as client:
-        result: Result = client.submit(function, *arguments, pure=False).result()
+        with _deferring_signals():
+            future = client.submit(function, *arguments, pure=False)
+        found = _result_or_error(future, scheduler)
+    if isinstance(found, BaseException):
+        raise found
+    result: Result = found
     return result
 
 
@@ -187,11 +226,32 @@ def require_scheduler(address: str) -> None:
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Client]:
     try:
-        client = Client(scheduler, timeout="10s")
+        with _deferring_signals():
+            client = Client(scheduler, timeout="10s")
     except (OSError, TimeoutError, ValueError) as error:
         raise UsageError(f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
-    with client:
+    try:
         yield client
+    finally:
+        with _deferring_signals(), suppress(TimeoutError):
+            client.close(timeout=_CLOSING_S)
+
+
+@contextmanager
+def _deferring_signals() -> Iterator[None]:
+    """While inside, signals wait: an interrupt within distributed makes it print tracebacks, and hang now and then."""
+    met: list[int] = []
+    previous: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            previous[number] = signal.signal(number, lambda number, _: met.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for each in met:
+            signal.raise_signal(each)
 
 
 @contextmanager
@@ -208,7 +268,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        for number in _SIGNALS:
             previous[number] = signal.signal(number, ask)
     try:
         yield asked.is_set
