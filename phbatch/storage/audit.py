@@ -11,7 +11,7 @@ from typing import Any
 
 from phbatch.config import StorageOptions
 from phbatch.errors import first_line
-from phbatch.storage.durable import PARTIAL, Mark, mark_of, mark_of_file, replace_file, synchronize
+from phbatch.storage.durable import PARTIAL, Mark, mark_of, mark_of_file, synchronize
 from phbatch.storage.lock import PRIVATE
 from phbatch.storage.store import (
     is_url,
@@ -66,10 +66,7 @@ def record_small_objects(path: str, images: Iterable[str], options: StorageOptio
 
 def restore_document(path: str, key: str, text: str, options: StorageOptions = None) -> None:
     """Write a document of the metadata as it was."""
-    if is_url(path):
-        write_file(path, key, text.encode(), options)
-        return
-    replace_file(local_path(path) / key, text.encode())
+    write_file(path, key, text.encode(), options)
 
 
 def remove_group(path: str, name: str, options: StorageOptions = None) -> None:

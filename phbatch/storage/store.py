@@ -27,6 +27,7 @@ from zarr.storage import FsspecStore
 from phbatch.config import StorageOptions
 from phbatch.storage.absence import NotesAbsence
 from phbatch.storage.decoding import GuardedCodecPipeline
+from phbatch.storage.durable import replace_file
 from phbatch.storage.guard import require_harmless_codecs
 from phbatch.storage.remote import (
     RemoteStore,
@@ -221,16 +222,14 @@ def read_files(path: str, keys: Sequence[str], options: StorageOptions = None) -
 
 
 def write_file(path: str, key: str, data: bytes, options: StorageOptions = None) -> None:
-    """Write a file under a place: by one request under a URL, and neither durably nor at once on a disk."""
+    """Write a file under a place whole or not at all: by one request under a URL, by a rename on a disk."""
     if is_object_url(path):
         write_object(path, key, data, options)
     elif is_url(path):
         filesystem, root = _open_filesystem(path, options)
         filesystem.pipe_file(f"{root}/{key}", data)
     else:
-        target = local_path(path) / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        replace_file(local_path(path) / key, data)
 
 
 def write_remote_files(path: str, files: Mapping[str, bytes], options: StorageOptions = None) -> None:
