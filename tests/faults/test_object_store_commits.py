@@ -180,7 +180,7 @@ def test_a_store_that_refuses_from_any_request_on_is_said_and_the_run_goes_on_la
         requests, whole = len(proxy.requests), contents(bucket.url("whole.zarr"), options)
         del whole["zarr.json"]  # it names the command, and so the place
         said = []
-        moments = range(requests // 8, requests, 1 if SOAK else requests // 4)
+        moments = range(requests // 8, requests, requests // (60 if SOAK else 4))
         for moment, kind in zip(moments, cycle(("503", "reset")), strict=False):
             output = bucket.url(f"out{moment}.zarr")
             proxy.after, proxy.rates = len(proxy.requests) + moment, {kind: 1.0}
