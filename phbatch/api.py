@@ -79,7 +79,7 @@ def run(
     UsageError, InputError, ModelError, OutputError, MemoryLimitError
         Before anything is written.
     InterruptedRunError
-        SIGINT or SIGTERM; what was finished is committed.
+        SIGINT or SIGTERM, or the Dask scheduler is gone; what was finished is committed.
 
     Examples
     --------

@@ -97,6 +97,11 @@ def execute(
     ------
     Outcome
         As units finish; an exception in a task is an outcome and not raised.
+
+    Raises
+    ------
+    InterruptedRunError
+        The Dask scheduler is gone, or somebody cancelled the work.
     """
     if workers == 1 and scheduler is None:
         for unit in units:
