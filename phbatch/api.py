@@ -19,7 +19,7 @@ from phbatch.config import parse_settings
 from phbatch.engine import require_scheduler, stop_on_signal
 from phbatch.events import Event, Listener, RunStarted, ignore
 from phbatch.measure import measure_before, measure_frames, with_statistics
-from phbatch.output import finish_image
+from phbatch.output import finish_image, refusing_storage_errors
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import (
     Prepared,
@@ -79,7 +79,7 @@ def run(
     UsageError, InputError, ModelError, OutputError, MemoryLimitError
         Before anything is written.
     InterruptedRunError
-        SIGINT or SIGTERM; what was finished is committed.
+        SIGINT or SIGTERM, or the Dask scheduler is gone; what was finished is committed.
 
     Examples
     --------
@@ -106,8 +106,9 @@ def run(
     with stop_on_signal() as stop:
         search_for_nan(prepared, stop)
         with hold_output(prepared.output, prepared.job.token, settings.storage_options):
-            finished = open_output(prepared, command)
-            ensure_profile(prepared)
+            with refusing_storage_errors(prepared.output):
+                finished = open_output(prepared, command)
+                ensure_profile(prepared)
             todo = [unit for unit in units if unit.key not in finished]
             measured = _statistics_before(prepared, stop) if todo else None
             listener(_started(prepared, units, todo))
@@ -116,7 +117,8 @@ def run(
             failed = restore_units(prepared, work, finished, stop, listener)
             restoring_seconds = perf_counter() - restoring
             if len(finished) == len(units) and (todo or not finished.complete):
-                finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
+                with refusing_storage_errors(prepared.output):
+                    finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
     done_now = [unit for unit in todo if unit.key in finished]
     return RunResult(
         output=prepared.output,

@@ -351,13 +351,11 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         code = cli.main(standalone_mode=False) or 0
-    except click.exceptions.Abort:
-        code = _complain("interrupted.", 130)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
         _print_error_record(error.format_message(), code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):
         code = _complain("interrupted; call the same command again to continue.", 130)
     except PhbatchError as error:
         code = _complain(str(error), error.exit_code, debug=debug)

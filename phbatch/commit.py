@@ -8,6 +8,7 @@ from contextlib import closing
 from phbatch.engine import execute
 from phbatch.errors import InterruptedRunError, OutputError, first_line
 from phbatch.events import Listener, UnitFailed, UnitFinished
+from phbatch.output import storage_refusal
 from phbatch.planning import Unit
 from phbatch.prepare import Finished, Prepared
 from phbatch.retry import is_out_of_place
@@ -54,7 +55,7 @@ def restore_units(
             for outcome in outcomes:
                 key = outcome.unit.key
                 if outcome.result is None:
-                    _require_place(outcome.error, prepared.output, len(finished), total)
+                    _require_place(outcome.error, prepared.output, _progress(finished, total))
                     failed[key] = first_line(outcome.error)
                     listener(UnitFailed(key, failed[key]))
                     continue
@@ -64,11 +65,7 @@ def restore_units(
                 finished.spend(record["stages"])
                 listener(UnitFinished(key, len(record["statistics"])))
     except OSError as error:  # of the ledger: the unit counts as not done
-        _require_place(error, prepared.output, len(finished), total)
-        raise OutputError(
-            f"{prepared.output} cannot be written ({first_line(error)}); {len(finished)} of {total} units are"
-            " committed: call the same command again to continue."
-        ) from error
+        raise storage_refusal(prepared.output, error, _progress(finished, total)) from error
     except KeyboardInterrupt:
         if not stop():
             raise
@@ -79,12 +76,13 @@ def restore_units(
     return failed
 
 
-def _require_place(error: BaseException | None, output: str, finished: int, total: int) -> None:
+def _progress(finished: Finished, total: int) -> str:
+    return f"{len(finished)} of {total} units are committed"
+
+
+def _require_place(error: BaseException | None, output: str, progress: str) -> None:
     """Give up where every further unit would fail the same way."""
     if isinstance(error, OutputError):
         raise error
-    if is_out_of_place(error):
-        raise OutputError(
-            f"{output} cannot take more ({first_line(error)}); {finished} of {total} units are committed: make room,"
-            " and call the same command again to continue."
-        ) from error
+    if isinstance(error, OSError) and is_out_of_place(error):
+        raise storage_refusal(output, error, progress) from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -32,6 +33,10 @@ BUNDLE_S = 0.1
 """Seconds of work that units share a call through a Dask scheduler for, since such a call costs milliseconds."""
 
 _LARGEST_BUNDLE = 64
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_POLL_S, _CLOSING_S = 1.0, 2.0  # how long signals may wait for distributed
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,11 @@ def execute(
     ------
     Outcome
         As units finish; an exception in a task is an outcome and not raised.
+
+    Raises
+    ------
+    InterruptedRunError
+        The Dask scheduler is gone, or somebody cancelled the work.
     """
     if workers == 1 and scheduler is None:
         for unit in units:
@@ -184,18 +194,40 @@ def _open_threads(workers: int, stop: Callable[[], bool]) -> Iterator[_Pool]:
 @contextmanager
 def _open_cluster(workers: int, scheduler: str) -> Iterator[_Pool]:
     with _connect(scheduler) as client:
-        finished = as_completed(with_results=True, raise_errors=False)
+        finished = as_completed()
 
         def start(function: Callable[..., Any], *arguments: Any) -> Any:
-            future = client.submit(function, *arguments, pure=False)
-            finished.add(future)
+            with _deferring_signals():
+                future = client.submit(function, *arguments, pure=False)
+                finished.add(future)
             return future
 
         def next_finished() -> tuple[Any, Any]:
-            future, found = next(finished)
-            return future, found if isinstance(found, _Bundle) else future.exception()
+            future = next(finished)
+            return future, _result_or_error(future, scheduler)
 
-        yield _Pool(start, next_finished, 2 * max(workers, sum(client.nthreads().values())), bundles=True)
+        with _deferring_signals():
+            threads = sum(client.nthreads().values())
+        yield _Pool(start, next_finished, 2 * max(workers, threads), bundles=True)
+
+
+def _result_or_error(future: Any, scheduler: str) -> Any:
+    """What a future of a Dask cluster returned, or the error that it raised.
+
+    Raises
+    ------
+    InterruptedRunError
+        The scheduler is gone, or somebody cancelled the work.
+    """
+    while True:
+        try:
+            with _deferring_signals(), suppress(TimeoutError):
+                return future.exception(timeout=_POLL_S) or future.result(timeout=_POLL_S)
+        except CancelledError as error:
+            raise InterruptedRunError(
+                f"the work was cancelled on the Dask scheduler at {scheduler}, or it is gone; what is finished stays:"
+                " start one, and call the same command again to continue."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -240,7 +272,12 @@ def call_there(function: Callable[..., Result], scheduler: str | None, *argument
     if scheduler is None:
         return function(*arguments)
     with _connect(scheduler) as client:
-        result: Result = client.submit(function, *arguments, pure=False).result()
+        with _deferring_signals():
+            future = client.submit(function, *arguments, pure=False)
+        found = _result_or_error(future, scheduler)
+    if isinstance(found, BaseException):
+        raise found
+    result: Result = found
     return result
 
 
@@ -259,11 +296,32 @@ def require_scheduler(address: str) -> None:
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Client]:
     try:
-        client = Client(scheduler, timeout="10s")
+        with _deferring_signals():
+            client = Client(scheduler, timeout="10s")
     except (OSError, TimeoutError, ValueError) as error:
         raise UsageError(f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
-    with client:
+    try:
         yield client
+    finally:
+        with _deferring_signals(), suppress(TimeoutError):
+            client.close(timeout=_CLOSING_S)
+
+
+@contextmanager
+def _deferring_signals() -> Iterator[None]:
+    """While inside, signals wait: an interrupt within distributed makes it print tracebacks, and hang now and then."""
+    met: list[int] = []
+    previous: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            previous[number] = signal.signal(number, lambda number, _: met.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for each in met:
+            signal.raise_signal(each)
 
 
 @contextmanager
@@ -280,7 +338,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        for number in _SIGNALS:
             previous[number] = signal.signal(number, ask)
     try:
         yield asked.is_set

@@ -8,7 +8,7 @@
     ├── ModelError               3   the model folder cannot be used
     ├── OutputError              3   the output place cannot be used
     ├── MemoryLimitError         3   the plan does not fit the memory allowed
-    └── InterruptedRunError      130 stopped by the user; the run can be continued
+    └── InterruptedRunError      130 stopped before its end; the run can be continued
 
 Exit code 4, some units failed, is no error: the result of the run names them.
 """

@@ -98,7 +98,7 @@ class _Rows:
         t, c, z = self.key.t, self.key.c, self.key.z or 0
         right = min(left + self.chunks[1], row.shape[1])
         region = to_region((t, c, z, top, left), (t + 1, c + 1, z + 1, top + len(row), right))
-        row[:, left:right] = self.source.read(region)[0, 0, 0]
+        row[:, left:right] = self.source.read_or_refuse(region)[0, 0, 0]
 
 
 def _reduce_rows(rows: _Rows, sigma: float) -> State:

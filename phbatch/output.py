@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 
 from phbatch.axes import Shape
 from phbatch.config import Codec, RunSettings, Shuffle, StorageOptions
-from phbatch.errors import OutputError
+from phbatch.errors import OutputError, PhbatchError, first_line
 from phbatch.kernels.stats import FLAG_NAMES
 from phbatch.memory import format_bytes
 from phbatch.planning import Geometry, present_axes
+from phbatch.retry import is_out_of_place
 from phbatch.stages.recipe import Recipe
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.audit import record_small_objects
@@ -24,7 +26,7 @@ from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
 from phbatch.storage.remote import is_web_server
 from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
 from phbatch.storage.source import Source
-from phbatch.storage.store import free_bytes, is_url, local_path
+from phbatch.storage.store import free_bytes, is_url, local_path, system_error
 from phbatch.storage.table import STATISTICS
 from phbatch.tasks import IMAGE, UNCERTAINTY
 
@@ -125,6 +127,30 @@ def require_separate(source: Source, output: str) -> None:
         raise OutputError(f"output {output} lies inside the input; choose a place outside of {source.path}.")
     if outer.startswith(inner):
         raise OutputError(f"the input lies inside the output {output}; choose another place for the output.")
+
+
+def storage_refusal(output: str, error: Exception, committed: str = "what is committed stays") -> OutputError:
+    """What is said where the disk or the store takes no more, or fails, and how to go on."""
+    if is_out_of_place(error):
+        return OutputError(
+            f"{output} cannot take more ({first_line(error)}); {committed}: make room, and call the same command again"
+            " to continue."
+        )
+    return OutputError(
+        f"{output} cannot be written ({first_line(error)}); {committed}: call the same command again to continue."
+    )
+
+
+@contextmanager
+def refusing_storage_errors(output: str) -> Iterator[None]:
+    """While inside, what the disk or the store under an output raises is an `OutputError`, whichever library met it."""
+    try:
+        yield
+    except Exception as error:
+        failure = error if isinstance(error, OSError) else system_error(error)
+        if failure is None or isinstance(error, PhbatchError):
+            raise
+        raise storage_refusal(output, failure) from error
 
 
 def create_image(

@@ -274,7 +274,8 @@ def open_output(prepared: Prepared, command: str) -> Finished:
         "statistics": prepared.given.digest() if prepared.given is not None else None,
         "illumination": prepared.profile_digest,
     }
-    mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
+    with prepared.source.refusing_errors():
+        mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
     store = settings.storage_options
     recorded = None if settings.overwrite else read_output_attributes(prepared.output, store)
     finished = Finished(resolved.geometry)
@@ -322,13 +323,16 @@ def require_unchanged(
     ------
     OutputError
         Names the units.
+    InputError
+        The input cannot be asked.
     """
     stamps = Stamps(source.path, options, listed=len(inputs) > 1)
-    changed = [
-        unit.key
-        for unit in geometry.units
-        if unit.key in inputs and stamps.digest(source.objects(unit.source)) != inputs[unit.key]
-    ]
+    with source.refusing_errors():
+        changed = [
+            unit.key
+            for unit in geometry.units
+            if unit.key in inputs and stamps.digest(source.objects(unit.source)) != inputs[unit.key]
+        ]
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise OutputError(

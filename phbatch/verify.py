@@ -20,7 +20,7 @@ from phbatch.engine import execute
 from phbatch.errors import OutputError, UsageError, first_line
 from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.measure import with_statistics
-from phbatch.output import commit_metadata
+from phbatch.output import commit_metadata, refusing_storage_errors
 from phbatch.planning import Geometry, Unit
 from phbatch.prepare import PROFILE, prepare, require_unchanged
 from phbatch.results import Damage, RunResult, VerifyReport
@@ -118,7 +118,8 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
         arguments = _recorded_options(provenance, options)
         if report.damages:
             _require_inputs(arguments, geometry, report, store)
-            _take_back(place, report.damages, store)
+            with refusing_storage_errors(place):
+                _take_back(place, report.damages, store)
     return run(output=place, listener=listener, **arguments)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import Any
 
 from phbatch.config import StorageOptions
 from phbatch.errors import first_line
-from phbatch.storage.durable import Mark, mark_of, mark_of_file, synchronize
+from phbatch.storage.durable import PARTIAL, Mark, mark_of, mark_of_file, synchronize
 from phbatch.storage.lock import PRIVATE
 from phbatch.storage.store import (
     is_url,
@@ -49,6 +48,10 @@ def record_small_objects(path: str, images: Iterable[str], options: StorageOptio
     documents, objects = {}, {}
     keys = sorted(_small_keys(path, "", frozenset(images), options))
     if not is_url(path):
+        for key in keys:
+            if key.endswith(PARTIAL):  # of a process that was killed: whoever holds the output now is alone
+                (local_path(path) / key).unlink()
+        keys = [key for key in keys if not key.endswith(PARTIAL)]
         synchronize(local_path(path).parent)
         for key in keys:
             synchronize(local_path(path) / key)
@@ -63,16 +66,7 @@ def record_small_objects(path: str, images: Iterable[str], options: StorageOptio
 
 def restore_document(path: str, key: str, text: str, options: StorageOptions = None) -> None:
     """Write a document of the metadata as it was."""
-    if is_url(path):
-        write_file(path, key, text.encode(), options)
-        return
-    target = local_path(path) / key
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f"{target.name}.{os.getpid()}")
-    scratch.write_bytes(text.encode())
-    synchronize(scratch)
-    scratch.replace(target)
-    synchronize(target.parent)
+    write_file(path, key, text.encode(), options)
 
 
 def remove_group(path: str, name: str, options: StorageOptions = None) -> None:

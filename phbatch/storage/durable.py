@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
+import uuid
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 Mark = tuple[int, str]
 """Size in bytes, and CRC-32 in hexadecimal, of one stored object."""
+
+PARTIAL = ".partial"
+"""Suffix of what is written aside, by zarr, too; a process that was killed leaves such files behind."""
 
 _BYTES_AT_ONCE = 1 << 22
 
@@ -31,6 +36,21 @@ def synchronize(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file durably: aside, synchronized and renamed into place; nothing is left aside where that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        aside.write_bytes(data)
+        synchronize(aside)
+        aside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    synchronize(path.parent)
 
 
 def mark_of(data: bytes) -> Mark:

@@ -115,6 +115,8 @@ def _locked(output: str, holder: Holder, options: StorageOptions) -> Iterator[No
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
                 _remove_where_alone(path)
+            with suppress(OSError):  # closing does not suffice: a process that was just forked has the file open, too
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 

@@ -15,6 +15,7 @@ from zarr.errors import BaseZarrError
 
 from phbatch.config import StorageOptions
 from phbatch.errors import InputError, OutputError
+from phbatch.storage.guard import read_whole
 from phbatch.storage.store import codec_pipeline, normalize_path, open_node, open_store
 
 BACKGROUND = "background"
@@ -50,7 +51,7 @@ def read_profile(path: str, options: StorageOptions = None) -> tuple[NDArray[np.
         place = normalize_path(path)
         node = open_node(place, options=options)
         if isinstance(node, zarr.Array):
-            return _as_czyx(np.asarray(node[:]), path), None
+            return _as_czyx(read_whole(node), path), None
         background, dark = (_find(place, node, names, options) for names in (_FLAT_NAMES, _DARK_NAMES))
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError, ImportError) as error:
         raise InputError(
@@ -125,7 +126,7 @@ def _find(place: str, group: zarr.Group, names: tuple[str, ...], options: Storag
     if name is None:
         return None
     array = open_node(place, name, options=options)
-    return np.asarray(array[:]) if isinstance(array, zarr.Array) else None
+    return read_whole(array) if isinstance(array, zarr.Array) else None
 
 
 def _as_czyx(values: NDArray[Any], path: str) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from zarr.storage import ObjectStore
 
 from phbatch.config import StorageOptions
 from phbatch.errors import UsageError
+from phbatch.storage.absence import NotesAbsence
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -55,7 +56,7 @@ _CONFIGURATION = {
 }
 
 
-class RemoteStore(ObjectStore[Any]):
+class RemoteStore(NotesAbsence, ObjectStore[Any]):
     """zarr's store over obstore: torn answers are asked for again, errors are `OSError` with nothing secret in them."""
 
     async def get(  # noqa: D102

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import prod
 from typing import Any
@@ -16,14 +18,15 @@ from zarr.core.buffer import default_buffer_prototype
 from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
 from phbatch.config import StorageOptions
 from phbatch.errors import InputError, UsageError, first_line
+from phbatch.storage.absence import noting_absence
 from phbatch.storage.guard import require_decodable
 from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
-from phbatch.storage.stamps import Stamps
+from phbatch.storage.stamps import ABSENT, Stamps, digest_stamps
 from phbatch.storage.store import (
     chunk_keys,
+    exists,
     is_url,
     list_files,
-    local_path,
     normalize_path,
     open_node,
     system_error,
@@ -97,11 +100,16 @@ class Source:
         OSError
             A chunk cannot be read now, or the whole input is gone.
         """
+        return self._read_noting(region)[0]
+
+    def _read_noting(self, region: Region) -> tuple[NDArray[Any], set[str]]:
+        """As `read`, and what was not there under a URL."""
         selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
         require_decodable(self.array, selection)
         try:
-            stored = np.asarray(self.array[selection])
-        except (OSError, MemoryError):
+            with noting_absence() as absent:
+                stored = np.asarray(self.array[selection])
+        except (OSError, MemoryError, InputError):
             raise
         except Exception as error:  # what damaged chunks make codecs raise has no bounds
             failure = system_error(error)
@@ -110,10 +118,11 @@ class Source:
             raise InputError(
                 f"a chunk of {self.path} cannot be decoded ({_short_line(error)}); restore it from a copy."
             ) from error
-        self._require_present()
+        if absent or not is_url(self.path):
+            self._require_present()
         block = stored.transpose([self.stored_axes.index(axis) for axis in self.metadata.axes])
-        absent = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
-        return np.ascontiguousarray(np.expand_dims(block, absent), dtype=self.dtype)
+        missing = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
+        return np.ascontiguousarray(np.expand_dims(block, missing), dtype=self.dtype), absent
 
     def objects(self, region: Region) -> list[str]:
         """Keys, within the store, of the objects that a region touches."""
@@ -143,25 +152,33 @@ class Source:
             A chunk cannot be read now, or was changed meanwhile.
         """
         keys, stamps = self.objects(region), Stamps(self.path, self.options)
-        digest = stamps.digest(keys)
+        before = stamps.of_all(keys)
         try:
-            block = self.read(region)
-            changed = not is_url(self.path) and stamps.digest(keys) != digest
+            block, absent = self._read_noting(region)
+            # An object of a URL is read by one request, so that it is whole; but it may have vanished meanwhile.
+            changed = any(before.get(key, ABSENT) != ABSENT for key in absent)
+            changed |= not is_url(self.path) and stamps.of_all(keys) != before
         except InputError:
-            if stamps.digest(keys) == digest:
+            if stamps.of_all(keys) == before:
                 raise
             changed = True
         if changed:
             raise OSError(f"the input was changed while {keys[0]} was read")
-        return block, digest
+        return block, digest_stamps(before)
 
     def read_or_refuse(self, region: Region) -> NDArray[Any]:
         """As `read`, for work that has no second try: a chunk that cannot be read is an `InputError`, too."""
-        try:
+        with self.refusing_errors():
             return self.read(region)
+
+    @contextmanager
+    def refusing_errors(self) -> Iterator[None]:
+        """While inside, an `OSError` is an `InputError`: for what has no second try."""
+        try:
+            yield
         except OSError as error:
             raise InputError(
-                f"a chunk of {self.path} cannot be read ({_short_line(error)}); mend that, and call again."
+                f"{self.path} cannot be read ({_short_line(error)}); mend that, and call again."
             ) from error
 
     def identity(self, *, pixels: bool) -> dict[str, Any]:
@@ -191,9 +208,9 @@ class Source:
 
     def _require_present(self) -> None:
         """Zarr reads what is not there as the fill value: tell an input that is gone from chunks never written."""
-        names = ("zarr.json", ".zarray")
-        if not is_url(self.path) and not any((local_path(self.path) / self.node / name).exists() for name in names):
-            raise FileNotFoundError(f"the input {self.path} is gone")
+        folder = f"{self.node}/" if self.node else ""
+        if not any(exists(self.path, f"{folder}{name}", self.options) for name in ("zarr.json", ".zarray")):
+            raise FileNotFoundError(f"the input {self.path} is gone; put it back, and call again")
 
     def _canonical(self, lengths: tuple[int, ...]) -> Shape:
         by_axis = dict(zip(self.stored_axes, lengths, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
@@ -49,14 +49,21 @@ class Stamps:
 
     def digest(self, keys: Sequence[str]) -> str:
         """Digest of the stamps of some objects, in hexadecimal."""
+        return digest_stamps(self.of_all(keys))
+
+    def of_all(self, keys: Sequence[str]) -> dict[str, str]:
+        """Stamps of some objects by key, several asked for at once."""
         if self._remote and not self._listed:
             with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-                stamps = list(pool.map(self.of, keys))
-        else:
-            stamps = [self.of(key) for key in keys]
-        lines = "".join(f"{key} {stamp}\n" for key, stamp in zip(keys, stamps, strict=True))
-        return hashlib.blake2b(lines.encode(), digest_size=12).hexdigest()
+                return dict(zip(keys, pool.map(self.of, keys), strict=True))
+        return {key: self.of(key) for key in keys}
 
     @cached_property
     def _listing(self) -> dict[str, tuple[int, str]]:
         return {key: (size, stamp) for key, size, stamp in list_files(self._path, self._options)}
+
+
+def digest_stamps(stamps: Mapping[str, str]) -> str:
+    """Digest of stamps by key, in hexadecimal."""
+    lines = "".join(f"{key} {stamp}\n" for key, stamp in stamps.items())
+    return hashlib.blake2b(lines.encode(), digest_size=12).hexdigest()

@@ -1,5 +1,6 @@
 """Opening Zarr stores, the one door to them: local paths with the fast zarrs codec pipeline, URLs with zarr's own.
 
+The latter is guarded (`phbatch.storage.decoding`); of the former, chunks are looked at first (`phbatch.storage.guard`).
 ``s3://``, ``gs://`` and ``http(s)://`` go through obstore (`phbatch.storage.remote`), other URLs through fsspec.
 """
 
@@ -24,6 +25,9 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore
 
 from phbatch.config import StorageOptions
+from phbatch.storage.absence import NotesAbsence
+from phbatch.storage.decoding import GuardedCodecPipeline
+from phbatch.storage.durable import replace_file
 from phbatch.storage.guard import require_harmless_codecs
 from phbatch.storage.remote import (
     RemoteStore,
@@ -45,7 +49,14 @@ REQUESTS_AT_ONCE = 8
 
 _OS_ERROR = re.compile(r"os error (\d+)")
 _CONFIG_LOCK = threading.RLock()
-_PIPELINES = {True: "zarrs.ZarrsCodecPipeline", False: "zarr.core.codec_pipeline.BatchedCodecPipeline"}
+_PIPELINES = {
+    True: "zarrs.ZarrsCodecPipeline",
+    False: f"{GuardedCodecPipeline.__module__}.{GuardedCodecPipeline.__qualname__}",
+}
+
+
+class _FsspecStore(NotesAbsence, FsspecStore):
+    """zarr's store over fsspec, which also notes what is not there."""
 
 
 def is_url(path: str) -> bool:
@@ -105,7 +116,7 @@ def open_store(path: str, options: StorageOptions = None) -> Store | str:
         return path
     if is_object_url(path):
         return RemoteStore(open_object_store(path, options), read_only=is_web_server(path))
-    return FsspecStore.from_url(path, storage_options=options_of(urlsplit(path).scheme, options))
+    return _FsspecStore.from_url(path, storage_options=options_of(urlsplit(path).scheme, options))
 
 
 def open_node(
@@ -211,16 +222,14 @@ def read_files(path: str, keys: Sequence[str], options: StorageOptions = None) -
 
 
 def write_file(path: str, key: str, data: bytes, options: StorageOptions = None) -> None:
-    """Write a file under a place: by one request under a URL, and neither durably nor at once on a disk."""
+    """Write a file under a place whole or not at all: by one request under a URL, by a rename on a disk."""
     if is_object_url(path):
         write_object(path, key, data, options)
     elif is_url(path):
         filesystem, root = _open_filesystem(path, options)
         filesystem.pipe_file(f"{root}/{key}", data)
     else:
-        target = local_path(path) / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        replace_file(local_path(path) / key, data)
 
 
 def write_remote_files(path: str, files: Mapping[str, bytes], options: StorageOptions = None) -> None:

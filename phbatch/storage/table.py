@@ -10,13 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
 from zarr.errors import BaseZarrError
 
 from phbatch.config import StorageOptions
 from phbatch.errors import InputError, OutputError, UsageError
-from phbatch.storage.guard import require_harmless_codecs
+from phbatch.storage.guard import read_whole, require_harmless_codecs
 from phbatch.storage.store import is_url, normalize_path, open_node
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -163,7 +162,7 @@ def _read_output(path: str, options: StorageOptions) -> Iterator[dict[str, Any]]
         columns = {}
         for name, array in group.arrays():
             require_harmless_codecs(array)
-            columns[name] = np.asarray(array[:]).tolist()
+            columns[name] = read_whole(array).tolist()
         words: list[str] = attributes["flag_bits"]
     except (OSError, BaseZarrError, KeyError, TypeError, ValueError) as error:
         raise InputError(

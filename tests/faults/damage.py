@@ -327,7 +327,7 @@ def _(path: Path, draw: Random) -> None:
     file.write_bytes(draw.randbytes(draw.choice([1, 15, 16, 17, 1000, 100_000])))
 
 
-@damage("compressed bomb", "array2", "array3", "ome04", "ome05")
+@damage("compressed bomb")
 def _(path: Path, draw: Random) -> None:
     if draw.random() < 0.5:
         set_compressor(path, {"id": "gzip", "level": 1}, {"name": "gzip", "configuration": {"level": 1}})
@@ -335,7 +335,30 @@ def _(path: Path, draw: Random) -> None:
     else:
         bomb = make_bomb("zstd")
     for file in chunk_files(path):
-        file.write_bytes(bomb)
+        file.write_bytes(make_shard([bomb, bomb]) if is_sharded(path) else bomb)
+
+
+@damage("compressed bomb behind a good chunk", "sharded3")
+def _(path: Path, draw: Random) -> None:
+    for file in chunk_files(path):
+        good = numcodecs.Zstd(3).encode(bytes(1440))
+        file.write_bytes(make_shard([good, make_bomb("zstd")]))
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether the chunks lie in shards."""
+    return "sharding_indexed" in array_file(path).read_text()
+
+
+def make_shard(chunks: list[bytes]) -> bytes:
+    """A shard of encoded chunks, its index at the end with a checksum."""
+    ends = np.cumsum([len(chunk) for chunk in chunks])
+    index = b"".join(
+        int(number).to_bytes(8, "little")
+        for end, chunk in zip(ends, chunks, strict=True)
+        for number in (end - len(chunk), len(chunk))
+    )
+    return b"".join(chunks) + bytes(numcodecs.CRC32C(location="end").encode(index))
 
 
 @cache

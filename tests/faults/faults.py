@@ -25,11 +25,14 @@ from phbatch.storage import sink
 from phbatch.storage.ledger import Ledger
 from phbatch.storage.source import Source
 from phbatch.tasks import Job
-from tests.faults.inputs import files, make_input
+from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.handmade import write_model
 
 UNITS = 6
-SHAPE, CHUNKS = (UNITS, 48, 40), (1, 24, 40)
+BENCHES = ("zarr 2", "zarr 3", "zarr 3, sharded output")
+"""Of `LAYOUTS`."""
+
+_SHARD_FRAMES, _SHARD_BYTES = 2, 16_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 }
 
 STAGES: dict[str, tuple[Any, str]] = {
-    "read": (Source, "read"),
+    "read": (Source, "_read_noting"),
     "statistics": (PreparedFrame, "measure"),
     "predict": (Predictor, "restore"),
     "write": (sink, "settle"),
@@ -92,18 +95,22 @@ class Bench:
     ----------
     folder : Path
         Where everything is put.
-    zarr_format : {2, 3}
-        Of input and output.
+    layout : str
+        One of `BENCHES`.
     """
 
-    def __init__(self, folder: Path, zarr_format: int) -> None:
+    def __init__(self, folder: Path, layout: str) -> None:
         self.folder = folder
-        self.source = make_input(folder / "in.zarr", SHAPE, CHUNKS, zarr_format=zarr_format)
+        self._options = output_options(layout, _SHARD_BYTES)
+        frames = UNITS * (_SHARD_FRAMES if self._options else 1)
+        self.source = make_input(folder / "in.zarr", (frames, 48, 40), (1, 24, 40), **LAYOUTS[layout])
         write_model(folder / "model")
         self._count = 0
         self.whole = self.new_output()
         assert self.run(self.whole).exit_code == 0
         self.expected = files(self.whole)
+        self.units = units_of(self.whole)
+        assert len(self.units) == UNITS
 
     def new_output(self) -> Path:
         self._count += 1
@@ -111,7 +118,9 @@ class Bench:
 
     def run(self, output: Path, **options: Any) -> phbatch.RunResult:
         return phbatch.run(
-            self.source, output, **({"model": self.folder / "model", "command": "same", "workers": 1} | options)
+            self.source,
+            output,
+            **({"model": self.folder / "model", "command": "same", "workers": 1} | self._options | options),
         )
 
     @property
@@ -141,8 +150,8 @@ class Bench:
     def _survive_exception(self, fault: Fault, output: Path) -> None:
         passing = fault.error in ("disk", "network", "time") and fault.attempts <= 3
         passing |= (fault.place, fault.error) == ("write", "value")  # a codec or a client may raise anything
-        key = f"t{fault.unit}/c0"
-        with inject(fault):
+        key = self.units[fault.unit]
+        with inject(fault, key):
             if fault.place == "commit" or fault.error == "full":
                 with pytest.raises(phbatch.OutputError, match="call the same command again"):
                     self.run(output)
@@ -152,10 +161,10 @@ class Bench:
         if passing and fault.place != "commit":
             assert Ledger(str(output)).records()[key]["attempt"] == fault.attempts + 1, fault
         else:
-            done = Ledger(str(output)).records()
+            done = units_of(output)
             result = self.run(output)
             assert result.exit_code == 0
-            assert result.units_done == UNITS - sum(name.startswith("t") for name in done)
+            assert result.units_done == UNITS - len(done)
 
     def _survive_truncated_ledger(self, fault: Fault, output: Path) -> None:
         shutil.copytree(self.whole, output)
@@ -164,7 +173,7 @@ class Bench:
         for path in ledgers[1:]:
             path.unlink()
         ledgers[0].write_bytes(text[: random.Random(fault.unit).randrange(len(text))])
-        left = sum(name.startswith("t") for name in Ledger(str(output)).records())
+        left = len(units_of(output))
         assert (self.run(output) if fault.unit % 2 else phbatch.repair(output)).units_done == UNITS - left
 
     def _survive_second_run(self, output: Path, at: int) -> None:
@@ -172,7 +181,7 @@ class Bench:
         refused = []
 
         def try_second(event: Any) -> None:
-            if isinstance(event, UnitFinished) and event.unit == f"t{at % UNITS}/c0":
+            if isinstance(event, UnitFinished) and event.unit == self.units[at % UNITS]:
                 with pytest.raises(phbatch.OutputError, match="is being written by another run"):
                     self.run(output, overwrite=at % 2 == 0)
                 refused.append(event.unit)
@@ -185,7 +194,7 @@ class Bench:
 
 
 @contextmanager
-def inject(fault: Fault) -> Iterator[None]:
+def inject(fault: Fault, key: str) -> Iterator[None]:
     """While inside, a stage of a unit fails as the fault says."""
     patch = pytest.MonkeyPatch()
     attempts: Counter[str] = Counter()
@@ -198,7 +207,7 @@ def inject(fault: Fault) -> Iterator[None]:
         return original_unit(job, unit)
 
     def fails() -> bool:
-        return current[0] == f"t{fault.unit}/c0" and attempts[current[0]] <= fault.attempts
+        return current[0] == key and attempts[current[0]] <= fault.attempts
 
     def append(self: Ledger, line: bytes) -> None:
         if b'"unit": "t' in line and fails():

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
+from phbatch.storage.ledger import METADATA, Ledger
+
 LAYOUTS: dict[str, dict[str, Any]] = {
     "zarr 2": {"zarr_format": 2},
     "zarr 3": {"zarr_format": 3},
     "zarr 3, sharded": {"zarr_format": 3, "sharded": True},
+    "zarr 3, sharded output": {"zarr_format": 3},
 }
+"""Of the input, whose format the output has; in the last one a unit writes whole shards of several chunks."""
+
+
+def output_options(layout: str, shard_bytes: int) -> dict[str, Any]:
+    """Options of a run whose output has a layout; shards are of about a size."""
+    return {"shard": shard_bytes} if layout.endswith("sharded output") else {}
+
+
+def units_of(output: str | Path) -> list[str]:
+    """Keys of the units that are in the ledger of an output, in the order of time."""
+    found = (name for name in Ledger(str(output)).records() if name != METADATA)
+    return sorted(found, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
 
 def make_input(
@@ -44,6 +60,13 @@ def make_input(
         }
     ]
     return path
+
+
+def make_time_lapse(folder: Path) -> Path:
+    """Four frames of 1040 x 1030, of which each is a unit of its own; its path in the folder."""
+    frames = np.random.default_rng(3).integers(400, 600, (4, 1040, 1030), dtype="uint16")
+    zarr.create_array(folder / "in.zarr", data=frames, chunks=(1, 520, 1030))
+    return folder / "in.zarr"
 
 
 def files(output: str | Path) -> dict[str, bytes]:

@@ -15,13 +15,14 @@ from typing import Any
 import phbatch
 from phbatch import commit
 from phbatch.planning import Unit
-from phbatch.storage.ledger import Ledger
 from phbatch.tasks import Job
-from tests.faults.inputs import LAYOUTS, files, make_input
+from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.handmade import write_model
 
 WORKERS = 2
-UNITS = 8
+FRAMES = 8
+SHARD_BYTES = 9_000_000
+"""Two frames in a shard, and in a unit."""
 
 _SPAWN = multiprocessing.get_context("forkserver")
 _SPAWN.set_forkserver_preload(["phbatch.api", "phbatch.care.predictor", "tensorflow", "tests.faults.kills"])
@@ -63,13 +64,15 @@ class Victims:
     def __init__(self, folder: Path, layout: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.source = make_input(folder / "in.zarr", (UNITS, 1040, 1010), **LAYOUTS[layout])
+        self.source = make_input(folder / "in.zarr", (FRAMES, 1040, 1010), **LAYOUTS[layout])
+        self.options = output_options(layout, SHARD_BYTES)
         self.model = write_model(folder / "model")
         self.whole = folder / "whole.zarr"
         started = time.monotonic()
         assert self._finish(self._start(self.whole)) == 0
         self.duration_s = time.monotonic() - started
         self.expected = files(self.whole)
+        self.units = units_of(self.whole)
         self._count = 0
 
     def kill(self, draw: random.Random) -> Killed:
@@ -84,12 +87,12 @@ class Victims:
             if process.is_alive():
                 os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
-        committed = {unit for unit in Ledger(str(output)).records() if unit.startswith("t")}
+        committed = set(units_of(output))
         before = set(self._started(output))
         self._log(output).unlink(missing_ok=True)
         assert self._finish(self._start(output)) == 0
         again = self._started(output)
-        assert sorted(again) == sorted({f"t{t}/c0" for t in range(UNITS)} - committed), "finished work was repeated"
+        assert sorted(again) == sorted(set(self.units) - committed), "finished work was repeated"
         assert files(output) == self.expected, "the output is another one"
         assert phbatch.verify(output).damages == ()
         shutil.rmtree(output)
@@ -97,7 +100,9 @@ class Victims:
         return Killed(at_s, kills, len(committed), len(before & set(again)))
 
     def _start(self, output: Path) -> Any:
-        process = _SPAWN.Process(target=restore, args=(self.source, output, self.model, self._log(output)))
+        process = _SPAWN.Process(
+            target=restore, args=(self.source, output, self.model, self._log(output), self.options)
+        )
         process.start()
         return process
 
@@ -114,7 +119,7 @@ class Victims:
         return log.read_text(encoding="utf-8").split() if log.exists() else []
 
 
-def restore(source: Path, output: Path, model: Path, log: Path) -> None:
+def restore(source: Path, output: Path, model: Path, log: Path, options: dict[str, Any]) -> None:
     """A run that notes every unit that it starts."""
     original = commit.restore_unit
 
@@ -124,5 +129,5 @@ def restore(source: Path, output: Path, model: Path, log: Path) -> None:
         return original(job, unit)
 
     commit.restore_unit = restore_unit
-    result = phbatch.run(source, output, model=model, tile=512, workers=WORKERS, command="same")
+    result = phbatch.run(source, output, model=model, tile=512, workers=WORKERS, command="same", **options)
     raise SystemExit(result.exit_code)

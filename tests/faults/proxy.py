@@ -40,6 +40,8 @@ class FaultProxy:
         Of the fault "latency", at most.
     only : str
         Only requests whose first line holds this text are hurt.
+    after : int
+        Requests that are left alone at first.
     """
 
     upstream: int
@@ -47,6 +49,7 @@ class FaultProxy:
     seed: int = 0
     latency_s: float = 0.05
     only: str = ""
+    after: int = 0
     port: int = 0
     requests: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
@@ -63,7 +66,7 @@ class FaultProxy:
 
     def draw(self, line: str) -> str | None:
         """Fault of a request, if any."""
-        if self.only not in line:
+        if self.only not in line or len(self.requests) <= self.after:
             return None
         chance = self._random.random()
         for kind, rate in self.rates.items():

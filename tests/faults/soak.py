@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import tempfile
 import time
@@ -11,14 +12,16 @@ from functools import partial
 from pathlib import Path
 
 from phbatch import retry
-from tests.faults.faults import Bench, small_units, table
+from tests.faults.faults import BENCHES, Bench, small_units, table
 from tests.faults.inputs import LAYOUTS
 from tests.faults.kills import WORKERS, Victims
+from tests.faults.s3_kills import kill_on_s3, lose_a_worker_on_s3
+from tests.faults.stores import VARIABLES, new_bucket, run_s3
 from tests.faults.workers import MEMORY_CASES, concurrency_cases, lose_a_worker, lose_nothing, measure_memory
 from tests.handmade import write_model
 
 SEED = 5
-PARTS = ["kills", "clusters", "faults", "workers", "memory"]
+PARTS = ["kills", "clusters", "s3", "faults", "workers", "memory"]
 
 
 def main() -> None:
@@ -28,7 +31,8 @@ def main() -> None:
         "parts", nargs="*", default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; all by default"
     )
     parser.add_argument("--kills", type=int, default=100, help="kill -9 at random moments, over all layouts")
-    parser.add_argument("--clusters", type=int, default=3, help="clusters that lose a worker")
+    parser.add_argument("--s3", type=int, default=20, help="runs on S3 through a bad network that are killed")
+    parser.add_argument("--clusters", type=int, default=3, help="clusters that lose a worker, and as many on S3")
     parser.add_argument("--faults", type=int, default=10_000, help="single faults of each kind and format, at most")
     chosen = parser.parse_args()
     survived_all = True
@@ -36,6 +40,7 @@ def main() -> None:
         rows = {
             "kills": lambda: kill_rows(Path(folder), chosen.kills),
             "clusters": lambda: [cluster_row(Path(folder), chosen.clusters)],
+            "s3": lambda: s3_rows(Path(folder), chosen.s3, chosen.clusters),
             "faults": lambda: fault_rows(Path(folder), chosen.faults),
             "workers": lambda: [concurrency_row(Path(folder))],
         }
@@ -94,6 +99,31 @@ def cluster_row(folder: Path, clusters: int) -> Row:
     return tried("a worker of a cluster killed", [lose(number) for number in range(clusters)])
 
 
+def s3_rows(folder: Path, kills: int, clusters: int) -> Iterable[Row]:
+    """kill -9 at random requests to S3 through a bad network, half of them with shards, and clusters there."""
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    killed = [0]
+    with run_s3() as port:
+
+        def place(kind: str, number: int) -> Path:
+            found = folder / f"{kind}{number}"
+            found.mkdir()
+            return found
+
+        def kill(number: int) -> None:
+            killed[0] += kill_on_s3(place("s3-kill", number), new_bucket(port), number, kills=2)
+
+        def lose(number: int) -> None:
+            lose_a_worker_on_s3(place("s3-cluster", number), new_bucket(port), number)
+
+        name, *numbers = tried(
+            "kill -9 on S3 through a bad network", [partial(kill, number) for number in range(kills)]
+        )
+        yield f"{name}, {killed[0]} kills in all", *numbers  # type: ignore[misc]
+        yield tried("a worker of a cluster killed, on S3", [partial(lose, number) for number in range(clusters)])
+
+
 def fault_rows(folder: Path, limit: int) -> Iterable[Row]:
     """The table of single faults, by kind."""
     retry.BACKOFF_S = 0.01
@@ -103,15 +133,15 @@ def fault_rows(folder: Path, limit: int) -> Iterable[Row]:
         "ledger": "ledger truncated",
         "second run": "second run on one output",
     }
-    for zarr_format in (2, 3):
-        (folder / f"faults{zarr_format}").mkdir()
+    for number, layout in enumerate(BENCHES):
+        (folder / f"faults{number}").mkdir()
         with small_units():
-            bench = Bench(folder / f"faults{zarr_format}", zarr_format)
+            bench = Bench(folder / f"faults{number}", layout)
             faults = table(bench.objects)
             for kind, name in names.items():
                 chosen = [fault for fault in faults if fault.kind == kind]
                 chosen = random.Random(SEED).sample(chosen, min(limit, len(chosen)))
-                yield tried(f"{name}, zarr {zarr_format}", [partial(bench.survive, fault) for fault in chosen])
+                yield tried(f"{name}, {layout}", [partial(bench.survive, fault) for fault in chosen])
 
 
 def concurrency_row(folder: Path) -> Row:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.faults import Bench, small_units, table
+from tests.faults.faults import BENCHES, Bench, small_units, table
 
-_SAMPLED = {"exception": 24, "object": 12, "ledger": 5, "second run": 2}
+_SAMPLED = {"exception": 16, "object": 8, "ledger": 4, "second run": 2}
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=BENCHES)
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with small_units():
         yield Bench(tmp_path_factory.mktemp("bench"), request.param)
@@ -27,4 +27,4 @@ def test_a_sample_of_single_faults(bench: Bench, kind: str) -> None:
 
 
 def test_the_table_has_a_thousand_faults(bench: Bench, tmp_path: Path) -> None:
-    assert 2 * len(table(bench.objects)) > 1000
+    assert len(BENCHES) * len(table(bench.objects)) > 1000

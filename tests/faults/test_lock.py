@@ -81,6 +81,23 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         assert read_token(str(output)) == "second"
 
 
+def test_a_process_that_was_forked_meanwhile_does_not_hold_on(tmp_path: Path) -> None:
+    output = tmp_path / "out.zarr"
+    with hold_output(str(output), "first"):
+        (output / "zarr.json").write_text("{}")
+        held = next(
+            int(link.name)
+            for link in Path("/proc/self/fd").iterdir()
+            if link.is_symlink() and os.readlink(link) == str(output / LOCK)  # noqa: PTH115
+        )
+        inherited = os.dup(held)  # as a child has it between fork and exec
+    try:
+        with hold_output(str(output), "second"):
+            assert read_token(str(output)) == "second"
+    finally:
+        os.close(inherited)
+
+
 def test_a_lease_that_stands_still_is_taken_over_and_its_holder_fenced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +129,27 @@ def test_a_file_system_without_locks_gets_a_lease(tmp_path: Path, monkeypatch: p
             hold_output(output, "second").__enter__()
     with hold_output(output, "third"):
         assert read_token(output) == "third"
+
+
+def test_a_lease_on_a_disk_is_never_seen_torn(tmp_path: Path) -> None:
+    """Else whoever looks while it is rewritten would take it for one that was let go of."""
+    output, holder = str(tmp_path / "out.zarr"), {"token": "first", "host": "h", "process": 1}
+    lock._write(output, None, holder, 0)
+    seen, ended = set(), threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            seen.add(read_token(output))
+
+    looking = [threading.Thread(target=look) for _ in range(3)]
+    for thread in looking:
+        thread.start()
+    for beat in range(400):
+        lock._write(output, None, holder, beat)
+    ended.set()
+    for thread in looking:
+        thread.join()
+    assert seen == {"first"}
 
 
 def test_a_worker_that_outlives_its_run_writes_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import phbatch
 from phbatch.config import StorageOptions, parse_storage_options
 from phbatch.errors import OutputError
 from phbatch.prepare import prepare
-from phbatch.storage import lock
+from phbatch.storage import lock, remote
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.lock import LOCK, hold_output, new_token, read_token
 from phbatch.storage.remote import read_object, remove_objects, write_object
@@ -22,9 +24,13 @@ from phbatch.storage.sink import Sink
 from phbatch.storage.stamps import ABSENT, Stamps
 from phbatch.storage.store import exists, list_files, list_folder, read_files, stat_file
 from phbatch.tasks import Job
-from tests.faults.conftest import SECRET, Bucket, upload
+from tests.faults.faults import small_units
+from tests.faults.inputs import make_input
+from tests.faults.proxy import FaultProxy, run_proxy
+from tests.faults.stores import SECRET, Bucket, upload
 from tests.handmade import CommandLine
 
+SOAK = bool(os.environ.get("PHBATCH_SOAK"))
 SETTINGS: dict[str, Any] = {"model": "none", "normalize": "median", "workers": 2}
 
 
@@ -152,3 +158,41 @@ def test_the_door_says_the_same_of_a_bucket_and_of_a_disk(bucket: Bucket, image:
     asked, listed = Stamps(url, options), Stamps(url, options, listed=True)
     assert asked.digest([*keys, "c/9/9/9"]) == listed.digest([*keys, "c/9/9/9"])
     assert listed.of("c/9/9/9") == asked.of("c/9/9/9") == ABSENT
+
+
+def test_a_store_that_refuses_from_any_request_on_is_said_and_the_run_goes_on_later(
+    bucket: Bucket, tmp_path: Path, phbatch_command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_WAITS_S", ())
+    source, options = (
+        make_input(tmp_path / "in.zarr", (2, 24, 20), (1, 24, 20)),
+        parse_storage_options(bucket.options()),
+    )
+    with small_units(), run_proxy(FaultProxy(bucket.port)) as proxy:
+        given = json.dumps(bucket.options(proxy.port) | {"max_retries": 1})
+
+        def run(output: str) -> int:
+            return phbatch_command(
+                "run", source, output, "--model", "none", "--retries", "0", "--storage-options", given
+            )
+
+        assert run(bucket.url("whole.zarr")) == 0
+        requests, whole = len(proxy.requests), contents(bucket.url("whole.zarr"), options)
+        del whole["zarr.json"]  # it names the command, and so the place
+        said = []
+        moments = range(requests // 8, requests, requests // (60 if SOAK else 4))
+        for moment, kind in zip(moments, cycle(("503", "reset")), strict=False):
+            output = bucket.url(f"out{moment}.zarr")
+            proxy.after, proxy.rates = len(proxy.requests) + moment, {kind: 1.0}
+            code = run(output)
+            proxy.rates = {}
+            assert code in (0, 3, 4), phbatch_command.err
+            assert "unexpected" not in phbatch_command.err
+            if code == 3:
+                said.append(phbatch_command.err.splitlines()[-1])
+                assert said[-1].startswith(f"error: {output} ")
+            assert run(output) == 0, phbatch_command.err
+            found = contents(output, options)
+            del found["zarr.json"]
+            assert found == whole
+    assert any("call the same command again" in line for line in said)

@@ -27,27 +27,12 @@ from phbatch.storage.remote import read_object
 from phbatch.storage.source import open_source
 from phbatch.storage.store import list_files, open_node
 from phbatch.tasks import Job
-from tests.faults.conftest import SECRET, Bucket, upload
 from tests.faults.google_store import run_google_store
 from tests.faults.proxy import KINDS, REFUSALS, FaultProxy, run_proxy
+from tests.faults.stores import SECRET, Bucket, local_bytes, remote_bytes, upload
 from tests.handmade import CommandLine
 
 SETTINGS: dict[str, Any] = {"model": "none", "normalize": "median", "command": "same"}
-PIXELS = ("0/c/", "statistics/")
-
-
-def local_bytes(output: str) -> dict[str, bytes]:
-    """Files of a local output that hold numbers: the pixels, the statistics, the metadata of every array."""
-    root = Path(output)
-    found = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    return {key: data for key, data in found.items() if not key.startswith(".phbatch") and key != "zarr.json"}
-
-
-def remote_bytes(url: str, options: dict[str, Any]) -> dict[str, bytes]:
-    """The same of an output in S3."""
-    secret = parse_storage_options(options)
-    keys = [key for key, _, _ in list_files(url, secret)]
-    return {key: read_object(url, key, secret) for key in keys if not key.startswith(".phbatch") and key != "zarr.json"}
 
 
 def record_of(attributes: Any) -> dict[str, Any]:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import dask
 import pytest
+from distributed import Client, LocalCluster
 
 import phbatch
-from phbatch import retry
+from phbatch import engine, retry
 from phbatch.errors import InputError, OutputError
+from phbatch.events import Event, UnitFinished
 from phbatch.retry import call_with_retries, pause_s
-from tests.faults.inputs import files, make_input
+from phbatch.storage.ledger import Ledger
+from tests.faults.faults import small_units
+from tests.faults.inputs import make_input
 
 
 @pytest.mark.parametrize(("failures", "retries"), [(0, 3), (1, 3), (3, 3), (4, 3), (1, 0), (9, 2)])
@@ -85,43 +95,109 @@ def test_a_run_stops_within_ten_seconds_whatever_is_in_flight(
     assert phbatch.run(source, output, model="none").units_skipped == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 5 MB, which six frames of noise do not fit."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting needs rights that this test does not have")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_is_said_and_what_is_written_stays(tmp_path: Path, small_disk: Path, workers: int) -> None:
-    source = make_input(tmp_path / "in.zarr")
-    with pytest.raises(OutputError, match=r"cannot take more \(.*No space left.*make room"):
-        phbatch.run(source, small_disk / "out.zarr", model="none", dtype="float16", command="same", workers=workers)
-    hurt = phbatch.verify(small_disk / "out.zarr")
-    assert 0 < len(hurt.frames) < 6
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    last = phbatch.run(source, small_disk / "out.zarr", model="none", dtype="float16", command="same")
-    assert last.units_done == len(hurt.frames)
-    whole = phbatch.run(source, tmp_path / "whole.zarr", model="none", dtype="float16", command="same")
-    assert files(last.output) == files(whole.output)
-
-
-def test_a_disk_that_becomes_read_only_is_said(tmp_path: Path, small_disk: Path) -> None:
-    source = make_input(tmp_path / "in.zarr", (3, 40, 40), (1, 40, 40))
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(OutputError, match="cannot be written"):
-        phbatch.run(source, small_disk / "out.zarr", model="none")
-
-
 def test_a_place_that_takes_no_folder_is_said(tmp_path: Path) -> None:
     source = make_input(tmp_path / "in.zarr", (3, 40, 40), (1, 40, 40))
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot be written"):
         phbatch.run(source, tmp_path / "file" / "out.zarr", model="none")
+
+
+@pytest.mark.parametrize("sent", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["SIGTERM", "twice SIGINT"])
+def test_a_run_that_is_dropped_on_a_cluster_says_one_line(tmp_path: Path, sent: list[signal.Signals]) -> None:
+    source, output = make_input(tmp_path / "in.zarr"), tmp_path / "out.zarr"
+    stuck = source / "c" / "3" / "0" / "0"
+    stuck.unlink()
+    os.mkfifo(stuck)  # whoever reads it waits
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
+    ) as cluster:
+        arguments = ["run", str(source), str(output), "--model", "none", "--scheduler", cluster.scheduler_address]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "phbatch.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while len(Ledger(str(output)).records()) < 6:  # all units but one, and the metadata
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        asked = time.monotonic()
+        for each in sent:
+            process.send_signal(each)
+            time.sleep(0.1)
+        _, errors = process.communicate(timeout=30)
+        assert time.monotonic() - asked < 10
+        os.close(os.open(stuck, os.O_WRONLY | os.O_NONBLOCK))
+    assert process.returncode == 130
+    (line,) = [line for line in errors.splitlines() if line.strip()]
+    assert line == "error: stopped after 5 of 6 units; call the same command again to continue."
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=False
+    ) as found:
+        yield found.scheduler_address
+
+
+@pytest.mark.parametrize("moment", ["submit", "close"])
+def test_an_interrupt_within_distributed_waits_until_it_is_done(
+    tmp_path: Path,
+    cluster: str,
+    moment: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = make_input(tmp_path / "in.zarr", (3, 40, 40), (1, 40, 40))
+    original, done = getattr(Client, moment), []
+    monkeypatch.setattr(engine, "GRACE_S", 60)
+
+    def interrupt() -> None:
+        for _ in range(2):  # asked to stop, and to stop at once
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)  # else both count as one
+
+    def submit(self: Client, *arguments: Any, **options: Any) -> Any:
+        interrupt()
+        found = original(self, *arguments, **options)
+        done.append(moment)
+        return found
+
+    def close(self: Client, *arguments: Any, **options: Any) -> None:
+        if not done:
+            self.loop.add_callback(time.sleep, 0.3)  # so that the interrupt comes before the closing has begun
+            threading.Timer(0.1, interrupt).start()
+        original(self, *arguments, **options)
+        done.append(moment)
+
+    def run() -> None:
+        phbatch.run(source, tmp_path / "out.zarr", model="none", scheduler=cluster)
+
+    monkeypatch.setattr(engine, "require_scheduler", lambda _: None)
+    monkeypatch.setattr("phbatch.api.require_scheduler", lambda _: None)
+    monkeypatch.setattr(Client, moment, submit if moment == "submit" else close)
+    with small_units(), suppress(phbatch.InterruptedRunError, KeyboardInterrupt):
+        run()
+    assert done
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    monkeypatch.undo()
+    with small_units():
+        run()
+        assert phbatch.verify(tmp_path / "out.zarr").damages == ()
+
+
+def test_a_scheduler_that_is_gone_is_said(tmp_path: Path) -> None:
+    source, output = make_input(tmp_path / "in.zarr"), tmp_path / "out.zarr"
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster:
+
+        def leave(event: Event) -> None:
+            if isinstance(event, UnitFinished):
+                cluster.close()
+
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+            pytest.raises(
+                phbatch.InterruptedRunError, match=r"cancelled on the Dask scheduler at .*call the same command"
+            ),
+        ):
+            phbatch.run(source, output, model="none", scheduler=cluster.scheduler_address, listener=leave)
+    assert phbatch.run(source, output, model="none").units_skipped >= 1

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.workers import concurrency_cases, lose_a_worker, lose_nothing, measure_memory
 
-CASES = random.Random(1).sample(concurrency_cases(), 8)
+CASES = random.Random(1).sample(concurrency_cases(), 9)
 
 
 @pytest.mark.parametrize("case", CASES, ids=", ".join)

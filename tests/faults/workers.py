@@ -15,7 +15,7 @@ from distributed import LocalCluster
 
 import phbatch
 from phbatch.events import Event, UnitFinished
-from tests.faults.inputs import LAYOUTS, files, make_input
+from tests.faults.inputs import LAYOUTS, files, make_input, output_options
 
 WORKERS = 16
 
@@ -52,7 +52,7 @@ def lose_nothing(folder: Path, case: tuple[str, str, str, str]) -> None:
     source = make_input(folder / "in.zarr", lengths, fitting, **LAYOUTS[layout])
     options: dict[str, Any] = {"model": "none", "command": "same"}
     options["axes"] = None if layout == "zarr 2" else "tcyx"
-    options |= SELECTIONS[selection]
+    options |= SELECTIONS[selection] | output_options(layout, 256_000)
     loop = phbatch.run(source, folder / "loop.zarr", workers=1, **options)
     many = phbatch.run(source, folder / "many.zarr", workers=WORKERS, memory="16GB", **options)
     assert files(many.output) == files(loop.output), case

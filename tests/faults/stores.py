@@ -1,0 +1,97 @@
+"""An S3 server on loopback, buckets of it, and what an output holds in numbers, there and on a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from moto.server import ThreadedMotoServer
+
+from phbatch.config import parse_storage_options
+from phbatch.storage.remote import read_object, write_object
+from phbatch.storage.store import list_files
+
+SECRET = "CANARY-wJalrXUtnFEMI"
+"""Stands for every credential: it must never be seen."""
+
+VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
+"""What the machine's environment may say of S3, and a test must not see."""
+
+_COUNT = count()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of the server.
+
+    Attributes
+    ----------
+    port : int
+        Of the server.
+    name : str
+        Of the bucket.
+    """
+
+    port: int
+    name: str
+
+    def url(self, key: str) -> str:
+        """As a user would name it."""
+        return f"s3://{self.name}/{key}"
+
+    def options(self, port: int = 0) -> dict[str, object]:
+        """Storage options, for the server or for a proxy in front of it."""
+        return {
+            "key": f"{SECRET}-KEY",
+            "secret": SECRET,
+            "endpoint_url": f"http://127.0.0.1:{port or self.port}",
+            "region": "us-east-1",
+            "max_retries": 10,
+        }
+
+
+@contextmanager
+def run_s3() -> Iterator[int]:
+    """While inside, a server runs; its port."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        yield server.get_host_and_port()[1]
+    finally:
+        server.stop()
+
+
+def new_bucket(port: int) -> Bucket:
+    """A bucket that was not there before."""
+    name = f"bucket-{next(_COUNT)}"
+    with urlopen(Request(f"http://127.0.0.1:{port}/{name}", method="PUT"), timeout=10) as answer:
+        assert answer.status == 200
+    return Bucket(port, name)
+
+
+def upload(folder: Path, bucket: Bucket, key: str) -> str:
+    """Copy a folder into a bucket; returns its URL."""
+    options = parse_storage_options(bucket.options())
+    for file in folder.rglob("*"):
+        if file.is_file():
+            write_object(bucket.url(key), file.relative_to(folder).as_posix(), file.read_bytes(), options)
+    return bucket.url(key)
+
+
+def local_bytes(output: str) -> dict[str, bytes]:
+    """Files of a local output that hold numbers: the pixels, the statistics, the metadata of every array."""
+    root = Path(output)
+    found = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {key: data for key, data in found.items() if not key.startswith(".phbatch") and key != "zarr.json"}
+
+
+def remote_bytes(url: str, options: dict[str, Any]) -> dict[str, bytes]:
+    """The same of an output in S3."""
+    secret = parse_storage_options(options)
+    keys = [key for key, _, _ in list_files(url, secret)]
+    return {key: read_object(url, key, secret) for key in keys if not key.startswith(".phbatch") and key != "zarr.json"}
