@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from phbatch.care.choice import WORTH_CPU, shrink_tile
 from phbatch.care.model import Model
 from phbatch.care.network import count_operations
-from phbatch.care.predictor import Predictor, describe_device
+from phbatch.care.predictor import describe_device, get_predictor
 from phbatch.config import FLOAT32, Backend, Precision
 from phbatch.errors import UsageError
 
@@ -139,7 +139,8 @@ def check_precisions(
     checks: list[PrecisionCheck] = []
     reference = np.empty(0, np.float32)
     for precision in (FLOAT32, *precisions):
-        predictor = Predictor(model.folder, tile, batch, backend, form, precision)
+        # kept by the process: frameworks do not give back all memory of a network that is dropped, run after run
+        predictor = get_predictor(model.folder, model.sha256, tile, batch, backend, form, precision)
         parts = [predictor(tiles[first : first + batch]) for first in range(0, len(tiles), batch)]
         result = np.concatenate(parts)
         seconds = []
