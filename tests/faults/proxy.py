@@ -58,6 +58,7 @@ class FaultProxy:
 
     def __post_init__(self) -> None:
         self._random = Random(self.seed)
+        self.transports: list[asyncio.WriteTransport] = []
 
     @property
     def url(self) -> str:
@@ -78,6 +79,7 @@ class FaultProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handle one connection."""
+        self.transports.append(writer.transport)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -118,6 +120,7 @@ class FaultProxy:
 
     async def _ask(self, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        self.transports.append(writer.transport)
         try:
             writer.write(request)
             await writer.drain()
@@ -152,6 +155,10 @@ def run_proxy(proxy: FaultProxy) -> Iterator[FaultProxy]:
         for connection in left:
             connection.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        for transport in proxy.transports:
+            transport.abort()
+        for _ in range(3):  # a transport closes in a later round of the loop than it is told to
+            await asyncio.sleep(0)
 
     def work() -> None:
         with suppress(asyncio.CancelledError):
