@@ -17,9 +17,6 @@ Predict = Callable[[Windows], Prediction]
 """The network, and the steps around it, on at most as many windows as the recipe's batch."""
 
 
-_Tile = tuple[Span, ...]
-
-
 @dataclass(eq=False)
 class NetworkFrame:
     """A frame on its way through the network.
@@ -38,6 +35,8 @@ class NetworkFrame:
         Filled with the scales.
     clipped : int
         Pixels that the dtype of `image` could not hold.
+    missing : int
+        Tiles that are not predicted yet.
     """
 
     frame: Any
@@ -46,6 +45,7 @@ class NetworkFrame:
     image: NDArray[Any]
     scale: NDArray[np.float32] | None = None
     clipped: int = 0
+    missing: int = 0
 
 
 def predict_frames(
@@ -72,35 +72,36 @@ def predict_frames(
     NetworkFrame
         The same, in their order, with what they are to be filled with.
     """
-    opened: deque[tuple[NetworkFrame, list[_Tile]]] = deque()  # and the tiles that are missing
-    batched: list[tuple[NetworkFrame, list[_Tile], _Tile, NDArray[Any]]] = []
+    cut = tiles.tiles
+    opened: deque[NetworkFrame] = deque()
+    batched: list[tuple[NetworkFrame, tuple[Span, ...], NDArray[Any]]] = []
 
     def flush() -> None:
         windows = Windows(
             np.stack([window for *_, window in batched]),
             np.stack([frame.scaling for frame, *_ in batched]),
-            np.array([[(part.start, part.stop) for part in tiles.owned(tile)] for _, _, tile, _ in batched], np.int32),
+            np.array([[(part.start, part.stop) for part in tiles.owned(tile)] for _, tile, _ in batched], np.int32),
         )
         result = predict(windows)
-        for number, (frame, missing, tile, _) in enumerate(batched):
+        for number, (frame, tile, _) in enumerate(batched):
             tiles.scatter(frame.image, tile, result.image[number])
             if frame.scale is not None and result.scale is not None:
                 tiles.scatter(frame.scale, tile, result.scale[number])
             frame.clipped += int(result.clipped[number])
-            missing.remove(tile)
+            frame.missing -= 1
         batched.clear()
 
     for frame in frames:
         padded = tiles.pad(frame.pixels)
         frame.pixels = frame.pixels[:0]
-        missing = list(tiles.tiles)
-        opened.append((frame, missing))
-        for tile in tiles.tiles:
-            batched.append((frame, missing, tile, tiles.gather(padded, tile)))
+        frame.missing = len(cut)
+        opened.append(frame)
+        for tile in cut:
+            batched.append((frame, tile, tiles.gather(padded, tile)))
             if len(batched) == batch:
                 flush()
-        while opened and not opened[0][1]:
-            yield opened.popleft()[0]
+        while opened and opened[0].missing == 0:
+            yield opened.popleft()
     if batched:
         flush()
-    yield from (frame for frame, _ in opened)
+    yield from opened
