@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from math import prod
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -238,8 +237,7 @@ def _settle_cut(prepared: Prepared) -> Prepared:
     memory, frames = resolved.memory, resolved.geometry.network_frames
     choice = settle_cut(prepared.job, memory, frames, asked, settings.scheduler)
     cut = choice.cut
-    network_mem = cut.batch * prod(cut.tile) * prepared.model.config.workspace_bytes_per_pixel
-    memory = replace(memory, network_mem=network_mem)
+    memory = replace(memory, network_mem=prepared.model.config.workspace_bytes(cut.tile, cut.batch))
     prepared = replace(prepared, resolved=replace(resolved, memory=memory))
     notice = f"tile: {cut}, {choice.reason}." if choice.reason else ""
     return _with_recipe(prepared, notice, tiles=replace(tiles, tile=cut.tile), batch=cut.batch)

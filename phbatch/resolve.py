@@ -195,7 +195,7 @@ def resolve_run(
     if model is not None:
         spare = max(0, allowed - reserved - unit_mem * (settings.workers or 1))
         tiles = _resolve_tiles(settings, geometry, model, spare // batch, tile)
-    network_mem = batch * prod(tiles.tile) * model.config.workspace_bytes_per_pixel if tiles and model else 0
+    network_mem = model.config.workspace_bytes(tiles.tile, batch) if tiles and model else 0
     if settings.workers is None:
         workers = max(1, min(workers, (allowed - reserved - network_mem) // max(unit_mem, 1)))
     network = network or settings.network

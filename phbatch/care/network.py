@@ -86,6 +86,10 @@ class NetworkConfig:
         """
         return 24 * self.n_first + 16 * self.kernel + 8 * (self.n_channel_in + self.n_output)
 
+    def workspace_bytes(self, tile: tuple[int, ...], batch: int) -> int:
+        """Bytes that the tensors of a batch of tiles take while it is predicted."""
+        return batch * prod(tile) * self.workspace_bytes_per_pixel
+
 
 @dataclass(frozen=True)
 class Layer:
