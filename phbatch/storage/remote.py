@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,9 +37,6 @@ SCHEMES = ("s3", "gs", "http", "https")
 MAX_RETRIES, RETRY_TIMEOUT_S = 10, 180
 """Of one request; the waiting in between doubles from 0.1 s to 15 s, with jitter."""
 
-_WAITS_S = (0.1, 0.4, 1.6, 6.4)
-"""Before a request is sent again whose answer was torn, or whose creation of an object was: obstore sends them once."""
-
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 _COMMON = ("headers", "timeout", "max_retries", "retry_timeout")
 _CONFIGURATION = {
@@ -62,27 +60,27 @@ class RemoteStore(NotesAbsence, ObjectStore[Any]):
     async def get(  # noqa: D102
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        return await _persist(partial(super().get, key, prototype, byte_range))
+        return await _persist(self.store, partial(super().get, key, prototype, byte_range))
 
     async def get_partial_values(  # noqa: D102
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        return await _persist(partial(super().get_partial_values, prototype, list(key_ranges)))
+        return await _persist(self.store, partial(super().get_partial_values, prototype, list(key_ranges)))
 
     async def exists(self, key: str) -> bool:  # noqa: D102
-        return await _persist(partial(super().exists, key))
+        return await _persist(self.store, partial(super().exists, key))
 
     async def set(self, key: str, value: Buffer) -> None:  # noqa: D102
-        await _persist(partial(super().set, key, value))
+        await _persist(self.store, partial(super().set, key, value))
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:  # noqa: D102
-        await _persist(partial(super().set_if_not_exists, key, value))
+        await _persist(self.store, partial(super().set_if_not_exists, key, value))
 
     async def delete(self, key: str) -> None:  # noqa: D102
-        await _persist(partial(super().delete, key))
+        await _persist(self.store, partial(super().delete, key))
 
     async def delete_dir(self, prefix: str) -> None:  # noqa: D102
-        await _persist(partial(super().delete_dir, prefix))
+        await _persist(self.store, partial(super().delete_dir, prefix))
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # type: ignore[override]  # noqa: D102
         listed = super().list_dir
@@ -90,11 +88,11 @@ class RemoteStore(NotesAbsence, ObjectStore[Any]):
         async def collect() -> list[str]:
             return [key async for key in listed(prefix)]
 
-        for key in await _persist(collect):
+        for key in await _persist(self.store, collect):
             yield key
 
     async def getsize(self, key: str) -> int:  # noqa: D102
-        return await _persist(partial(super().getsize, key))
+        return await _persist(self.store, partial(super().getsize, key))
 
 
 def is_object_url(url: str) -> bool:
@@ -198,9 +196,9 @@ def list_objects(url: str, options: StorageOptions = None) -> list[tuple[str, in
     """Key below the URL, size in bytes and etag of every object; of a web server, of its metadata files alone."""
     store = open_object_store(url, options)
     if is_web_server(url):
-        found = [head for name in _METADATA if (head := _again(partial(_head, store, name)))]
+        found = [head for name in _METADATA if (head := _again(store, partial(_head, store, name)))]
     else:
-        found = _again(lambda: [item for batch in store.list() for item in batch])
+        found = _again(store, lambda: [item for batch in store.list() for item in batch])
     return sorted((item["path"], *_size_and_stamp(item)) for item in found)
 
 
@@ -209,8 +207,8 @@ def list_object_folder(url: str, folder: str, options: StorageOptions = None) ->
     store = open_object_store(url, options)
     if is_web_server(url):
         keys = [f"{folder}/{name}" if folder else name for name in _METADATA]
-        return {key.rpartition("/")[2]: False for key in keys if _again(partial(_head, store, key))}
-    found = _again(partial(store.list_with_delimiter, folder or None))
+        return {key.rpartition("/")[2]: False for key in keys if _again(store, partial(_head, store, key))}
+    found = _again(store, partial(store.list_with_delimiter, folder or None))
     files = [item["path"] for item in found["objects"]]
     return {
         key.rstrip("/").rpartition("/")[2]: is_folder
@@ -227,25 +225,27 @@ def stat_object(url: str, key: str, options: StorageOptions = None) -> tuple[int
     FileNotFoundError
         It is not there.
     """
-    return _size_and_stamp(_again(partial(open_object_store(url, options).head, key)))
+    store = open_object_store(url, options)
+    return _size_and_stamp(_again(store, partial(store.head, key)))
 
 
 def read_object(url: str, key: str, options: StorageOptions = None) -> bytes:
     """All bytes of an object."""
     store = open_object_store(url, options)
-    return _again(lambda: bytes(store.get(key).bytes()))
+    return _again(store, lambda: bytes(store.get(key).bytes()))
 
 
 def write_object(url: str, key: str, data: bytes, options: StorageOptions = None) -> None:
     """Write an object by one request."""
-    _again(partial(open_object_store(url, options).put, key, data, use_multipart=False))
+    store = open_object_store(url, options)
+    _again(store, partial(store.put, key, data, use_multipart=False))
 
 
 def remove_objects(url: str, keys: Sequence[str], options: StorageOptions = None) -> None:
     """Remove objects below a URL."""
     store = open_object_store(url, options)
     for start in range(0, len(keys), 1000):
-        _again(partial(store.delete, list(keys[start : start + 1000])))
+        _again(store, partial(store.delete, list(keys[start : start + 1000])))
 
 
 def _size_and_stamp(item: Mapping[str, Any]) -> tuple[int, str]:
@@ -254,9 +254,22 @@ def _size_and_stamp(item: Mapping[str, Any]) -> tuple[int, str]:
     return int(item["size"]), stamp
 
 
-def _again(call: Callable[[], Result]) -> Result:
+def _waits_s(store: Any) -> Iterator[float]:
+    """Pauses before a request is sent again that obstore sends once: torn refusals, and creations of objects.
+
+    They are as many and as long as those that obstore makes by itself, by the same options of the store.
+    """
+    config, started = store.retry_config, time.monotonic()
+    first_s, longest_s = (config["backoff"][name].total_seconds() for name in ("init_backoff", "max_backoff"))
+    for attempt in range(config["max_retries"]):
+        if time.monotonic() - started > config["retry_timeout"].total_seconds():
+            return
+        yield min(longest_s, first_s * config["backoff"]["base"] ** attempt) * random.uniform(0.5, 1)  # noqa: S311
+
+
+def _again(store: Any, call: Callable[[], Result]) -> Result:
     """What a call returns, tried again after torn answers."""
-    for wait_s in _WAITS_S:
+    for wait_s in _waits_s(store):
         try:
             with os_errors():
                 return call()
@@ -266,9 +279,9 @@ def _again(call: Callable[[], Result]) -> Result:
         return call()
 
 
-async def _persist(call: Callable[[], Awaitable[Result]]) -> Result:
+async def _persist(store: Any, call: Callable[[], Awaitable[Result]]) -> Result:
     """As `_again`, for coroutines."""
-    for wait_s in _WAITS_S:
+    for wait_s in _waits_s(store):
         try:
             with os_errors():
                 return await call()

@@ -16,7 +16,7 @@ import phbatch
 from phbatch.config import StorageOptions, parse_storage_options
 from phbatch.errors import OutputError
 from phbatch.prepare import prepare
-from phbatch.storage import lock, remote
+from phbatch.storage import lock
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.lock import LOCK, hold_output, new_token, read_token
 from phbatch.storage.remote import read_object, remove_objects, write_object
@@ -161,9 +161,8 @@ def test_the_door_says_the_same_of_a_bucket_and_of_a_disk(bucket: Bucket, image:
 
 
 def test_a_store_that_refuses_from_any_request_on_is_said_and_the_run_goes_on_later(
-    bucket: Bucket, tmp_path: Path, phbatch_command: CommandLine, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, tmp_path: Path, phbatch_command: CommandLine
 ) -> None:
-    monkeypatch.setattr(remote, "_WAITS_S", ())
     source, options = (
         make_input(tmp_path / "in.zarr", (2, 24, 20), (1, 24, 20)),
         parse_storage_options(bucket.options()),

@@ -130,6 +130,16 @@ def test_single_faults_are_retried(bucket: Bucket, image: Path, tmp_path: Path, 
     assert remote_bytes(result.output, bucket.options()) == local_bytes(local.output)
 
 
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_torn_refusals_are_asked_for_again_as_often_as_the_options_say(bucket: Bucket, retries: int) -> None:
+    """Torn bodies of objects obstore asks for again by itself; that an object is missing it hears once."""
+    with run_proxy(FaultProxy(bucket.port, {"truncated": 1.0})) as proxy:
+        options = parse_storage_options(bucket.options(proxy.port) | {"max_retries": retries})
+        with pytest.raises(ConnectionError):
+            read_object(bucket.url(""), "missing", options)
+        assert len(proxy.requests) == 1 + retries
+
+
 @pytest.mark.parametrize("only", ["GET /", "PUT /"])
 @pytest.mark.parametrize("kind", ["reset", "503"])
 def test_a_store_that_is_gone_for_a_while_costs_no_byte(
