@@ -163,7 +163,8 @@ def test_other_commands_do_not_take_it_for_zeros_either(
     monkeypatch.setattr(sources.Source, "_read_noting", vanish)
     given = [f"--storage-options={key}={value}" for key, value in place.options.items()]
     assert phbatch_command(command, place.url, *given) == 3
-    assert "is gone" in phbatch_command.err.splitlines()[-1]
+    said = phbatch_command.err.splitlines()[-1]
+    assert "is gone" in said or "that array is missing" in said  # opened by another thread when half of it was removed
     assert urlsplit(place.url).path in phbatch_command.err
 
 
