@@ -163,10 +163,13 @@ def test_an_interrupt_within_distributed_waits_until_it_is_done(
         return found
 
     def close(self: Client, *arguments: Any, **options: Any) -> None:
+        interrupting = threading.Timer(0.1, interrupt)
         if not done:
             self.loop.add_callback(time.sleep, 0.3)  # so that the interrupt comes before the closing has begun
-            threading.Timer(0.1, interrupt).start()
+            interrupting.start()
         original(self, *arguments, **options)
+        if not done:
+            interrupting.join()  # however late the thread is: it must interrupt this call and no later one
         done.append(moment)
 
     def run() -> None:
