@@ -126,7 +126,7 @@ def unit_bytes(
         Whether frames are averaged or their light is corrected before they are measured.
     """
     raw = _raw_bytes(frame_pixels, frames, itemsize, chunk_bytes)
-    restored = output_pixels * frames * outputs_per_frame * output_itemsize * 2  # twice: the chunks being encoded
+    restored = output_pixels * frames * outputs_per_frame * output_itemsize * 3  # encoded too, and waiting for the disk
     working = output_pixels * (4 + (8 + 8 * outputs_per_frame if network else 4 * outputs_per_frame))
     preparing = frame_pixels * _PREPARING_BYTES_PER_PIXEL if prepared else 0
     return raw + restored + preparing + max(working, _measuring_bytes(frame_pixels, fixed_point=fixed_point))

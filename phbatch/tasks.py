@@ -5,7 +5,6 @@ Tasks get a job and a unit, both small; pixels are read and written by whoever r
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -184,7 +183,7 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
         if restored.uncertainty is not None:
             encoded.append(sink.encode(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty))
     del restored  # the next unit takes its memory
-    with waiting() if sink.local else nullcontext(), clock("write"):
+    with waiting(), clock("write"):
         objects = sink.place(*encoded)
     seconds = round(perf_counter() - started, 4)
     return {

@@ -47,6 +47,7 @@ DOORS = {
     "yaozarrs": {"storage"},
     "pyarrow": {"storage"},
     "tifffile": {"storage"},
+    "zlib_ng": {"storage"},
     "basicpy": {"profiles"},
     "h5py": {"care"},
     "platformdirs": {"care"},

@@ -1,8 +1,7 @@
 """The output: OME-Zarr, written in whole chunks by one owner each, durable before anything says so.
 
-On a local disk a region is first written into a scratch array with the same metadata by the fast codec pipeline, whose
-file writes are not atomic; its files are then synchronized and renamed into place. For an object store it is encoded in
-memory, and a chunk is one PUT.
+A region is encoded (`phbatch.storage.encoding`). On a local disk its objects are then written aside, synchronized and
+renamed into place; on an object store each is one PUT.
 """
 
 from __future__ import annotations
@@ -14,24 +13,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.errors import BaseZarrError
-from zarr.storage import MemoryStore
 
 from phbatch.axes import CANONICAL, Region
 from phbatch.config import Codec, Shuffle, StorageOptions
 from phbatch.errors import OutputError, first_line
 from phbatch.storage.codecs import make_compressor
-from phbatch.storage.durable import Mark, mark_of, settle, synchronize
+from phbatch.storage.durable import PARTIAL, Mark, mark_of, synchronize, write_aside
+from phbatch.storage.encoding import Encoded, Encoder
 from phbatch.storage.lock import LOCK, PRIVATE, read_token
 from phbatch.storage.store import (
-    chunk_keys,
     codec_pipeline,
     exists,
     is_url,
@@ -83,25 +81,6 @@ class ArrayLayout:
     shards: tuple[int, ...] | None = None
     codec: Codec = "auto"
     shuffle: Shuffle = "auto"
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """What `Sink.encode` put aside, for `Sink.place`.
-
-    Attributes
-    ----------
-    name : str
-        Path of the array within the output.
-    keys : sequence of str
-        Of the objects within the array.
-    objects : sequence of bytes
-        The objects themselves, where they go to an object store; empty where they are scratch files.
-    """
-
-    name: str
-    keys: Sequence[str]
-    objects: Sequence[bytes] = ()
 
 
 def read_output_attributes(path: str, options: StorageOptions = None) -> dict[str, Any] | None:
@@ -237,8 +216,7 @@ def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
 class Sink:
     """Writes regions of an output's arrays; safe to use from many threads, since no two share a chunk.
 
-    A region is encoded, which takes a processor, and then placed, which waits for the disk or the network. `local` says
-    whether it is the disk: what is encoded is there already, and takes no memory while it waits.
+    A region is encoded, which takes a processor, and then placed, which waits for the disk or the network.
 
     Parameters
     ----------
@@ -255,17 +233,18 @@ class Sink:
         self.path = path
         self.options = options
         self._token = token
-        self.local = not is_url(path)
+        self._local = not is_url(path)
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._encoders: dict[str, Encoder] = {}
         self._opening = threading.Lock()
-        self._scratch_name = f"{PRIVATE}/scratch/{uuid.uuid4().hex}"
+        self._numbers = count()
 
     def write(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> dict[str, Mark]:
         """Write whole chunks, durably: `encode` and `place` in one."""
         return self.place(self.encode(name, axes, region, block))
 
     def encode(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> Encoded:
-        """Encode whole chunks, and put them aside.
+        """Encode whole chunks.
 
         Parameters
         ----------
@@ -281,29 +260,24 @@ class Sink:
         Returns
         -------
         Encoded
-            For `place`; on a local disk it holds no pixels.
+            For `place`.
 
         Raises
         ------
         OutputError
             The region does not cover whole chunks: two writers could lose each other's pixels.
         OSError
-            The disk fails.
+            A codec fails.
         """
         with self._opening:
             array = self._open(name)
+            if name not in self._encoders:
+                self._encoders[name] = Encoder(name, array)
         selection = tuple(region[CANONICAL.index(axis)] for axis in axes)
         _require_whole_chunks(array, selection)
         absent = tuple(index for index, axis in enumerate(CANONICAL) if axis not in axes)
-        values = block.squeeze(absent) if absent else block
-        keys = list(chunk_keys(array, selection))
         with _as_os_error():
-            if not self.local:
-                return Encoded(name, keys, self._encode_in_memory(array, selection, values, keys))
-            with self._opening:
-                scratch = self._open_scratch(name, array)
-            scratch[selection] = values
-            return Encoded(name, keys)
+            return self._encoders[name].encode(selection, block.squeeze(absent) if absent else block)
 
     def place(self, *encoded: Encoded) -> dict[str, Mark]:
         """Make what is encoded durable, and have it appear in its place.
@@ -323,7 +297,7 @@ class Sink:
         marks: dict[str, Mark] = {}
         with _as_os_error():
             for part in encoded:
-                marks |= self._rename(part) if self.local else self._put(part)
+                marks |= self._rename(part) if self._local else self._put(part)
         return marks
 
     def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
@@ -356,12 +330,16 @@ class Sink:
 
     def remove_scratch(self) -> None:
         """Remove scratch files, those of interrupted runs included."""
-        if self.local:
-            shutil.rmtree(local_path(self.path) / PRIVATE / "scratch", ignore_errors=True)
+        if self._local:
+            shutil.rmtree(self._root / PRIVATE / "scratch", ignore_errors=True)
+
+    @cached_property
+    def _root(self) -> Path:
+        return local_path(self.path)
 
     @cached_property
     def _scratch(self) -> Path:
-        return local_path(self.path) / self._scratch_name
+        return self._root / PRIVATE / "scratch" / uuid.uuid4().hex
 
     def _open(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
@@ -370,59 +348,49 @@ class Sink:
                 raise OutputError(
                     f"{self.path}/{name} is no array; the output is damaged, start it afresh with --overwrite."
                 )
-            self._arrays[name] = array.with_config({"write_empty_chunks": True})
+            self._arrays[name] = array
         return self._arrays[name]
 
-    def _open_scratch(self, name: str, array: zarr.Array[Any]) -> zarr.Array[Any]:
-        key = f"{self._scratch_name}/{name}"
-        if key not in self._arrays:
-            folder = self._scratch / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in ("zarr.json", ".zarray"):
-                original = local_path(self.path) / name / file
-                if original.exists():
-                    shutil.copyfile(original, folder / file)
-            with codec_pipeline(self.path):
-                scratch = zarr.open_array(folder, mode="r+")
-            self._arrays[key] = scratch.with_config({"write_empty_chunks": True})
-        return self._arrays[key]
-
     def _rename(self, encoded: Encoded) -> dict[str, Mark]:
-        """Synchronize scratch files and rename them, and synchronize the folders that now name them."""
-        scratch, root = self._scratch / encoded.name, local_path(self.path) / encoded.name
-        marks = {f"{encoded.name}/{key}": settle(scratch / key) for key in encoded.keys}
+        """Write files aside, durably, rename them, and synchronize the folders that now name them."""
+        aside = self._write_aside(encoded)
+        for path in aside.values():  # all are written by now, and the first that is asked for takes most of them along
+            synchronize(path)
         self._require_held()
-        folders: set[Path] = set()
-        for key in encoded.keys:
+        root, folders = self._root / encoded.name, set[Path]()
+        for key, path in aside.items():
             target = root / key
             if target.parent not in folders:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 folders.update(folder for folder in target.parents if folder.is_relative_to(root))
-            (scratch / key).replace(target)
+            path.replace(target)
         for folder in folders:
             synchronize(folder)
-        return marks
+        return _marks_of(encoded)
 
-    def _encode_in_memory(
-        self, array: zarr.Array[Any], selection: tuple[slice, ...], values: NDArray[Any], keys: Sequence[str]
-    ) -> list[bytes]:
-        stored: dict[str, Buffer] = dict(array.metadata.to_buffer_dict(default_buffer_prototype()))
-        with codec_pipeline(self.path):
-            encoded = zarr.open_array(MemoryStore(stored), mode="r+").with_config({"write_empty_chunks": True})
-        encoded[selection] = values
-        return [stored[key].to_bytes() for key in keys]
+    def _write_aside(self, encoded: Encoded) -> dict[str, Path]:
+        """Scratch file of every object."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        files = {key: self._scratch / f"{next(self._numbers)}{PARTIAL}" for key in encoded.objects}
+        for key, data in encoded.objects.items():
+            write_aside(files[key], data)
+        return files
 
     def _put(self, encoded: Encoded) -> dict[str, Mark]:
-        objects = {f"{encoded.name}/{key}": data for key, data in zip(encoded.keys, encoded.objects, strict=True)}
         self._require_held()
+        objects = {f"{encoded.name}/{key}": bytes(data) for key, data in encoded.objects.items()}
         write_remote_files(self.path, objects, self.options)
-        return {key: mark_of(data) for key, data in objects.items()}
+        return _marks_of(encoded)
 
     def _require_held(self) -> None:
         if self._token is not None and read_token(self.path, self.options) != self._token:
             raise OutputError(
                 f"{self.path} is not held by this run any more, so nothing is written; call the same command again."
             )
+
+
+def _marks_of(encoded: Encoded) -> dict[str, Mark]:
+    return {f"{encoded.name}/{key}": mark_of(data) for key, data in encoded.objects.items()}
 
 
 @contextmanager

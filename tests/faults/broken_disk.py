@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 REMOVING = ("unlink", "rmdir")
-CALLS = ("open", "fsync", "mkdir", "replace", "rename", "link", "pwrite", "ftruncate", *REMOVING)
+CALLS = ("open", "write", "fsync", "mkdir", "replace", "rename", "link", "pwrite", "ftruncate", *REMOVING)
 """Of `os`; besides them what Python opens to write. A rename is what makes written data appear."""
 
 

@@ -73,7 +73,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "read": (Source, "_read_noting"),
     "statistics": (PreparedFrame, "measure"),
     "predict": (Predictor, "restore"),
-    "write": (sink, "settle"),
+    "write": (sink, "synchronize"),
 }
 
 

@@ -90,6 +90,12 @@ MEMORY_CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str, dict[str, A
     "float32 2048 x 2048, normalized": ((4, 2048, 2048), (1, 2048, 2048), "float32", {"model": "none"}),
     "uint16, chunks of 4 frames": ((8, 1024, 1024), (4, 1024, 1024), "uint16", {"model": "none"}),
     "uint16, small frames": ((400, 128, 128), (1, 128, 128), "uint16", {"model": "none"}),
+    "uint16 2048 x 2048, shards of four frames": (
+        (16, 2048, 2048),
+        (1, 2048, 2048),
+        "uint16",
+        {"model": "none", "shard": 64_000_000},
+    ),
     "uint16 2048 x 2048, phase-2d": ((3, 2048, 2048), (1, 2048, 2048), "uint16", {}),
     "uint16 1024 x 1024, phase-2d, four workers": ((8, 1024, 1024), (1, 1024, 1024), "uint16", {"workers": 4}),
     "uint16 1024 x 1024, phase-2d, tiles of 256": ((4, 1024, 1024), (1, 1024, 1024), "uint16", {"tile": 256}),

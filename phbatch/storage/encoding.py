@@ -1,0 +1,59 @@
+"""Whole chunks of an array become the bytes of its objects, in memory, to be written by whoever knows the place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zarr
+from numpy.typing import NDArray
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from phbatch.storage.store import chunk_keys, codec_pipeline
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What `Sink.encode` made, for `Sink.place`.
+
+    Attributes
+    ----------
+    name : str
+        Path of the array within the output.
+    objects : mapping of str to memoryview
+        Bytes of the objects by their keys within the array.
+    """
+
+    name: str
+    objects: Mapping[str, memoryview]
+
+
+class Encoder:
+    """Encodes regions of one array, from many threads, of which no two share a chunk or shard.
+
+    zarr itself encodes, and not zarrs, which writes into files only, through the page cache and not atomically; whose
+    threads order the chunks of a shard differently every time; and which is no faster for chunks of 256 x 256 and more.
+
+    Parameters
+    ----------
+    name : str
+        Path of the array within the output.
+    array : zarr.Array
+        The array itself; it is not written.
+    """
+
+    def __init__(self, name: str, array: zarr.Array[Any]) -> None:
+        self._name = name
+        self._stored: dict[str, Buffer] = dict(array.metadata.to_buffer_dict(default_buffer_prototype()))
+        with codec_pipeline(name, fast=False):
+            self._array = zarr.open_array(MemoryStore(self._stored), mode="r+").with_config(
+                {"write_empty_chunks": True}
+            )
+
+    def encode(self, selection: tuple[slice, ...], values: NDArray[Any]) -> Encoded:
+        """Encode whole chunks or shards, and take them out of the store again."""
+        self._array[selection] = values
+        keys = chunk_keys(self._array, selection)
+        return Encoded(self._name, {key: self._stored.pop(key).as_numpy_array().data for key in keys})
