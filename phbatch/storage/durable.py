@@ -29,8 +29,8 @@ _buffers: deque[mmap.mmap] = deque()
 def write_aside(path: Path, data: memoryview) -> None:
     """Write a file that nobody waits for, to be synchronized: a large one past the page cache, where that is possible.
 
-    A page of the cache that is new costs time: 0.5 GB/s on a virtual machine that has to be given the memory first,
-    where writing past it takes a fifth of that; and what is written is needed by nobody soon.
+    A page of the cache that is new costs time: 2 s of a processor per GB on a virtual machine that has to be given the
+    memory first, where writing past it costs a tenth of that; and what is written is needed by nobody soon.
     """
     rest = data.cast("B")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)

@@ -34,7 +34,8 @@ class Encoder:
     """Encodes regions of one array, from many threads, of which no two share a chunk or shard.
 
     zarr itself encodes, and not zarrs, which writes into files only, through the page cache and not atomically; whose
-    threads order the chunks of a shard differently every time; and which is no faster for chunks of 256 x 256 and more.
+    threads order the chunks of a shard differently every time; and which in one thread is hardly faster, but for chunks
+    smaller than 256 x 256 pixels in a shard, which phbatch does not make of larger frames.
 
     Parameters
     ----------

@@ -42,8 +42,7 @@ def test_any_layout_has_the_bytes_that_zarr_stores(data: st.DataObject) -> None:
     sharded = zarr_format == 3 and data.draw(st.booleans())
     shards = tuple(chunk * data.draw(st.integers(1, 3)) for chunk in chunks) if sharded else None
     dtype = data.draw(st.sampled_from(("uint8", "uint16", "float32")))
-    image = np.random.default_rng(1).integers(0, 200, shape).astype(dtype) * data.draw(st.sampled_from((0, 1)))
-    image = image.astype(dtype)
+    image = (np.random.default_rng(1).integers(0, 200, shape) * data.draw(st.sampled_from((0, 1)))).astype(dtype)
     compressor = make_compressor(data.draw(st.sampled_from(CODECS)), "auto", zarr_format)
     with TemporaryDirectory() as folder:
         array = make_array(Path(folder), image, chunks, compressors=compressor, zarr_format=zarr_format, shards=shards)
