@@ -7,7 +7,7 @@ import shlex
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,141 +15,8 @@ from typing import Any
 import click
 
 import phbatch
+from phbatch.command_options import common_options, redo_options, run_options, statistics_options, storage_option
 from phbatch.errors import OutputError, PhbatchError, UsageError
-
-Command = Callable[..., Any]
-
-
-def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
-_storage_option = click.option(
-    "--storage-options",
-    multiple=True,
-    metavar="JSON|KEY=VALUE",
-    callback=lambda _context, _parameter, given: given or None,
-    help="Credentials and endpoint of s3://, gs://, https://; never recorded. May be repeated.",
-)
-
-_statistics_options = _options(
-    click.option("--sigma", type=float, metavar="PX", help="Smoothing before median and mode.  [default: 2]"),
-    click.option("--pmin", type=float, metavar="P", help="Lower percentile.  [default: 2]"),
-    click.option("--pmax", type=float, metavar="P", help="Upper percentile.  [default: 99.8]"),
-    click.option("--percentiles", metavar="P,P,...", help="More percentiles for the table."),
-    click.option(
-        "--scope",
-        type=click.Choice(["image", "position", "series"]),
-        help="Pixels pooled for the statistic: of a frame, over t, or over t and z.  [default: image]",
-    ),
-    click.option(
-        "--smooth-time", type=int, metavar="N", help="Running median of the statistic over N frames.  [default: 1]"
-    ),
-    click.option(
-        "--illumination",
-        metavar="NAME|PATH",
-        help="Uneven light: none, gaussian or polynomial (per frame), temporal or basic (per position), or a profile."
-        "  [default: none]",
-    ),
-    click.option(
-        "--illumination-mode",
-        type=click.Choice(["divide", "subtract"]),
-        help="What is done with it.  [default: divide]",
-    ),
-    click.option("--downscale", type=int, metavar="N", help="Area average over N x N pixels first.  [default: 1]"),
-    click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx."),
-    click.option("--channel", metavar="INDEX|NAME", help="Channel to process.  [default: all]"),
-    click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]"),
-    click.option(
-        "--memory", metavar="SIZE", help="Memory the run may use, such as 8GB.  [default: half of what is free]"
-    ),
-    click.option(
-        "--workers",
-        "--inflight",
-        "workers",
-        type=int,
-        metavar="N",
-        help="Units read, computed and written at once.  [default: up to 4, one per core, as --memory allows]",
-    ),
-    click.option("--threads", type=int, metavar="N", help="Of codecs and the network on a CPU.  [default: all cores]"),
-    _storage_option,
-    click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.  [default: this process]"),
-)
-
-_run_options = _options(
-    click.argument("input"),
-    click.argument("output", required=False),
-    click.option(
-        "--model", metavar="NAME|DIR|none", help="Bundled name or CSBDeep model folder; none normalizes only."
-    ),
-    click.option(
-        "--normalize",
-        metavar="METHOD",
-        help="median, mode, percentile, minmax, fixed, zscore, none, or a registered one.  [default: the model's own]",
-    ),
-    click.option(
-        "--factor", type=float, metavar="F", help="Multiple of the median or mode that becomes 1.  [default: 1]"
-    ),
-    click.option("--value", type=float, metavar="V", help="Divisor of --normalize fixed."),
-    click.option("--stats", metavar="FILE", help="Table of `phbatch stats`, read in place of measuring."),
-    _statistics_options,
-    click.option(
-        "--dtype",
-        type=click.Choice(["float32", "float16", "uint16", "uint8"]),
-        help="Of the output.  [default: float32]",
-    ),
-    click.option("--rescale/--no-rescale", default=None, help="Undo the normalization: intensities of the input."),
-    click.option("--upscale-back", is_flag=True, default=None, help="Return to the input's grid, bilinearly."),
-    click.option("--uncertainty", is_flag=True, default=None, help="Also write the scale of a probabilistic model."),
-    click.option(
-        "--nan", type=click.Choice(["refuse", "skip"]), help="Frames with NaN or infinity.  [default: refuse]"
-    ),
-    click.option(
-        "--bad-frames",
-        type=click.Choice(["normalize", "skip", "copy"]),
-        help="Frames that are outliers of their series.  [default: normalize]",
-    ),
-    click.option("--tile", metavar="AUTO|N", help="Tile length, halo included."),
-    click.option("--batch", metavar="AUTO|N", help="Tiles per call of the network."),
-    click.option("--backend", type=click.Choice(["tensorflow", "jax"]), help="Of Keras.  [default: tensorflow]"),
-    click.option(
-        "--network",
-        metavar="AUTO|FORM",
-        help="Form of the network: plain, upsampling, polyphase-1 to -3.  [default: the fastest measured]",
-    ),
-    click.option(
-        "--precision",
-        metavar="AUTO|PRECISION",
-        help="float32, tf32, float16 or bfloat16, checked against float32 on this input.  [default: auto]",
-    ),
-    click.option(
-        "--precision-bound", type=float, metavar="B", help="Difference that is allowed, over the std.  [default: 0.01]"
-    ),
-    click.option(
-        "--codec",
-        type=click.Choice(["auto", "blosc-lz4", "blosc-zstd", "zstd", "none"]),
-        help="Compression of the output.  [default: auto, which is blosc-lz4]",
-    ),
-    click.option("--shuffle", type=click.Choice(["auto", "byte", "bit"]), help="Before Blosc.  [default: auto]"),
-    click.option("--shard", metavar="SIZE", help="Size of the output's shards, such as 64MB.  [default: none]"),
-    click.option(
-        "--config", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Options by name; the command line wins."
-    ),
-    click.option(
-        "--retries", type=int, metavar="N", help="Attempts after the first one where a unit fails.  [default: 3]"
-    ),
-    click.option("--overwrite", is_flag=True, default=None, help="Start afresh where an output of phbatch exists."),
-)
-
-_common_options = _options(
-    click.option("--json", "as_json", is_flag=True, help="Print one machine-readable record last."),
-    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -159,9 +26,9 @@ def cli() -> None:
 
 
 @cli.command()
-@_run_options
+@run_options
 @click.option("--profile", is_flag=True, help="Show which stage the time went to.")
-@_common_options
+@common_options
 def run(input: str, output: str | None, profile: bool, as_json: bool, debug: bool, **options: Any) -> int:
     """Normalize and restore every frame of INPUT into OUTPUT.
 
@@ -180,8 +47,8 @@ def run(input: str, output: str | None, profile: bool, as_json: bool, debug: boo
 
 
 @cli.command()
-@_run_options
-@_common_options
+@run_options
+@common_options
 def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what `run` would do; no pixel is read."""
     report = phbatch.plan(input, output, **_with_config(options))
@@ -191,7 +58,7 @@ def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: 
 
 @cli.command()
 @click.argument("input")
-@_statistics_options
+@statistics_options
 @click.option(
     "-o",
     "--output",
@@ -199,7 +66,7 @@ def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: 
     metavar="FILE",
     help="Write .csv, .json or .parquet instead of printing.",
 )
-@_common_options
+@common_options
 def stats(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Measure every frame of INPUT: one row each."""
     if output is not None:
@@ -219,7 +86,7 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
 @cli.command()
 @click.argument("input")
 @click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
-@_storage_option
+@storage_option
 @click.option("--channel", metavar="INDEX|NAME", help="Channel to sample.  [default: the first]")
 @click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]")
 @click.option("--samples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Frames to sample.")
@@ -230,7 +97,7 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
     metavar="FILE",
     help="Also write a page, FILE.html, or a picture, FILE.png.",
 )
-@_common_options
+@common_options
 def compare(input: str, output: str | None, samples: int, as_json: bool, debug: bool, **options: Any) -> None:
     """Show which normalization keeps the background of INPUT steady, and recommend one."""
     if output is not None and Path(output).suffix.lower() not in (".html", ".png"):
@@ -255,12 +122,12 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
     help="Median over t; the same smoothed; or BaSiC.",
 )
 @click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
-@_storage_option
+@storage_option
 @click.option("--channel", metavar="INDEX|NAME", help="Channel to look at.  [default: all]")
 @click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t to sample from.  [default: all]")
 @click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]")
 @click.option("-o", "--output", required=True, metavar="PROFILE.zarr", help="Where to write the profile.")
-@_common_options
+@common_options
 def illumination(input: str, output: str, method: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Estimate the uneven light of INPUT, for `run --illumination PROFILE.zarr`; a picture lies beside the profile."""
     found = phbatch.illumination(input, output, method=method, **_given(options))
@@ -273,24 +140,14 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
     _print_record(as_json, found.facts)
 
 
-_redo_options = _options(
-    click.option("--input", metavar="PATH", help="The input, where it was moved."),
-    click.option("--model", metavar="DIR", help="The model folder, where it was moved."),
-    click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]"),
-    click.option("--workers", type=int, metavar="N", help="Units worked on at once.  [default: up to 4, one per core]"),
-    _storage_option,
-    click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to run on.  [default: this process]"),
-)
-
-
 @cli.command()
 @click.argument("output")
 @click.option(
     "--deep", type=click.IntRange(0), default=0, metavar="N", help="Also compute N units again, and compare them."
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the draw of these units.")
-@_redo_options
-@_common_options
+@redo_options
+@common_options
 def verify(output: str, deep: int, seed: int, as_json: bool, debug: bool, **options: Any) -> int:
     """Check that OUTPUT is whole: every unit finished, every object there, every checksum right."""
     with phbatch.report.ProgressReport() as listener:
@@ -302,8 +159,8 @@ def verify(output: str, deep: int, seed: int, as_json: bool, debug: bool, **opti
 
 @cli.command()
 @click.argument("output")
-@_redo_options
-@_common_options
+@redo_options
+@common_options
 def repair(output: str, as_json: bool, debug: bool, **options: Any) -> int:
     """Do again exactly what is missing or wrong in OUTPUT, with the settings that made it."""
     with phbatch.report.ProgressReport() as listener:
@@ -317,8 +174,8 @@ def repair(output: str, as_json: bool, debug: bool, **options: Any) -> int:
 @click.argument("path")
 @click.option("--benchmark", is_flag=True, help="Measure every form of a model's network on this machine.")
 @click.option("--backend", type=click.Choice(["tensorflow", "jax"]), help="Of Keras.  [default: tensorflow]")
-@_storage_option
-@_common_options
+@storage_option
+@common_options
 def info(path: str, benchmark: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what is at PATH: an image, an output of phbatch, or a model."""
     facts = phbatch.info(path, benchmark=benchmark, **_given(options))
@@ -329,7 +186,7 @@ def info(path: str, benchmark: bool, as_json: bool, debug: bool, **options: Any)
 
 @cli.command()
 @click.argument("folder", required=False, default="phbatch-demo")
-@_common_options
+@common_options
 def demo(folder: str, as_json: bool, debug: bool) -> None:
     """Restore a simulated time-lapse in FOLDER and draw a before/after picture."""
     with phbatch.report.ProgressReport() as listener:

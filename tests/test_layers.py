@@ -34,6 +34,7 @@ LAYERS: list[set[str]] = [
         "demo",
         "csbdeep",
         "compare",
+        "command_options",
         "cli",
     },
 ]
@@ -57,7 +58,7 @@ DOORS = {
     "dask": {"graph", "engine", "api"},
     "distributed": {"engine", "lane"},
     "numba": {"kernels"},
-    "click": {"cli"},
+    "click": {"cli", "command_options"},
     "rich": {"report"},
     "matplotlib": {"report"},
     "skimage": {"demo"},
