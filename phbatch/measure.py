@@ -130,7 +130,11 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
         try:
             parsed = StatisticsRow.from_dict({"z": 0} | dict(row) if grid.planes == 1 else row)
             wanted = parsed.key in grid
-        except (KeyError, ValueError, TypeError) as error:
+        except KeyError as error:
+            raise InputError(
+                f"{path} has no column {error}, which says the frame of a row; name it in the first line."
+            ) from error
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path} has a row that is no row of statistics ({error}); correct it.") from error
         if not wanted:
             continue

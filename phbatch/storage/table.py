@@ -16,6 +16,7 @@ from zarr.errors import BaseZarrError
 from phbatch.config import StorageOptions
 from phbatch.errors import InputError, OutputError, UsageError
 from phbatch.storage.guard import read_whole, require_harmless_codecs
+from phbatch.storage.spreadsheet import read_cells
 from phbatch.storage.store import is_url, normalize_path, open_node
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -110,10 +111,9 @@ def read_rows(path: str, options: StorageOptions = None) -> Iterator[dict[str, A
     require_table_name(path)
     try:
         if suffix == ".csv":
-            with Path(path).open(encoding="utf-8", newline="") as file:
-                yield from (_parse_row(row) for row in csv.DictReader(file))
+            yield from (_parse_row(row) for row in read_cells(Path(path)))
         elif suffix == ".json":
-            yield from (_parse_row(row) for row in json.loads(Path(path).read_text(encoding="utf-8")))
+            yield from (_parse_row(row) for row in json.loads(Path(path).read_text(encoding="utf-8-sig")))
         else:
             from pyarrow import parquet
 
@@ -121,7 +121,7 @@ def read_rows(path: str, options: StorageOptions = None) -> Iterator[dict[str, A
                 yield from (_parse_row(row) for row in batch.to_pylist())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} cannot be read as a table of statistics ({error}); make it with `phbatch stats`."
+            f"{path} cannot be read as a table of statistics ({error}); correct it or make it with `phbatch stats`."
         ) from error
 
 
@@ -183,5 +183,19 @@ def _parse_row(row: Mapping[str, Any]) -> dict[str, Any]:
         elif value is None or value == "":
             parsed[name] = None
         else:
-            parsed[name] = int(value) if name in ("t", "c", "z") else float(value)
+            parsed[name] = _whole(name, value) if name in ("t", "c", "z") else _number(name, value)
     return parsed
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} in column {name} is no number") from None
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if not number.is_integer():
+        raise ValueError(f"{value!r} in column {name} is no whole number")
+    return int(number)
