@@ -30,7 +30,7 @@ from phbatch.settle import choose_network, settle_cut, settle_precision
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.profile import digest_profile, read_profile
-from phbatch.storage.sink import Sink, read_output_attributes, remove_output
+from phbatch.storage.sink import Sink, read_output_attributes, remove_output, require_removable
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import normalize_path
@@ -129,6 +129,8 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     destination = normalize_path(str(output)) if output is not None else default_output(source)
     require_separate(source, destination)
     recorded = read_output_attributes(destination, settings.storage_options)
+    if settings.overwrite:
+        require_removable(destination, settings.storage_options)
     continued = None if settings.overwrite else recorded
     begun = (continued or {}).get("fingerprint", {}).get("settings", {}) or {}
     tile = begun.get("tile")

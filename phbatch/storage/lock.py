@@ -38,6 +38,11 @@ PRIVATE = ".phbatch"
 LOCK = f"{PRIVATE}/lock"
 """The lock or lease of an output; it is made first and removed last, and marks a folder as an output of phbatch."""
 
+OWN_NAMES = frozenset(
+    {PRIVATE, "zarr.json", ".zgroup", ".zattrs", ".zmetadata", "0", "uncertainty", "statistics", "illumination"}
+)
+"""What runs write at the top of an output: nothing of another name is ever removed, nor is anything beside it."""
+
 BEAT_S = 5.0
 """How often a lease is rewritten."""
 
@@ -238,7 +243,8 @@ def _parse(data: bytes) -> Holder | None:
 
 
 def _held(output: str, holder: Holder | None) -> OutputError:
-    who = f"process {holder['process']} on {holder['host']}" if holder else "another process"
+    named = holder is not None and {"process", "host"} <= holder.keys()
+    who = f"process {holder['process']} on {holder['host']}" if holder and named else "another process"
     return OutputError(f"{output} is being written by another run ({who}); wait for it or stop it, and call again.")
 
 

@@ -96,7 +96,9 @@ def write_profile(
     """
     try:
         with codec_pipeline(path, fast=False):
-            group = zarr.open_group(open_store(path, options), path=node, mode="w" if not node else "a")
+            group = zarr.open_group(open_store(path, options), mode="r+" if node else "w")
+            if node:  # by way of the root, whose Zarr format the group then has
+                group = group.require_group(node)
             for name, values in ((BACKGROUND, background), (DARK, dark)):
                 if values is not None:
                     group.create_array(name, data=values, chunks=(1, 1, *values.shape[2:]), overwrite=True)

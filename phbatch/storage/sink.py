@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from phbatch.errors import OutputError, first_line
 from phbatch.storage.codecs import make_compressor
 from phbatch.storage.durable import PARTIAL, Mark, mark_of, synchronize, write_aside
 from phbatch.storage.encoding import Encoded, Encoder
-from phbatch.storage.lock import LOCK, PRIVATE, read_token
+from phbatch.storage.lock import LOCK, OWN_NAMES, PRIVATE, read_token
 from phbatch.storage.store import (
     codec_pipeline,
     exists,
@@ -83,7 +83,9 @@ class ArrayLayout:
     shuffle: Shuffle = "auto"
 
 
-def read_output_attributes(path: str, options: StorageOptions = None) -> dict[str, Any] | None:
+def read_output_attributes(
+    path: str, options: StorageOptions = None, *, remedy: str = "choose another output, or remove it yourself"
+) -> dict[str, Any] | None:
     """Our attributes on an existing output; None where nothing is there.
 
     What a run left that was killed while it created or removed an output counts as one that is being created.
@@ -93,7 +95,6 @@ def read_output_attributes(path: str, options: StorageOptions = None) -> dict[st
     OutputError
         Something else is there, or its metadata are damaged.
     """
-    remedy = "choose another output, or remove it yourself"
     try:
         names = set(list_folder(path, options=options))
         marked = PRIVATE in names and (names == {PRIVATE} or exists(path, LOCK, options))
@@ -102,17 +103,39 @@ def read_output_attributes(path: str, options: StorageOptions = None) -> dict[st
     if not names:
         return None
     if marked and not names & {"zarr.json", ".zgroup"}:
+        _require_own_names(path, names)
         return {"status": "creating"}
     try:
         group = open_node(path, options=options)
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError) as error:
         if marked:
-            remedy = "mend its metadata with `phbatch repair`, or remove it yourself"
+            remedy = "mend its metadata with `phbatch repair`"
         raise OutputError(f"{path} exists and is not an output of phbatch; {remedy}.") from error
     attributes = group.attrs.asdict().get(ATTRIBUTE)
     if not isinstance(group, zarr.Group) or not isinstance(attributes, dict):
         raise OutputError(f"{path} exists and is not an output of phbatch; {remedy}.")
     return attributes
+
+
+def require_removable(path: str, options: StorageOptions = None) -> None:
+    """Refuse to start afresh where something lies that no run wrote.
+
+    Raises
+    ------
+    OutputError
+        It is no output of phbatch, or holds other names than `phbatch.storage.lock.OWN_NAMES`.
+    """
+    if read_output_attributes(path, options) is not None:
+        _require_own_names(path, list_folder(path, options=options))
+
+
+def _require_own_names(path: str, names: Iterable[str]) -> None:
+    strangers = sorted(set(names) - OWN_NAMES)
+    if strangers:
+        raise OutputError(
+            f"{path} also holds {', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}, which no run of"
+            " phbatch wrote, so nothing in it is removed; choose another output, or move that away."
+        )
 
 
 def remove_output(path: str, options: StorageOptions = None) -> None:
@@ -123,6 +146,7 @@ def remove_output(path: str, options: StorageOptions = None) -> None:
     """
     if read_output_attributes(path, options) is None:
         return
+    require_removable(path, options)
     if is_url(path):
         _remove_remote_output(path, options)
         return
@@ -133,12 +157,12 @@ def remove_output(path: str, options: StorageOptions = None) -> None:
         (root_path / name).unlink(missing_ok=True)
     for folder, kept in ((root_path, PRIVATE), (root_path / PRIVATE, Path(LOCK).name)):
         for entry in folder.iterdir():
-            if entry.name != kept:
+            if entry.name != kept and (folder != root_path or entry.name in OWN_NAMES):
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def _remove_remote_output(path: str, options: StorageOptions) -> None:
-    keys = {key for key, _, _ in list_files(path, options)}
+    keys = {key for key, _, _ in list_files(path, options) if key.split("/")[0] in OWN_NAMES}
     if LOCK not in keys:
         write_file(path, LOCK, b"{}", options)
     first = [name for name in _ROOT_DOCUMENTS if name in keys]
