@@ -113,6 +113,7 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
         What `run` would refuse: the input was changed, the model is gone.
     """
     place, store = normalize_path(str(output)), _storage_options(options)
+    _provenance(place, _Ledgered(place, store).metadata, store)  # nothing is put into what is no output
     with hold_output(place, new_token(), store):
         report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
         arguments = _recorded_options(provenance, options)
