@@ -71,7 +71,7 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
     """Measure every frame of INPUT: one row each."""
     if output is not None:
         phbatch.report.require_table_name(output)
-    _require_folder(output)
+    _require_folder(output, input)
     with phbatch.report.ProgressReport() as listener:
         rows = phbatch.statistics(input, listener=listener, **_given(options))
     if output is not None:
@@ -102,7 +102,7 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
     """Show which normalization keeps the background of INPUT steady, and recommend one."""
     if output is not None and Path(output).suffix.lower() not in (".html", ".png"):
         raise UsageError(f"--output {output} does not end in .html or .png; give a name that does.")
-    _require_folder(output)
+    _require_folder(output, input)
     found = phbatch.compare_rules(input, samples=samples, **_given(options))
     phbatch.report.print_comparison(found)
     if output is not None:
@@ -234,10 +234,15 @@ def _print_error_record(message: str, code: int) -> None:
         print(json.dumps({"error": message, "exit_code": code}))
 
 
-def _require_folder(output: str | None) -> None:
-    """Refuse a file in no folder before the work, not after it."""
-    if output is not None and not Path(output).absolute().parent.is_dir():
-        raise OutputError(f"--output {output} lies in no folder; make {Path(output).absolute().parent} first.")
+def _require_folder(output: str | None, input: str) -> None:
+    """Refuse a file in no folder, or in the input, before the work, not after it."""
+    if output is None:
+        return
+    folder = Path(output).absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"--output {output} lies in no folder; make {folder} first.")
+    if folder.resolve().is_relative_to(Path(input.removeprefix("file://")).expanduser().resolve()):
+        raise OutputError(f"--output {output} lies inside the input; choose another place.")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from phbatch.errors import OutputError
 from phbatch.events import Listener, ignore
 from phbatch.report import save_before_after
 from phbatch.simulate import PhaseContrast
+from phbatch.storage.lock import ROOT_DOCUMENTS
 from phbatch.storage.ome import ImageMetadata, make_image_attributes
 from phbatch.storage.sink import ArrayLayout, Sink, create_output, read_output_attributes, remove_output
 from phbatch.storage.source import open_source
@@ -97,6 +98,8 @@ def run_demo(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made a folder ({error.strerror}); choose another place.") from error
+    if any((folder / name).exists() for name in ROOT_DOCUMENTS):
+        raise OutputError(f"{folder} is a Zarr group; choose another folder for the demonstration.")
     simulation = PhaseContrast(shape=shape, n_frames=n_frames, seed=DEMO_SEED)
     noisy, clean = str(folder / "noisy.zarr"), str(folder / "clean.zarr")
     for path, is_clean in ((noisy, False), (clean, True)):

@@ -122,11 +122,31 @@ def require_separate(source: Source, output: str) -> None:
     """Refuse an output inside the input, an input inside the output, and an output on a web server."""
     if is_web_server(output):
         raise OutputError(f"output {output} is on a web server, which is only read; give another OUTPUT.")
-    inner, outer = f"{output}/", f"{source.path}/"
+    inner, outer = (
+        path if is_url(path) else str(local_path(path)).rstrip("/") for path in (output.rstrip("/"), source.path)
+    )
+    inner, outer = f"{inner}/", f"{outer}/"
     if inner.startswith(outer):
         raise OutputError(f"output {output} lies inside the input; choose a place outside of {source.path}.")
     if outer.startswith(inner):
         raise OutputError(f"the input lies inside the output {output}; choose another place for the output.")
+
+
+def require_place(output: str) -> None:
+    """Refuse the root of the disk, a home folder, the current folder, and what these lie in, as a new output.
+
+    Raises
+    ------
+    OutputError
+        Says which it is.
+    """
+    if is_url(output):
+        return
+    place = local_path(output)
+    for kept, words in ((Path.home(), "the home folder"), (Path.cwd(), "the current folder")):
+        if kept.resolve().is_relative_to(place):
+            what = "is" if kept.resolve() == place else "holds"
+            raise OutputError(f"output {output} {what} {words}; give a folder of its own, such as {place}/out.zarr.")
 
 
 def storage_refusal(output: str, error: Exception, committed: str = "what is committed stays") -> OutputError:

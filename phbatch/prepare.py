@@ -23,14 +23,21 @@ from phbatch.events import Notice
 from phbatch.fingerprint import find_differences, fingerprint
 from phbatch.kernels.intensity import required_statistics
 from phbatch.measure import read_table
-from phbatch.output import OutputImage, create_image, default_output, require_separate, require_space
+from phbatch.output import (
+    OutputImage,
+    create_image,
+    default_output,
+    require_place,
+    require_separate,
+    require_space,
+)
 from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, resolve_run
 from phbatch.settle import choose_network, settle_cut, settle_precision
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.profile import digest_profile, read_profile
-from phbatch.storage.sink import Sink, read_output_attributes, remove_output, require_removable
+from phbatch.storage.sink import Sink, read_output_attributes, remove_output, require_own
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import normalize_path
@@ -129,9 +136,10 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     destination = normalize_path(str(output)) if output is not None else default_output(source)
     require_separate(source, destination)
     recorded = read_output_attributes(destination, settings.storage_options)
-    if settings.overwrite:
-        require_removable(destination, settings.storage_options)
     continued = None if settings.overwrite else recorded
+    if continued is None or "fingerprint" not in continued:
+        require_place(destination)
+        require_own(destination, settings.storage_options)
     begun = (continued or {}).get("fingerprint", {}).get("settings", {}) or {}
     tile = begun.get("tile")
     resolved = resolve_run(

@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from phbatch.axes import to_region
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, parse_settings
-from phbatch.errors import InputError, MemoryLimitError, OutputError, UsageError
+from phbatch.errors import InputError, MemoryLimitError, UsageError
 from phbatch.kernels.background import temporal_background
 from phbatch.memory import RESERVED_BYTES, format_bytes
+from phbatch.output import require_separate
 from phbatch.planning import Geometry
 from phbatch.prepare import PROFILE, Prepared, available_bytes, require_profile
 from phbatch.resolve import resolve_statistics
 from phbatch.stages.preparation import Profile, background_of
-from phbatch.storage.profile import read_facts, write_profile
+from phbatch.storage.profile import read_facts, require_replaceable, write_profile
 from phbatch.storage.source import Source, open_source
-from phbatch.storage.store import exists, normalize_path
+from phbatch.storage.store import normalize_path
 from phbatch.tasks import forget_open_stores
 
 IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]
@@ -89,8 +90,9 @@ def illumination(
     source = open_source(str(input), settings.axes, store)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     place = normalize_path(str(output)) if output is not None else ""
-    if place and exists(place, options=store) and "method" not in (read_facts(place, options=store) or {}):
-        raise OutputError(f"{output} exists and is no profile; choose another place, or remove it yourself.")
+    if place:
+        require_separate(source, place)
+        require_replaceable(place, store)
     profile, facts = estimate_profile(source, resolved.geometry, method, settings)
     if place:
         write_profile(place, profile.background, profile.dark, facts, options=store)

@@ -113,7 +113,7 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
         What `run` would refuse: the input was changed, the model is gone.
     """
     place, store = normalize_path(str(output)), _storage_options(options)
-    _provenance(place, _Ledgered(place, store).metadata, store)  # a lock in a folder makes it look like an output
+    _provenance(place, _Ledgered(place, store).metadata, store)  # nothing is put into what is no output
     with hold_output(place, new_token(), store):
         report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
         arguments = _recorded_options(provenance, options)
@@ -179,7 +179,7 @@ def _provenance(output: str, metadata: Mapping[str, Any] | None, store: StorageO
     elif ".zattrs" in documents:
         found = json.loads(documents[".zattrs"]).get(ATTRIBUTE)
     else:
-        found = read_output_attributes(output, store, remedy="give the path of one")
+        found = read_output_attributes(output, store)
     if not isinstance(found, dict) or "geometry" not in found:
         raise OutputError(f"{output} is no output of `phbatch run`, or one that was not begun; give the path of one.")
     return found

@@ -23,14 +23,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from phbatch.config import StorageOptions
 from phbatch.errors import OutputError
-from phbatch.storage.store import is_url, local_path, read_file, write_file
+from phbatch.storage.durable import PARTIAL
+from phbatch.storage.store import is_url, list_folder, local_path, read_file, write_file
 
 PRIVATE = ".phbatch"
 """Group inside the output that holds the lock, the ledger, and scratch files while a run is going on."""
@@ -38,10 +39,13 @@ PRIVATE = ".phbatch"
 LOCK = f"{PRIVATE}/lock"
 """The lock or lease of an output; it is made first and removed last, and marks a folder as an output of phbatch."""
 
-OWN_NAMES = frozenset(
-    {PRIVATE, "zarr.json", ".zgroup", ".zattrs", ".zmetadata", "0", "uncertainty", "statistics", "illumination"}
-)
-"""What runs write at the top of an output: nothing of another name is ever removed, nor is anything beside it."""
+ROOT_DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+"""Metadata of the output group, in the order in which they are removed."""
+
+OWN_NAMES = frozenset({*ROOT_DOCUMENTS, PRIVATE, "uncertainty", "statistics", "illumination"})
+"""What runs write directly into an output, besides levels (``0``): nothing else in there is ever removed."""
+
+_DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
 
 BEAT_S = 5.0
 """How often a lease is rewritten."""
@@ -63,9 +67,33 @@ def new_token() -> str:
     return uuid.uuid4().hex
 
 
+def is_own(name: str) -> bool:
+    """Whether runs write what has this name directly into an output.
+
+    Examples
+    --------
+    >>> is_own("zarr.json"), is_own("0"), is_own("notes.txt")
+    (True, True, False)
+    """
+    return name in OWN_NAMES or (name.isascii() and name.isdecimal()) or name.endswith(PARTIAL)
+
+
+def find_strangers(names: Iterable[str]) -> list[str]:
+    """Of the names in a folder, those that no run writes; what file managers drop everywhere does not count.
+
+    Examples
+    --------
+    >>> find_strangers(["zarr.json", ".phbatch", "0", ".DS_Store", "thesis.docx"])
+    ['thesis.docx']
+    """
+    return sorted(
+        name for name in names if not is_own(name) and name not in _DROPPINGS and not name.startswith(("._", ".nfs"))
+    )
+
+
 @contextmanager
 def hold_output(output: str, token: str, options: StorageOptions = None) -> Iterator[None]:
-    """Hold an output while inside; it need not exist yet.
+    """Hold an output while inside; it need not exist yet, and nothing is put into a folder that is something else.
 
     Parameters
     ----------
@@ -79,8 +107,9 @@ def hold_output(output: str, token: str, options: StorageOptions = None) -> Iter
     Raises
     ------
     OutputError
-        Another live run holds it, or the place cannot be written.
+        Another live run holds it, something else is there, or the place cannot be written.
     """
+    _require_output(output, options)
     holder: Holder = {"token": token, "host": socket.gethostname(), "process": os.getpid()}
     hold = _lease if is_url(output) else _locked
     with hold(output, holder, options):
@@ -91,6 +120,16 @@ def read_token(output: str, options: StorageOptions = None) -> str | None:
     """Token of the run that holds an output, or held it when it died; None where none does."""
     holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
     return holder.get("token") if holder else None
+
+
+def _require_output(output: str, options: StorageOptions) -> None:
+    try:
+        names = set(list_folder(output, options=options))
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    strangers = find_strangers(names)
+    if strangers and not names & {PRIVATE, *ROOT_DOCUMENTS}:
+        raise OutputError(f"{output} is no output of phbatch: it holds {strangers[0]}; choose another place.")
 
 
 @contextmanager
@@ -243,8 +282,7 @@ def _parse(data: bytes) -> Holder | None:
 
 
 def _held(output: str, holder: Holder | None) -> OutputError:
-    named = holder is not None and {"process", "host"} <= holder.keys()
-    who = f"process {holder['process']} on {holder['host']}" if holder and named else "another process"
+    who = f"process {holder['process']} on {holder['host']}" if holder else "another process"
     return OutputError(f"{output} is being written by another run ({who}); wait for it or stop it, and call again.")
 
 

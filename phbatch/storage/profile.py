@@ -16,7 +16,8 @@ from zarr.errors import BaseZarrError
 from phbatch.config import StorageOptions
 from phbatch.errors import InputError, OutputError
 from phbatch.storage.guard import read_whole
-from phbatch.storage.store import codec_pipeline, normalize_path, open_node, open_store
+from phbatch.storage.lock import find_strangers
+from phbatch.storage.store import codec_pipeline, list_folder, normalize_path, open_node, open_store
 
 BACKGROUND = "background"
 DARK = "dark"
@@ -96,15 +97,28 @@ def write_profile(
     """
     try:
         with codec_pipeline(path, fast=False):
-            group = zarr.open_group(open_store(path, options), mode="r+" if node else "w")
-            if node:  # by way of the root, whose Zarr format the group then has
-                group = group.require_group(node)
+            group = zarr.open_group(open_store(path, options), path=node, mode="w" if not node else "a")
             for name, values in ((BACKGROUND, background), (DARK, dark)):
                 if values is not None:
                     group.create_array(name, data=values, chunks=(1, 1, *values.shape[2:]), overwrite=True)
             group.attrs.put(dict(facts))
     except (OSError, BaseZarrError, ValueError) as error:
         raise OutputError(f"profile {path} cannot be written ({error}); choose another place.") from error
+
+
+def require_replaceable(path: str, options: StorageOptions = None) -> None:
+    """Refuse a place where something else lies than a profile that `write_profile` made: it would be removed.
+
+    Raises
+    ------
+    OutputError
+        Names it.
+    """
+    names = set(list_folder(path, options=options))
+    strangers = find_strangers(names - {BACKGROUND, DARK})
+    if names and (strangers or "method" not in (read_facts(path, options=options) or {})):
+        what = f"holds {strangers[0]}" if strangers else "is no profile"
+        raise OutputError(f"{path} exists and {what}; choose another place, or move that away.")
 
 
 def read_facts(path: str, node: str = "", options: StorageOptions = None) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from phbatch.errors import OutputError, first_line
 from phbatch.storage.codecs import make_compressor
 from phbatch.storage.durable import PARTIAL, Mark, mark_of, synchronize, write_aside
 from phbatch.storage.encoding import Encoded, Encoder
-from phbatch.storage.lock import LOCK, OWN_NAMES, PRIVATE, read_token
+from phbatch.storage.lock import LOCK, PRIVATE, ROOT_DOCUMENTS, find_strangers, is_own, read_token
 from phbatch.storage.store import (
     codec_pipeline,
     exists,
@@ -47,8 +47,6 @@ from phbatch.storage.store import (
 
 ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
-
-_ROOT_DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs")  # in the order in which they are removed
 
 ZarrFormat = Literal[2, 3]
 
@@ -83,9 +81,7 @@ class ArrayLayout:
     shuffle: Shuffle = "auto"
 
 
-def read_output_attributes(
-    path: str, options: StorageOptions = None, *, remedy: str = "choose another output, or remove it yourself"
-) -> dict[str, Any] | None:
+def read_output_attributes(path: str, options: StorageOptions = None) -> dict[str, Any] | None:
     """Our attributes on an existing output; None where nothing is there.
 
     What a run left that was killed while it created or removed an output counts as one that is being created.
@@ -98,76 +94,91 @@ def read_output_attributes(
     try:
         names = set(list_folder(path, options=options))
         marked = PRIVATE in names and (names == {PRIVATE} or exists(path, LOCK, options))
+        removing = marked and not names & {"zarr.json", ".zgroup"} and _is_half_removed(path, names, options)
     except (OSError, ImportError, ValueError) as error:
         raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
     if not names:
         return None
-    if marked and not names & {"zarr.json", ".zgroup"}:
-        _require_own_names(path, names)
+    if removing:
         return {"status": "creating"}
     try:
         group = open_node(path, options=options)
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError) as error:
-        if marked:
-            remedy = "mend its metadata with `phbatch repair`"
+        remedy = "choose another place"
+        if marked and not find_strangers(names):
+            remedy = "mend its metadata with `phbatch repair`, or choose another place"
         raise OutputError(f"{path} exists and is not an output of phbatch; {remedy}.") from error
     attributes = group.attrs.asdict().get(ATTRIBUTE)
     if not isinstance(group, zarr.Group) or not isinstance(attributes, dict):
-        raise OutputError(f"{path} exists and is not an output of phbatch; {remedy}.")
+        raise OutputError(f"{path} exists and is not an output of phbatch; choose another place.")
     return attributes
 
 
-def require_removable(path: str, options: StorageOptions = None) -> None:
-    """Refuse to start afresh where something lies that no run wrote.
+def require_own(path: str, options: StorageOptions = None) -> None:
+    """Refuse to start afresh where something lies that no run put there.
 
     Raises
     ------
     OutputError
-        It is no output of phbatch, or holds other names than `phbatch.storage.lock.OWN_NAMES`.
+        Names it; nothing was removed.
     """
-    if read_output_attributes(path, options) is not None:
-        _require_own_names(path, list_folder(path, options=options))
-
-
-def _require_own_names(path: str, names: Iterable[str]) -> None:
-    strangers = sorted(set(names) - OWN_NAMES)
+    strangers = find_strangers(list_folder(path, options=options))
     if strangers:
         raise OutputError(
-            f"{path} also holds {', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}, which no run of"
-            " phbatch wrote, so nothing in it is removed; choose another output, or move that away."
+            f"{path} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away, or"
+            " choose another place."
         )
 
 
 def remove_output(path: str, options: StorageOptions = None) -> None:
-    """Remove what is in an output of phbatch; anything else is left alone by `read_output_attributes`' refusal.
+    """Remove what runs wrote into an output of phbatch; where anything else lies in it, nothing is removed.
 
-    Its lock goes on existing, and the documents of the root group are removed first: killed at any moment, what is left
-    is known to be ours, and to be no whole output.
+    Its lock goes on existing, the documents of the root group are removed first and the ledger last: killed at any
+    moment, what is left is known to be ours, and to be no whole output.
+
+    Raises
+    ------
+    OutputError
+        It is no output of phbatch, or holds something that is not ours.
     """
     if read_output_attributes(path, options) is None:
         return
-    require_removable(path, options)
+    require_own(path, options)
     if is_url(path):
         _remove_remote_output(path, options)
         return
     root_path = local_path(path)
     (root_path / PRIVATE).mkdir(exist_ok=True)
     (root_path / LOCK).touch()
-    for name in _ROOT_DOCUMENTS:
+    for name in ROOT_DOCUMENTS:
         (root_path / name).unlink(missing_ok=True)
-    for folder, kept in ((root_path, PRIVATE), (root_path / PRIVATE, Path(LOCK).name)):
-        for entry in folder.iterdir():
-            if entry.name != kept and (folder != root_path or entry.name in OWN_NAMES):
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    kept = {root_path / PRIVATE, root_path / LOCK}
+    ours = [entry for entry in root_path.iterdir() if is_own(entry.name)]
+    for entry in (*ours, *(root_path / PRIVATE).iterdir()):
+        if entry not in kept:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def _is_half_removed(path: str, names: set[str], options: StorageOptions) -> bool:
+    """Whether a marked folder without a root document is what a killed run left, and not somebody's folder."""
+    if names == {PRIVATE}:
+        return True
+    return not find_strangers(names) and any(name != Path(LOCK).name for name in list_folder(path, PRIVATE, options))
 
 
 def _remove_remote_output(path: str, options: StorageOptions) -> None:
-    keys = {key for key, _, _ in list_files(path, options) if key.split("/")[0] in OWN_NAMES}
+    keys = {key for key, _, _ in list_files(path, options) if is_own(key.partition("/")[0])}
     if LOCK not in keys:
         write_file(path, LOCK, b"{}", options)
-    first = [name for name in _ROOT_DOCUMENTS if name in keys]
-    for part in (first, sorted(keys - {LOCK, *first})):
+    first = [name for name in ROOT_DOCUMENTS if name in keys]
+    last = {key for key in keys if key.startswith(f"{PRIVATE}/")}
+    for part in (first, sorted(keys - {*first, *last}), sorted(last - {LOCK})):
         remove_remote_files(path, part, options)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 def create_output(

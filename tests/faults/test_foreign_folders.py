@@ -1,143 +1,149 @@
-"""What is no output of phbatch is never touched: not by run, not with --overwrite, not after a repair or a lock."""
+"""Nothing that no run wrote is ever removed, and nothing is put into a folder that is no output."""
 
 from __future__ import annotations
 
-import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import fsspec
 import pytest
-import zarr
 
 import phbatch
-from phbatch.config import parse_storage_options
-from phbatch.storage.lock import LOCK, OWN_NAMES, PRIVATE, hold_output
-from phbatch.storage.remote import write_object
-from phbatch.storage.sink import remove_output
-from tests.faults.stores import Bucket, remote_bytes
-from tests.handmade import CommandLine, write_model
-from tests.test_bad_input import contents
+from phbatch.errors import OutputError, PhbatchError
+from phbatch.storage.lock import LOCK
+from tests.faults.inputs import files, make_input
+from tests.handmade import CommandLine
 
 
 @pytest.fixture
-def source(tmp_path: Path, frames: np.ndarray) -> Path:
-    (tmp_path / "data").mkdir()
-    zarr.create_array(tmp_path / "data" / "in.zarr", data=frames)
-    return tmp_path / "data" / "in.zarr"
+def source(tmp_path: Path) -> str:
+    return str(make_input(tmp_path / "in.zarr", (2, 20, 20), (1, 20, 20)))
 
 
-def photographs(folder: Path) -> Path:
-    """A folder of somebody's files, some of whose names an output has, too."""
-    (folder / "0").mkdir(parents=True)
-    (folder / "0" / "holiday.jpg").write_bytes(b"holiday")
-    (folder / "thesis.tex").write_text("thesis")
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A folder of somebody's, with names that runs use among them."""
+    folder = tmp_path / "mine"
+    for name in ("thesis.docx", "0/raw.tif", "photos/1.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("precious")
     return folder
 
 
-def locked(folder: Path) -> Path:
-    """The same with the lock of a run, as an earlier phbatch left it."""
-    (photographs(folder) / PRIVATE).mkdir()
-    (folder / LOCK).write_text("")
-    return folder
-
-
-def held(folder: Path) -> Path:
-    """The same with the lock of a run that died."""
-    with hold_output(str(photographs(folder)), "dead"):
-        return folder
-
-
-@pytest.mark.parametrize("make", [photographs, locked, held])
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("run", "IN", "OUT"),
-        ("run", "IN", "OUT", "--overwrite"),
-        ("plan", "IN", "OUT"),
-        ("repair", "OUT"),
-        ("verify", "OUT"),
-    ],
-)
-def test_somebodys_folder_stays_as_it_is(
-    tmp_path: Path, source: Path, phbatch_command: CommandLine, make: object, arguments: tuple[str, ...]
+@pytest.mark.parametrize("command", ["repair", "verify", "info"])
+def test_looking_after_a_foreign_folder_leaves_it_alone(
+    phbatch_command: CommandLine, mine: Path, tmp_path: Path, command: str
 ) -> None:
-    assert callable(make)
-    folder = make(tmp_path / "home")
-    before = contents(tmp_path)
-    places = {"IN": source, "OUT": folder}
-    given = [places.get(part, part) for part in arguments]
-    for command in [given, given]:  # what the first call leaves must not open the door to the second
-        options = ["--model", "none"] if command[0] in ("run", "plan") else []
-        assert phbatch_command(*command, *options) == 3
-        assert "remove it yourself" not in phbatch_command.err or command[0] in ("run", "plan")
-        assert contents(tmp_path) == before
+    before, empty = files(mine), tmp_path / "empty"
+    empty.mkdir()
+    for folder in (mine, empty, tmp_path / "nowhere"):
+        assert phbatch_command(command, folder) == 3
+        assert "unexpected" not in phbatch_command.err
+    assert files(mine) == before
+    assert list(empty.iterdir()) == []
+    assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("home", ["", "in.zarr", ".."])
+@pytest.mark.parametrize("marks", [(), (LOCK,), (LOCK, ".phbatch/ledger/000001-a.jsonl"), (LOCK, ".phbatch/zarr.json")])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_home_the_input_and_its_parents_are_no_outputs(
-    source: Path, phbatch_command: CommandLine, monkeypatch: pytest.MonkeyPatch, home: str, overwrite: bool
+def test_a_foreign_folder_is_refused_as_an_output_however_it_is_marked(
+    source: str, mine: Path, marks: tuple[str, ...], overwrite: bool
 ) -> None:
-    monkeypatch.setenv("HOME", str(source.parent))
-    monkeypatch.chdir(source.parent)
-    before = contents(source.parent.parent)
-    output = home or "~"
-    arguments = ["run", source, output if home else Path(output).expanduser(), "--model", "none"]
-    assert phbatch_command(*arguments, *["--overwrite"] * overwrite) == 3
-    assert contents(source.parent.parent) == before
+    for mark in marks:  # as earlier versions of `repair` left them
+        (mine / mark).parent.mkdir(parents=True, exist_ok=True)
+        (mine / mark).write_text("")
+    before = files(mine)
+    with pytest.raises(PhbatchError):
+        phbatch.repair(mine)
+    for call in (phbatch.plan, phbatch.run):
+        with pytest.raises(OutputError):
+            call(source, mine, model="none", overwrite=overwrite)
+    assert files(mine) == before
 
 
-@pytest.mark.parametrize("status", ["creating", "stopped", "complete"])
-def test_what_lies_beside_the_parts_of_an_output_survives_overwriting(
-    tmp_path: Path, source: Path, phbatch_command: CommandLine, status: str
-) -> None:
-    output = tmp_path / "out.zarr"
-    phbatch.run(source, output, model="none")
-    if status == "creating":
-        (output / "zarr.json").unlink()
-    elif status == "stopped":
-        document = json.loads((output / "zarr.json").read_text())
-        document["attributes"]["phbatch"]["status"] = "running"
-        (output / "zarr.json").write_text(json.dumps(document))
+def test_folders_named_like_levels_are_no_output_that_was_half_removed(source: str, tmp_path: Path) -> None:
+    for name in ("0/raw.tif", "1/raw.tif", LOCK):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text("precious")
+    with pytest.raises(OutputError, match="not an output"):
+        phbatch.run(source, tmp_path / "mine", model="none", overwrite=True)
+    assert (tmp_path / "mine" / "1" / "raw.tif").read_text() == "precious"
+
+
+def test_an_output_with_something_else_in_it_is_continued_but_not_replaced(source: str, tmp_path: Path) -> None:
+    output = Path(phbatch.run(source, tmp_path / "out.zarr", model="none").output)
     (output / "labels").mkdir()
-    (output / "labels" / "cells.bin").write_bytes(b"drawn by hand")
-    before = contents(output)
-    assert phbatch_command("run", source, output, "--model", "none", "--overwrite") == 3
-    assert "labels" in phbatch_command.err
-    assert contents(output) == before
+    (output / "labels" / "cells.txt").write_text("by hand")
+    (output / ".DS_Store").write_text("")
+    before = files(output)
+    assert phbatch.run(source, output, model="none").units_skipped == 1
+    for call in (phbatch.plan, phbatch.run):
+        with pytest.raises(OutputError, match=r"labels.*move that away"):
+            call(source, output, model="none", sigma=3, overwrite=True)
+    assert files(output) == before
+    (output / "labels").rename(tmp_path / "labels")
+    assert phbatch.run(source, output, model="none", sigma=3, overwrite=True).units_done == 1
+    assert (output / ".DS_Store").exists()
 
 
-def test_every_name_that_runs_write_is_known(tmp_path: Path, source: Path) -> None:
-    model = write_model(tmp_path / "model", probabilistic=True)
-    options = {"illumination": "temporal", "uncertainty": True, "overwrite": True}
-    for version in ("0.4", "0.5"):
-        data = zarr.open_array(source, mode="r")[:]
-        image = tmp_path / f"{version}.zarr"
-        group = zarr.open_group(image, mode="w", zarr_format=2 if version == "0.4" else 3)
-        axes = [{"name": name, "type": "time" if name == "t" else "space"} for name in "tyx"]
-        level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]}
-        multiscales = [{"axes": axes, "datasets": [level], "version": version}]
-        group.attrs.put(
-            {"multiscales": multiscales}
-            if version == "0.4"
-            else {"ome": {"version": "0.5", "multiscales": multiscales}}
-        )
-        group.create_array("0", data=np.concatenate([data] * 4))
-        result = phbatch.run(image, model=model, **options)
-        phbatch.run(image, model=model, **options)
-        names = {path.name for path in Path(result.output).iterdir()}
-        assert ("zarr.json" in names) == (version == "0.5")
-        assert {"0", "uncertainty", "illumination", "statistics", PRIVATE} <= names <= OWN_NAMES
+def test_objects_of_somebody_else_are_not_removed(source: str, tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}/out.zarr"
+    phbatch.run(source, url, model="none")
+    store = fsspec.filesystem("memory")
+    store.pipe_file(f"{url}/labels/cells.txt", b"by hand")
+    before = store.find(url)
+    with pytest.raises(OutputError, match="labels"):
+        phbatch.run(source, url, model="none", sigma=3, overwrite=True)
+    assert store.find(url) == before
+    other = f"memory://{tmp_path.name}/mine"
+    for name in ("thesis.docx", LOCK):
+        store.pipe_file(f"{other}/{name}", b"{}")
+    for attempt in (lambda: phbatch.repair(other), lambda: phbatch.run(source, other, model="none", overwrite=True)):
+        with pytest.raises(OutputError):
+            attempt()
+    assert len(store.find(other)) == 2
 
 
-def test_strangers_on_an_object_store_survive(source: Path, bucket: Bucket) -> None:
-    output, options = bucket.url("out.zarr"), bucket.options()
-    secret = parse_storage_options(options)
-    phbatch.run(source, output, model="none", storage_options=options)
-    write_object(output, "labels/cells.bin", b"drawn by hand", secret)
-    before = remote_bytes(output, options)
-    with pytest.raises(phbatch.OutputError, match="labels"):
-        phbatch.run(source, output, model="none", overwrite=True, storage_options=options)
-    with pytest.raises(phbatch.OutputError, match="labels"):
-        remove_output(output, secret)
-    assert remote_bytes(output, options) == before
+@pytest.mark.parametrize("make", [lambda folder: folder, lambda folder: folder / "0", lambda folder: folder.parent])
+def test_the_input_and_what_it_lies_in_or_holds_are_no_output(
+    source: str, tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    before, folder = files(Path(source)), make(Path(source))
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="input"):
+            phbatch.run(source, folder, model="none", overwrite=overwrite)
+    assert files(Path(source)) == before
+
+
+def test_an_input_behind_a_link_is_no_output(source: str, tmp_path: Path) -> None:
+    (tmp_path / "link.zarr").symlink_to(source)
+    before = files(Path(source))
+    for given, output in ((source, tmp_path / "link.zarr"), (tmp_path / "link.zarr", source)):
+        with pytest.raises(OutputError, match="input"):
+            phbatch.run(given, output, model="none", overwrite=True)
+    assert files(Path(source)) == before
+
+
+def test_a_profile_replaces_only_a_profile(source: str, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.zarr"
+    phbatch.illumination(source, profile, method="gaussian")
+    (profile / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        phbatch.illumination(source, profile, method="polynomial")
+    assert (profile / "notes.txt").read_text() == "mine"
+    before = files(Path(source))
+    with pytest.raises(OutputError, match="input"):
+        phbatch.illumination(source, Path(source) / "profile.zarr")
+    assert files(Path(source)) == before
+
+
+def test_tables_and_pages_are_not_written_into_the_input(
+    phbatch_command: CommandLine, source: str, tmp_path: Path
+) -> None:
+    before = files(Path(source))
+    assert phbatch_command("stats", source, "-o", Path(source) / "table.csv") == 3
+    assert phbatch_command("compare", source, "-o", Path(source) / "page.html") == 3
+    assert phbatch_command("demo", source) == 3
+    assert files(Path(source)) == before
+    shutil.rmtree(source)
