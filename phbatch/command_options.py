@@ -96,6 +96,14 @@ run_options = grouped(
         help="Of the output.  [default: float32]",
     ),
     click.option("--rescale/--no-rescale", default=None, help="Undo the normalization: intensities of the input."),
+    click.option(
+        "--range",
+        metavar="LOW:HIGH",
+        help="Normalized values that the ends of --dtype uint8 or uint16 stand for, such as 0:4.",
+    ),
+    click.option(
+        "--scale", type=float, metavar="N", help="Integer that stands for a normalized value of 1, such as 10000."
+    ),
     click.option("--upscale-back", is_flag=True, default=None, help="Return to the input's grid, bilinearly."),
     click.option("--uncertainty", is_flag=True, default=None, help="Also write the scale of a probabilistic model."),
     click.option(

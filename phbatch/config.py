@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -116,6 +117,10 @@ def _parse_lower_case(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _parse_range(value: Any) -> Any:
+    return tuple(value.split(":")) if isinstance(value, str) else value
+
+
 def _parse_path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
@@ -162,6 +167,8 @@ StorageOptions = Annotated[SecretStr | None, BeforeValidator(parse_storage_optio
 Auto = BeforeValidator(_parse_auto)
 Percentile = Annotated[float, Field(ge=0, le=100)]
 LowerCase = BeforeValidator(_parse_lower_case)
+Ordinary = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""What float32 can hold, with room to calculate."""
 
 
 class RunSettings(_Settings):
@@ -200,6 +207,14 @@ class RunSettings(_Settings):
     frames: str | None = Field(None, description="Frames along t: START:STOP[:STEP].")
     dtype: OutputDtype = Field("float32", description="Pixel type of the output.")
     rescale: bool = Field(False, description="Undo the normalization at the end: intensities of the input.")
+    value_range: Annotated[tuple[Ordinary, Ordinary] | None, BeforeValidator(_parse_range)] = Field(
+        None,
+        validation_alias=AliasChoices("range", "value_range"),
+        description="Normalized values LOW:HIGH that an integer dtype's lowest and highest value stand for.",
+    )
+    scale: float | None = Field(
+        None, gt=1e-30, le=1e30, description="Integer that stands for a normalized value of 1, such as 10000."
+    )
     uncertainty: bool = Field(False, description="Write the scale of a probabilistic model as a second image.")
     nan: NanPolicy = Field("refuse", description="What a frame with NaN or infinity does.")
     smooth_time: int = Field(1, ge=1, description="Running median of the statistic over this odd number of frames.")
@@ -247,9 +262,28 @@ class RunSettings(_Settings):
             raise ValueError("upscale_back needs a downscale of 2 or more: add --downscale, or leave it out")
         if self.shuffle != "auto" and self.codec in ("zstd", "none"):
             raise ValueError(f"codec {self.codec} does not shuffle: leave shuffle out, or choose a Blosc codec")
-        if self.dtype.startswith("uint") and not self.rescale:
-            raise ValueError(f"dtype {self.dtype} needs a stated range: add --rescale to write the input's intensities")
+        self._check_storing()
         return self
+
+    def _check_storing(self) -> None:
+        """Integers need a stated range, of which there is one; for floats it would do nothing."""
+        given = {"rescale": self.rescale, "range": self.value_range is not None, "scale": self.scale is not None}
+        stated = [name for name, is_given in given.items() if is_given]
+        if self.dtype.startswith("uint"):
+            if not stated:
+                raise ValueError(
+                    f"dtype {self.dtype} needs a stated range: add --rescale to write the input's intensities, or"
+                    " --range LOW:HIGH or --scale N to write normalized values"
+                )
+            if len(stated) > 1:
+                raise ValueError(f"{' and '.join(stated)} are two ways to store a value: leave one out")
+        elif stated not in ([], ["rescale"]):
+            raise ValueError(
+                f"{stated[-1]} is for integers and dtype is {self.dtype}: add --dtype uint16, or leave it out"
+            )
+        if self.value_range is not None and not self.value_range[1] - self.value_range[0] > 1e-30:
+            low, high = self.value_range
+            raise ValueError(f"range {low:g}:{high:g} is LOW:HIGH, of which the second must be above the first")
 
     def select_frames(self, count: int) -> range:
         """Indices along t that `frames` selects of `count`; may be empty.

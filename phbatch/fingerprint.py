@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from phbatch.care.model import Model
@@ -29,6 +30,7 @@ def fingerprint(
             "normalization": recipe.rule.model_dump(),
             "dtype": recipe.dtype,
             "rescale": recipe.rescale,
+            "packing": asdict(recipe.packing) if recipe.packing else None,
             "uncertainty": recipe.uncertainty,
             "nan": settings.nan,
             "smooth_time": settings.smooth_time,

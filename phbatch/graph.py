@@ -179,8 +179,8 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
         Bundled name or CSBDeep model folder; it must be there on every worker.
     **options
         `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `illumination` (gaussian or polynomial),
-        `illumination_mode`, `downscale`, `upscale_back`, `dtype`, `rescale`, `tile`, `batch`, `backend`, as for
-        `phbatch.run`, and `network`, which is plain unless it is named.
+        `illumination_mode`, `downscale`, `upscale_back`, `dtype`, `rescale`, `range`, `scale`, `tile`, `batch`,
+        `backend`, as for `phbatch.run`, and `network`, which is plain unless it is named.
 
     Returns
     -------

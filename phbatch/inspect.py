@@ -91,6 +91,7 @@ def _model_info(model: Model) -> dict[str, Any]:
         "grid": model.config.grid,
         "parameters": sum(kernel.size + bias.size for kernel, bias in weights.values()),
         "weights": model.weights_path.name,
+        **({"weights_choice": model.choice} if model.choice else {}),
         "sha256": model.sha256,
         "normalization": model.normalization.describe()
         if model.normalization

@@ -14,6 +14,7 @@ import numpy as np
 from phbatch.axes import Shape
 from phbatch.config import Codec, RunSettings, Shuffle, StorageOptions
 from phbatch.errors import OutputError, PhbatchError, first_line
+from phbatch.kernels.intensity import Packing, cast
 from phbatch.kernels.stats import FLAG_NAMES
 from phbatch.memory import format_bytes
 from phbatch.planning import Geometry, present_axes
@@ -60,6 +61,8 @@ class OutputImage:
         Along ``tczyx``.
     codec, shuffle : str
         See `phbatch.storage.codecs.make_compressor`.
+    packing : Packing or None
+        What integer pixels stand for.
     """
 
     metadata: ImageMetadata
@@ -73,6 +76,7 @@ class OutputImage:
     shards: Shape | None = None
     codec: Codec = "auto"
     shuffle: Shuffle = "auto"
+    packing: Packing | None = None
 
     @classmethod
     def make(cls, source: Source, geometry: Geometry, recipe: Recipe, settings: RunSettings) -> OutputImage:
@@ -100,6 +104,7 @@ class OutputImage:
             shards=geometry.output_shards,
             codec=settings.codec,
             shuffle=settings.shuffle,
+            packing=recipe.packing,
         )
 
 
@@ -178,7 +183,8 @@ def create_image(
 ) -> None:
     """Make the metadata of the output appear, before any pixel is written."""
     groups = {"": make_image_attributes(image.metadata, image.version) | {ATTRIBUTE: dict(provenance)}}
-    layouts = [_layout(image, IMAGE, image.dtype)]
+    packed = image.packing.attributes() if image.packing is not None else {}
+    layouts = [replace(_layout(image, IMAGE, image.dtype), attributes=packed)]
     if image.uncertainty:
         group = UNCERTAINTY.split("/")[0]
         groups[group] = make_image_attributes(replace(image.metadata, channels=(), name=group), image.version)
@@ -261,5 +267,8 @@ def _display_windows(image: OutputImage, table: StatisticsTable) -> list[dict[st
         ):
             normalized = (table.column(name)[usable] - offset[usable]) / divisor[usable]
             window[end] = float(np.median(normalized)) if usable.any() else default
+            if image.packing is not None:
+                stored, _ = cast(np.array([window[end]], np.float32), np.dtype(image.dtype), image.packing)
+                window[end] = float(stored.item())
         channels.append(dict(channel) | {"window": window})
     return channels

@@ -176,6 +176,8 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     notices = resolved.notices
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
+    if model is not None and model.choice:
+        notices = (Notice(f"weights: {model.choice}."), *notices)
     return Prepared(settings, source, model, resolved, job, destination, image, continued, given, digest, notices)
 
 
@@ -372,6 +374,7 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "normalization": recipe.rule.model_dump(),
         "model": {
             "name": model.name,
+            "weights": model.weights_path.name,
             "sha256": model.sha256,
             "config": asdict(model.config),
             "facts": dict(model.facts),

@@ -154,7 +154,7 @@ def print_result(result: RunResult) -> None:
     print(f"{result.units_done} of {result.units} units in {result.seconds:.1f} s ({rate:.2f} MPx/s){skipped}")
     print(f"peak memory {format_bytes(result.peak_rss_bytes)}")
     if result.clipped:
-        print(f"{result.clipped} pixels were clipped to the range of the output's dtype")
+        print(f"{result.clipped} pixels were clipped to the range of the output")
     _print_few("flagged", {frame: ", ".join(words) for frame, words in result.flagged.items()})
     _print_few("failed", result.failed)
     if result.failed:

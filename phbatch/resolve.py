@@ -16,7 +16,7 @@ from phbatch.care.steps import window_dtype
 from phbatch.config import FRAME_BACKGROUNDS, Normalization, Precision, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
-from phbatch.kernels.intensity import find_normalizer
+from phbatch.kernels.intensity import Packing, find_normalizer
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.tiling import TilePlan, choose_tile
 from phbatch.memory import (
@@ -223,8 +223,9 @@ def resolve_run(
         preparation=_resolve_preparation(settings),
         upscale_to=(source.shape[3], source.shape[4]) if settings.upscale_back else None,
         windows="float32" if _resolve_preparation(settings).changes_pixels else window_dtype(source.dtype),
+        packing=_resolve_packing(settings),
     )
-    return ResolvedRun(geometry, recipe, memory, workers, notices)
+    return ResolvedRun(geometry, recipe, memory, workers, (*notices, *_packing_notices(recipe)))
 
 
 @dataclass(frozen=True)
@@ -324,6 +325,26 @@ def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None)
         downscale=settings.downscale,
         upscaled=settings.upscale_back,
         shard_pixels=int(settings.shard or 0) // np.dtype(settings.dtype).itemsize,
+    )
+
+
+def _resolve_packing(settings: RunSettings) -> Packing | None:
+    if settings.value_range is not None:
+        return Packing.spread(*settings.value_range, np.dtype(settings.dtype))
+    return None if settings.scale is None else Packing(gain=float(np.float32(settings.scale)))
+
+
+def _packing_notices(recipe: Recipe) -> tuple[Notice, ...]:
+    """What the integers of the output stand for, and how to have the values back."""
+    if recipe.packing is None:
+        return ()
+    low, step = recipe.packing.low, 1 / recipe.packing.gain
+    highest = low + step * np.iinfo(recipe.dtype).max
+    return (
+        Notice(
+            f"pixels: {recipe.dtype} stands for normalized values from {low:g} to {highest:.6g}; a value is"
+            f" {f'{low:g} + ' if low else ''}{step:.9g} * pixel (scale_factor and add_offset of the array)."
+        ),
     )
 
 

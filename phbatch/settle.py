@@ -143,7 +143,7 @@ def _pixels_per_frame(tiles: TilePlan) -> int:
 
 def _sample_tiles(job: Job, unit: Unit) -> list[NDArray[np.float32]]:
     """Windows ``(1, *tile, channel)`` of the first frame of a unit, normalized; none where it is passed through."""
-    recipe = replace(job.recipe, batch=1, upscale_to=None, dtype="float32", rescale=False)
+    recipe = replace(job.recipe, batch=1, upscale_to=None, dtype="float32", rescale=False, packing=None)
     if recipe.preparation.illumination not in FRAME_BACKGROUNDS:
         # a profile may not be there yet, and is too even to change what a precision costs
         recipe = replace(recipe, preparation=Preparation(recipe.preparation.downscale))

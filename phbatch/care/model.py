@@ -22,7 +22,8 @@ DEFAULT_MODEL = "phase-2d"
 """Bundled model that is used where none is named."""
 
 SIDECAR = "phbatch.json"
-_WEIGHT_FILES = ("weights_best.h5", "weights_last.h5")
+_BEST = "weights_best.h5"
+_WEIGHT_PATTERNS = ("*.h5", "*.hdf5")  # those of CSBDeep
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,16 @@ class Model:
     config : NetworkConfig
         The architecture.
     weights_path : Path
-        ``weights_best.h5``, or ``weights_last.h5`` where there is no best.
+        The weights that CSBDeep itself would load: of the HDF5 files with ``best`` in their name, or else of all, the
+        newest.
     sha256 : str
         Of the weight file, in hexadecimal.
     normalization : Normalization or None
         The rule of the training, from ``phbatch.json``; None where nobody wrote it down.
     facts : mapping
         All of ``phbatch.json``.
+    choice : str
+        Which weights were chosen, and why; empty where there was no choice but ``weights_best.h5``.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Model:
     sha256: str
     normalization: Normalization | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    choice: str = ""
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -85,10 +90,9 @@ def open_model(name: str | Path) -> Model:
             f"model {str(name)!r} is no folder and no bundled model; the bundled ones: {', '.join(bundled_models())}."
         )
     _refuse_other_kinds(folder)
-    config = parse_config(_read_json(folder / "config.json"))
-    weights_path = next((folder / file for file in _WEIGHT_FILES if (folder / file).is_file()), None)
-    if weights_path is None:
-        raise ModelError(f"{folder} holds no weights; copy weights_best.h5 or weights_last.h5 beside its config.json.")
+    document = _read_json(folder / "config.json")
+    config = parse_config(document)
+    weights_path, choice = _find_weights(folder, document.get("train_checkpoint"))
     sidecar = folder / SIDECAR
     facts = _read_json(sidecar) if sidecar.exists() else {}
     return Model(
@@ -99,7 +103,32 @@ def open_model(name: str | Path) -> Model:
         sha256=hashlib.sha256(weights_path.read_bytes()).hexdigest(),
         normalization=_read_normalization(facts, sidecar),
         facts=facts,
+        choice=choice,
     )
+
+
+def _find_weights(folder: Path, checkpoint: Any) -> tuple[Path, str]:
+    """The weights that CSBDeep's ``CARE(None, name)`` loads; of two of one age the one that ``config.json`` names."""
+    files = [
+        path
+        for pattern in _WEIGHT_PATTERNS
+        for path in sorted(folder.glob(pattern))
+        if path.is_file() and not path.name.startswith("._")  # what macOS leaves on other file systems
+    ]
+    if not files:
+        others = ", ".join(sorted(path.name for path in folder.iterdir())[:6])
+        raise ModelError(
+            f"{folder} holds no weights; copy {_BEST} or another .h5 or .hdf5 file of CSBDeep beside its config.json"
+            f" (it holds {others})."
+        )
+    best = [path for path in files if "best" in path.name]
+    chosen = max(best or files, key=lambda path: (path.stat().st_mtime, path.name == checkpoint, path.name == _BEST))
+    left = [path.name for path in files if path != chosen]
+    if chosen.name == _BEST and len(best) < 2:
+        return chosen, ""
+    reason = f"and not {', '.join(left[:4])}" if left else "the only weights there are"
+    rule = f" (as CSBDeep: {'best in its name' if best else 'no name with best'}, the newest)" if left else ""
+    return chosen, f"{chosen.name}, {reason}{rule}"
 
 
 def _refuse_other_kinds(folder: Path) -> None:

@@ -32,6 +32,8 @@ class Steps:
         Whether the scales that follow the means come down, too.
     rescale : bool
         Whether the normalization is undone.
+    low, gain : float
+        What integers stand for, see `phbatch.kernels.intensity.Packing`.
     """
 
     windows: str = "float32"
@@ -39,6 +41,8 @@ class Steps:
     n_output: int = 0
     uncertainty: bool = False
     rescale: bool = False
+    low: float = 0.0
+    gain: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,8 @@ def apply_steps(network: Any, steps: Steps, pixels: Any, scaling: Any, owned: An
     image = result[..., :n_output]
     if steps.rescale:
         image = image * spread(2) + spread(3)
+    if (steps.low, steps.gain) != (0.0, 1.0):
+        image = (image - steps.low) * steps.gain
     image, outside = _cast(image, steps.dtype)
     clipped = _count(outside, owned) if outside is not None else ops.zeros(pixels.shape[:1], "int32")
     if not steps.uncertainty:

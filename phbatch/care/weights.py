@@ -1,10 +1,13 @@
 """Weights of a CARE network from the HDF5 file that Keras 2 or Keras 3 wrote, layer by layer, every shape checked.
 
-The file is data: arrays are read, and nothing in it is executed.
+There are two layouts, which are told by what is in the file, whatever it is called: that of Keras 2, in which CSBDeep
+saves under Keras 3, too (layers by their names), and that of Keras 3's ``.weights.h5`` (layers by their classes and a
+number, their names only as an attribute). The file is data: arrays are read, and nothing in it is executed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -20,6 +23,9 @@ from phbatch.errors import ModelError
 Weights = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Kernel and bias by layer name."""
 
+_KERAS_3_LAYERS = ("layers", "_layer_checkpoint_dependencies")
+_CONVOLUTION = re.compile(r"conv[23]d(?:_(\d+))?")
+
 
 def read_weights(path: Path, config: NetworkConfig) -> Weights:
     """Read the weights of every convolution.
@@ -27,7 +33,7 @@ def read_weights(path: Path, config: NetworkConfig) -> Weights:
     Parameters
     ----------
     path : Path
-        ``weights_best.h5`` or ``weights_last.h5`` of a CSBDeep model folder.
+        Of a CSBDeep model folder, in either layout.
     config : NetworkConfig
         What the network must look like.
 
@@ -45,11 +51,16 @@ def read_weights(path: Path, config: NetworkConfig) -> Weights:
     largest = max(prod(layer.kernel_shape) for layer in layers)
     try:
         with h5py.File(path, "r") as file:
-            stored = dict(_read_layers(_inside(file, "model_weights") if "model_weights" in file else file, largest))
+            body = [layer.name for layer in layers if layer.name not in ("mean", "scale")]
+            stored = _read_stored(file, body, largest)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path.name} cannot be read as Keras weights ({error}); copy the file again, it may be truncated."
         ) from error
+    if stored is None:
+        raise ModelError(
+            f"{path.name} is an HDF5 file without the layers of a network; copy the weights that CSBDeep saved."
+        )
     named = {layer.name for layer in layers}
     heads = [name for name in stored if name not in named]
     expected_heads = [layer.name for layer in layers if layer.name in ("mean", "scale")]
@@ -79,6 +90,25 @@ def read_weights(path: Path, config: NetworkConfig) -> Weights:
             )
         weights[layer.name] = (arrays[0], arrays[1])
     return weights
+
+
+def _read_stored(file: Any, names: list[str], largest: int) -> dict[str, tuple[NDArray[np.float32], ...]] | None:
+    """Name and arrays of every layer that has weights, whichever layout the file has; None where it has neither."""
+    root = _inside(file, "model_weights") if "model_weights" in file else file
+    if "layer_names" in root.attrs:
+        return dict(_read_layers(root, largest))
+    container = next((key for key in _KERAS_3_LAYERS if key in root), None)
+    return None if container is None else dict(_read_numbered(_inside(root, container), names, largest))
+
+
+def _read_numbered(root: Any, names: list[str], largest: int) -> Iterator[tuple[str, tuple[NDArray[np.float32], ...]]]:
+    """The same of Keras 3's own layout: its numbers are the order of computation, which is that of `names`, too."""
+    found = {int(match[1] or 0): key for key in root if (match := _CONVOLUTION.fullmatch(key))}
+    for position, number in enumerate(sorted(found)):
+        variables = _inside(root, f"{found[number]}/vars")
+        arrays = tuple(_read_array(variables, key, largest) for key in sorted(variables))
+        unnamed = names[position] if position < len(names) else found[number]
+        yield _texts([variables.attrs.get("name", unnamed)])[0], arrays
 
 
 def _read_layers(root: Any, largest: int) -> Iterator[tuple[str, tuple[NDArray[np.float32], ...]]]:

@@ -193,7 +193,44 @@ _NORMALIZERS: dict[str, Normalizer] = {
 }
 
 
-def cast(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[np.generic], int]:
+@dataclass(frozen=True)
+class Packing:
+    """How integers stand for values: ``(value - low) * gain`` in float32, which `cast` then rounds and saturates.
+
+    Attributes
+    ----------
+    low : float
+        The value that 0 stands for.
+    gain : float
+        Integers per unit of the value.
+    """
+
+    low: float = 0.0
+    gain: float = 1.0
+
+    @classmethod
+    def spread(cls, low: float, high: float, dtype: np.dtype[Any]) -> Packing:
+        """From 0 for `low` to the dtype's largest integer for `high`.
+
+        Examples
+        --------
+        >>> Packing.spread(0, 4, np.dtype("uint8")).apply(np.array([1, 4], np.float32))
+        array([ 63.75, 255.  ], dtype=float32)
+        """
+        return cls(float(np.float32(low)), float(np.float32(np.iinfo(dtype).max / (high - low))))
+
+    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is rounded."""
+        return (values - np.float32(self.low)) * np.float32(self.gain)
+
+    def attributes(self) -> dict[str, float]:
+        """How values are had back, ``scale_factor * integer + add_offset``, by the names of the CF conventions."""
+        return {"scale_factor": 1 / self.gain, "add_offset": self.low}
+
+
+def cast(
+    image: NDArray[np.float32], dtype: np.dtype[Any], packing: Packing | None = None
+) -> tuple[NDArray[np.generic], int]:
     """Convert to the storage dtype; integers round half to even and saturate.
 
     Parameters
@@ -202,6 +239,8 @@ def cast(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[np.g
         Any shape.
     dtype : dtype
         Of the output array.
+    packing : Packing, optional
+        How integers stand for values; else they are the values themselves.
 
     Returns
     -------
@@ -223,7 +262,7 @@ def cast(image: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[np.g
         clipped = int(np.count_nonzero(np.abs(image) > limit))
         return np.clip(image, -limit, limit).astype(dtype) if clipped else image.astype(dtype), clipped
     info = np.iinfo(dtype)
-    rounded = np.rint(image)
+    rounded = np.rint(image if packing is None else packing.apply(image))
     clipped = rounded.size - int(np.count_nonzero((rounded >= info.min) & (rounded <= info.max)))
     rounded = np.fmin(np.fmax(rounded, info.min, out=rounded), info.max, out=rounded)  # unlike clip, these drop NaN
     return rounded.astype(dtype), clipped

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from phbatch.axes import FrameKey
 from phbatch.care.steps import Steps
 from phbatch.config import FLOAT32, BadFrames, Normalization, Precision, Scope
+from phbatch.kernels.intensity import Packing
 from phbatch.kernels.tiling import TilePlan
 from phbatch.stages.preparation import Preparation
 from phbatch.stages.statistics import percentiles_for
@@ -57,6 +58,8 @@ class Recipe:
         Lengths that the restored frame is brought back to, bilinearly.
     windows : str
         Dtype in which pixels go to the network's device.
+    packing : Packing or None
+        What the integers of the output stand for; None where they are the values themselves.
     """
 
     rule: Normalization
@@ -78,12 +81,16 @@ class Recipe:
     preparation: Preparation = field(default_factory=Preparation)
     upscale_to: tuple[int, int] | None = None
     windows: str = "float32"
+    packing: Packing | None = None
 
     @property
     def steps(self) -> Steps:
         """What is done on the network's device; the cast is not where the result is brought to another grid first."""
-        dtype = self.dtype if self.upscale_to is None else "float32"
-        return Steps(self.windows, dtype, self.n_output, self.uncertainty, self.rescale)
+        last = self.upscale_to is None
+        dtype, packing = (self.dtype, self.packing or Packing()) if last else ("float32", Packing())
+        return Steps(
+            self.windows, dtype, self.n_output, self.uncertainty, self.rescale, low=packing.low, gain=packing.gain
+        )
 
     @property
     def all_percentiles(self) -> tuple[float, ...]:

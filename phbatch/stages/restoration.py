@@ -35,7 +35,7 @@ class RestoredBlock:
     statistics : dict of (t, c, z) to FrameStatistics
         Of the frames of the input, by their indices within the block.
     clipped : int
-        Pixels that the output's dtype could not hold.
+        Pixels that the output's dtype, or the range that it stands for, could not hold.
     """
 
     image: NDArray[Any]
@@ -93,7 +93,7 @@ def restore_block(
             if recipe.upscale_to is not None:
                 mean = upscale(mean, recipe.preparation.downscale, recipe.upscale_to)
                 scale = None if scale is None else upscale(scale, recipe.preparation.downscale, recipe.upscale_to)
-            values, lost = cast(mean, image.dtype)
+            values, lost = cast(mean, image.dtype, None if frame.unchanged else recipe.packing)
             clipped += lost
             if not np.may_share_memory(values, image):
                 image[place] = values

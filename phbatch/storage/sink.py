@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -69,6 +69,8 @@ class ArrayLayout:
         Whole chunks that are stored in one object; None where every chunk is an object.
     codec, shuffle : str
         See `phbatch.storage.codecs.make_compressor`.
+    attributes : mapping
+        Of the array.
     """
 
     path: str
@@ -79,6 +81,7 @@ class ArrayLayout:
     shards: tuple[int, ...] | None = None
     codec: Codec = "auto"
     shuffle: Shuffle = "auto"
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_output_attributes(path: str, options: StorageOptions = None) -> dict[str, Any] | None:
@@ -242,6 +245,7 @@ def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
         shards=layout.shards,
         compressors=make_compressor(layout.codec, layout.shuffle, root.metadata.zarr_format),
         fill_value=0,
+        attributes=dict(layout.attributes),
         dimension_names=None if version_2 else tuple(layout.axes),
         chunk_key_encoding={"name": "v2" if version_2 else "default", "separator": "/"},
         config={"write_empty_chunks": True},

@@ -44,7 +44,7 @@ def test_opening_loads_no_framework(tmp_path: Path) -> None:
 
 def test_weights_that_are_absent_are_asked_for(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
-    (folder / "weights_best.h5").rename(folder / "weights_now.h5")
+    (folder / "weights_best.h5").rename(folder / "weights_best.keras")
     with pytest.raises(ModelError, match="holds no weights; copy weights_best"):
         open_model(folder)
     (folder / "weights_best.h5").mkdir()

@@ -112,7 +112,7 @@ def _drop_head(file: h5py.File) -> None:
         (_lengthen_bias, r"layer middle_2 .* has shapes .*\(99,\)"),
         (_infinite_head, "layer mean .* holds NaN or infinity"),
         (_drop_dataset, "cannot be read as Keras weights"),
-        (_drop_names, "cannot be read as Keras weights"),
+        (_drop_names, "without the layers of a network"),
         (_drop_weight_names, "cannot be read as Keras weights"),
         (_store_text, "cannot be read as Keras weights"),
         (_drop_head, r"holds 0 layers besides the U-Net's \(none\) and config\.json asks for 1"),
