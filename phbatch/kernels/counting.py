@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.kernels.padding import Extent, Padding
 from phbatch.kernels.smoothing import gaussian_radius, half_weights
 
 
@@ -29,7 +30,11 @@ def halo_of_counting(sigma: float) -> int:
 
 
 def count_block(
-    block: NDArray[np.integer], sigma: float, halo: Sequence[tuple[int, int]], per_unit: int
+    block: NDArray[np.integer],
+    sigma: float,
+    halo: Sequence[tuple[int, int]],
+    per_unit: int,
+    padding: Padding | None = None,
 ) -> tuple[int, NDArray[np.uint32], int, NDArray[np.uint32], tuple[int, int, int]]:
     """Histograms of a block of an 8 or 16 bit integer image, raw and smoothed, and sums of its Laplacian.
 
@@ -43,6 +48,8 @@ def count_block(
         Pixels of the halo along y and x, which are read and not counted.
     per_unit : int
         Bins of the smoothed histogram per count.
+    padding : Padding, optional
+        Of the block without its halo, which is neither counted raw nor read by what is counted smoothed.
 
     Returns
     -------
@@ -62,9 +69,17 @@ def count_block(
     height, width = block.shape
     window = (top, height - bottom, left, width - right)
     sums = np.zeros(3, np.int64)
-    _sweep(np.ascontiguousarray(block), half_weights(sigma), window, per_unit, low, first, raw, smooth, sums)
+    image = clear = None
+    if padding is not None:
+        image, clear = _limits(padding.image), _limits(padding.clear)
+    weights = half_weights(sigma)
+    _sweep(np.ascontiguousarray(block), weights, window, per_unit, low, first, raw, smooth, sums, image, clear)
     total, upper, lower = (int(value) for value in sums)
     return low, raw, first, smooth, (total, upper, lower)
+
+
+def _limits(extent: Extent) -> tuple[NDArray[np.int32], ...]:
+    return extent.left, extent.right, extent.top, extent.bottom
 
 
 _compile = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -140,8 +155,10 @@ def _sweep(
     raw: Any,
     smooth: Any,
     sums: Any,
+    image: Any,
+    clear: Any,
 ) -> None:  # pragma: no cover
-    """Count the window of a block row by row, three smoothed rows at a time."""
+    """Count the window of a block row by row, three smoothed rows at a time; within limits where there are some."""
     height, width = block.shape
     top, stop, left, right = window
     padded = np.empty(width + 2 * (weights.shape[0] - 1), np.float32)
@@ -153,11 +170,17 @@ def _sweep(
         if y == 0:  # above the frame is its first row again
             ring[2] = ring[0]
         if top <= y < stop:
-            _count_row(block[y][left:right], row[left + 1 : right + 1], low, first, raw, smooth)
+            source, bins = block[y][left:right], row[left + 1 : right + 1]
+            if image is None:
+                _count_row(source, bins, low, first, raw, smooth)
+            else:
+                _count_row_within(source, y - top, image, -low, raw)
+                _count_row_within(bins, y - top, clear, -first, smooth)
         if top < y <= stop:
-            _sum_laplacian(ring[(y - 2) % 3], ring[(y - 1) % 3], row, left, right, sums)
+            _sum_laplacian(ring[(y - 2) % 3], ring[(y - 1) % 3], row, left, right, sums, y - 1 - top, clear)
     if stop == height:  # below the frame is its last row again
-        _sum_laplacian(ring[(height - 2) % 3], ring[(height - 1) % 3], ring[(height - 1) % 3], left, right, sums)
+        last = ring[(height - 1) % 3]
+        _sum_laplacian(ring[(height - 2) % 3], last, last, left, right, sums, height - 1 - top, clear)
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -168,12 +191,30 @@ def _count_row(source: Any, bins: Any, low: int, first: int, raw: Any, smooth: A
 
 
 @_compile  # type: ignore[untyped-decorator]
-def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, sums: Any) -> None:  # pragma: no cover
+def _is_within(y: int, x: int, extent: Any) -> bool:  # pragma: no cover
+    left, right, top, bottom = extent
+    return bool(left[y] <= x < right[y] and top[x] <= y < bottom[x])
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _count_row_within(values: Any, y: int, extent: Any, shift: int, counts: Any) -> None:  # pragma: no cover
+    left, right, top, bottom = extent
+    for x in range(max(left[y], 0), min(right[y], values.shape[0])):
+        if top[x] <= y < bottom[x]:
+            counts[np.int64(values[x]) + shift] += 1
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _sum_laplacian(
+    above: Any, row: Any, below: Any, left: int, right: int, sums: Any, y: int, extent: Any
+) -> None:  # pragma: no cover
     """Sum and sum of squares over one row, of up to 2**22 values below 2**20."""
     over, under = above[left + 1 : right + 1], below[left + 1 : right + 1]
     before, middle, after = row[left:right], row[left + 1 : right + 1], row[left + 2 : right + 2]
     total, squares = np.int64(0), np.int64(0)
     for x in range(middle.shape[0]):
+        if extent is not None and not _is_within(y, x, extent):
+            continue
         value = np.int64(np.int32(over[x] + under[x] + before[x] + after[x] - 4 * middle[x]))
         total += value
         squares += value * value
