@@ -164,6 +164,7 @@ def _sweep(
     padded = np.empty(width + 2 * (weights.shape[0] - 1), np.float32)
     total = np.empty(width, np.float32)
     ring = np.empty((3, width + 2), np.int32)
+    spans = np.empty((width // 2 + 1, 2), np.int64)
     for y in range(max(top - 1, 0), min(stop + 1, height)):
         row = ring[y % 3]
         _smooth_row(block, y, weights, np.float32(per_unit), padded, total, row)
@@ -174,13 +175,15 @@ def _sweep(
             if image is None:
                 _count_row(source, bins, low, first, raw, smooth)
             else:
-                _count_row_within(source, y - top, image, -low, raw)
-                _count_row_within(bins, y - top, clear, -first, smooth)
+                for at in range(_find_spans(y - top, image, spans)):
+                    _count_values(source[spans[at, 0] : spans[at, 1]], low, raw)
+                for at in range(_find_spans(y - top, clear, spans)):
+                    _count_values(bins[spans[at, 0] : spans[at, 1]], first, smooth)
         if top < y <= stop:
-            _sum_laplacian(ring[(y - 2) % 3], ring[(y - 1) % 3], row, left, right, sums, y - 1 - top, clear)
+            _sum_row(ring[(y - 2) % 3], ring[(y - 1) % 3], row, left, right, sums, y - 1 - top, clear, spans)
     if stop == height:  # below the frame is its last row again
         last = ring[(height - 1) % 3]
-        _sum_laplacian(ring[(height - 2) % 3], last, last, left, right, sums, height - 1 - top, clear)
+        _sum_row(ring[(height - 2) % 3], last, last, left, right, sums, height - 1 - top, clear, spans)
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -191,30 +194,48 @@ def _count_row(source: Any, bins: Any, low: int, first: int, raw: Any, smooth: A
 
 
 @_compile  # type: ignore[untyped-decorator]
-def _is_within(y: int, x: int, extent: Any) -> bool:  # pragma: no cover
-    left, right, top, bottom = extent
-    return bool(left[y] <= x < right[y] and top[x] <= y < bottom[x])
+def _count_values(values: Any, first: int, counts: Any) -> None:  # pragma: no cover
+    for x in range(values.shape[0]):
+        counts[np.uint32(np.int64(values[x]) - first)] += 1
 
 
 @_compile  # type: ignore[untyped-decorator]
-def _count_row_within(values: Any, y: int, extent: Any, shift: int, counts: Any) -> None:  # pragma: no cover
+def _find_spans(y: int, extent: Any, spans: Any) -> int:  # pragma: no cover
+    """Put the first and the last column plus one of every piece of a row within the limits; returns their number."""
     left, right, top, bottom = extent
-    for x in range(max(left[y], 0), min(right[y], values.shape[0])):
-        if top[x] <= y < bottom[x]:
-            counts[np.int64(values[x]) + shift] += 1
+    count, start = 0, -1
+    end = min(right[y], top.shape[0])
+    for x in range(max(left[y], 0), end):
+        inside = top[x] <= y < bottom[x]
+        if inside and start < 0:
+            start = x
+        elif start >= 0 and not inside:
+            spans[count, 0], spans[count, 1] = start, x
+            count, start = count + 1, -1
+    if start >= 0:
+        spans[count, 0], spans[count, 1] = start, end
+        count += 1
+    return count
 
 
 @_compile  # type: ignore[untyped-decorator]
-def _sum_laplacian(
-    above: Any, row: Any, below: Any, left: int, right: int, sums: Any, y: int, extent: Any
+def _sum_row(
+    above: Any, row: Any, below: Any, left: int, right: int, sums: Any, y: int, extent: Any, spans: Any
 ) -> None:  # pragma: no cover
+    if extent is None:
+        _sum_laplacian(above, row, below, left, right, sums)
+    else:
+        for at in range(_find_spans(y, extent, spans)):
+            _sum_laplacian(above, row, below, left + spans[at, 0], left + spans[at, 1], sums)
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, sums: Any) -> None:  # pragma: no cover
     """Sum and sum of squares over one row, of up to 2**22 values below 2**20."""
     over, under = above[left + 1 : right + 1], below[left + 1 : right + 1]
     before, middle, after = row[left:right], row[left + 1 : right + 1], row[left + 2 : right + 2]
     total, squares = np.int64(0), np.int64(0)
     for x in range(middle.shape[0]):
-        if extent is not None and not _is_within(y, x, extent):
-            continue
         value = np.int64(np.int32(over[x] + under[x] + before[x] + after[x] - 4 * middle[x]))
         total += value
         squares += value * value

@@ -23,7 +23,7 @@ _LEAST_SIDE = 56  # pixels of a frame; less is a patch or a toy, in which a few 
 _LEAST_RUN = 24  # zeros along the border; noise about zero makes shorter ones
 _RUNS_PER_EDGE = 8  # a run is that part of the edge, if this is longer
 _LEAST_IMAGE = 1e-3  # of the frame that must be beyond the reach of the padding; less is no image with a border
-_ROWS_AT_ONCE = 256
+_SAMPLES = 256  # along the shorter side, by which that is judged
 
 Limits = NDArray[np.int32]
 
@@ -55,19 +55,12 @@ class Extent:
             self.bottom[columns] - np.int32(y),
         )
 
-    def mask(self) -> NDArray[np.bool_]:
-        """Which pixels are image, ``(y, x)``."""
-        y, x = np.arange(self.left.size)[:, np.newaxis], np.arange(self.top.size)
-        inside = (x >= self.left[:, np.newaxis]) & (x < self.right[:, np.newaxis])
-        inside &= (y >= self.top) & (y < self.bottom)
+    def mask(self, step: int = 1) -> NDArray[np.bool_]:
+        """Which pixels of every `step`-th row and column are image, ``(y, x)``."""
+        y, x = np.arange(0, self.left.size, step)[:, np.newaxis], np.arange(0, self.top.size, step)
+        inside = (x >= self.left[::step, np.newaxis]) & (x < self.right[::step, np.newaxis])
+        inside &= (y >= self.top[::step]) & (y < self.bottom[::step])
         return inside
-
-    def count(self) -> int:
-        """Number of image pixels."""
-        height, width = self.left.size, self.top.size
-        starts = range(0, height, _ROWS_AT_ONCE)
-        parts = (self.window(slice(y, min(y + _ROWS_AT_ONCE, height)), slice(0, width)) for y in starts)
-        return sum(int(np.count_nonzero(part.mask())) for part in parts)
 
     def shrunk(self, radius: int) -> Extent:
         """Of the pixels that have no padding within `radius` along y and x."""
@@ -210,7 +203,8 @@ def padding_of(extent: Extent | None, radius: int) -> Padding | None:
     if extent is None:
         return None
     clear = extent.shrunk(radius)
-    return Padding(extent, clear) if clear.count() >= _LEAST_IMAGE * extent.left.size * extent.top.size else None
+    step = max(1, min(extent.left.size, extent.top.size) // _SAMPLES)
+    return Padding(extent, clear) if clear.mask(step).mean() >= _LEAST_IMAGE else None
 
 
 def image_pixels(frame: NDArray[Any], extents: Sequence[Extent | None]) -> NDArray[Any]:

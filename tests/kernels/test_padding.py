@@ -110,7 +110,6 @@ def test_every_pixel_of_the_padding_is_found_and_no_other() -> None:
         assert padding is not None
         np.testing.assert_array_equal(padding.image.mask(), inside)
         np.testing.assert_array_equal(padding.clear.mask(), clear_of(inside))
-        assert padding.image.count() == inside.sum()
 
 
 def test_what_is_no_padding() -> None:
