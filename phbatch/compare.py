@@ -21,7 +21,7 @@ from phbatch.config import Normalization, RunSettings, parse_settings
 from phbatch.errors import InputError
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.smoothing import smooth_float
-from phbatch.kernels.stats import measure_frame
+from phbatch.kernels.stats import find_paddings, measure_frame
 from phbatch.prepare import available_bytes
 from phbatch.resolve import resolve_statistics
 from phbatch.stages.statistics import percentiles_for
@@ -119,8 +119,13 @@ def compare_rules(input: str, *, samples: int = 12, **options: Any) -> list[Comp
         raise InputError(
             "none of the sampled frames can be normalized (constant, or NaN); choose others with --frames."
         )
-    patches = [_flat_patches(frame) for frame in frames]
-    return [_judge(rule, frames, patches) for rule in RULES]
+    usable = [sample for sample in map(_Sample.from_frame, frames) if sample.windows]
+    if not usable:
+        raise InputError(
+            f"none of the sampled frames has {_PATCH} x {_PATCH} pixels that hold image and noise (they are saturated,"
+            " padding, or too thin); choose others with --frames."
+        )
+    return [_judge(rule, usable) for rule in RULES]
 
 
 def recommend(found: Sequence[Comparison]) -> tuple[Comparison, str]:
@@ -160,22 +165,39 @@ def _usable(frame: NDArray[Any]) -> bool:
     return all(make_affine(statistics, rule) is not None for rule in RULES)
 
 
-def _flat_patches(frame: NDArray[Any]) -> list[tuple[slice, slice]]:
-    """Windows that hold no signal: the flattest tenth after smoothing."""
-    smooth = smooth_float(frame, 2.0)
-    side = min(_PATCH, *frame.shape)
-    windows = [
-        (slice(y, y + side), slice(x, x + side))
-        for y in range(0, frame.shape[0] - side + 1, side)
-        for x in range(0, frame.shape[1] - side + 1, side)
-    ]
-    windows.sort(key=lambda window: float(smooth[window].std()))
-    return windows[: max(1, int(len(windows) * _FLAT_FRACTION))]
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """A frame, which of its pixels are image and which are beyond the reach of padding, and windows without signal."""
+
+    frame: NDArray[Any]
+    image: NDArray[np.bool_]
+    clear: NDArray[np.bool_]
+    windows: list[tuple[slice, slice]]
+
+    @classmethod
+    def from_frame(cls, frame: NDArray[Any]) -> _Sample:
+        """Its windows are the flattest tenth after smoothing, of those that hold noise and no padding."""
+        (padding,) = find_paddings(frame, 2.0)
+        image = clear = np.ones(frame.shape, bool)
+        if padding is not None:
+            image, clear = padding.image.mask(), padding.clear.mask()
+        smooth, side = smooth_float(frame, 2.0), min(_PATCH, *frame.shape)
+        low, high = np.percentile(smooth[clear], (0.2, 99.8))
+        windows = [
+            (slice(y, y + side), slice(x, x + side))
+            for y in range(0, frame.shape[0] - side + 1, side)
+            for x in range(0, frame.shape[1] - side + 1, side)
+        ]
+        noisy = (clear[window].all() and frame[window].min() < frame[window].max() for window in windows)
+        windows = [window for window, kept in zip(windows, noisy, strict=True) if kept and low < high]
+        windows.sort(key=lambda window: float(smooth[window].std()))
+        return cls(frame, image, clear, windows[: max(1, int(len(windows) * _FLAT_FRACTION))])
 
 
-def _judge(rule: Normalization, frames: list[NDArray[Any]], patches: list[list[tuple[slice, slice]]]) -> Comparison:
+def _judge(rule: Normalization, samples: Sequence[_Sample]) -> Comparison:
     levels, noises, contrasts, outside, seconds = [], [], [], [], []
-    for frame, windows in zip(frames, patches, strict=True):
+    for sample in samples:
+        frame, windows = sample.frame, sample.windows
         started = perf_counter()
         affine = make_affine(measure_frame(frame, rule.sigma, percentiles_for(rule.pmin, rule.pmax)), rule)
         if affine is None:  # `_usable` saw to it
@@ -184,11 +206,11 @@ def _judge(rule: Normalization, frames: list[NDArray[Any]], patches: list[list[t
         seconds.append(perf_counter() - started)
         levels.append(float(np.median([image[window].mean() for window in windows])))
         noises.append(float(np.median([image[window].std() for window in windows])))
-        low, high = np.percentile(smooth_float(image, 2.0), (0.2, 99.8))
+        low, high = np.percentile(smooth_float(image, 2.0)[sample.clear], (0.2, 99.8))
         contrasts.append(float(high - low))
-        outside.append(float(((image < 0) | (image > 1)).mean()))
+        outside.append(float(((image < 0) | (image > 1))[sample.image].mean()))
     contrast = float(np.median(contrasts))
-    pixels = frames[0].size / 1e6
+    pixels = samples[0].frame.size / 1e6
     center = float(np.median(levels))
     return Comparison(
         rule=rule.describe().removesuffix(", sigma 2 px"),

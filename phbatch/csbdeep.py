@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from phbatch.config import Normalization
 from phbatch.kernels.intensity import Affine, make_affine
-from phbatch.kernels.stats import measure_frame
+from phbatch.kernels.stats import measure_frame, native
 from phbatch.stages.statistics import percentiles_for
 
 PatchNormalization = Callable[..., tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -54,7 +54,7 @@ class RobustNormalizer(Normalizer):  # type: ignore[misc]
 
     def before(self, x: NDArray[Any], axes: str) -> NDArray[np.float32]:
         """Normalize an image whose axes are `axes`, such as ``"YXC"``; returns float32."""
-        planes, order = _to_channels_first(x, axes)
+        planes, order = _to_channels_first(native(x), axes)
         affines = [_measure(channel, self.rule) for channel in planes]
         self._found.affines = affines
         normalized = np.stack([affine.apply(channel) for affine, channel in zip(affines, planes, strict=True)])
@@ -133,7 +133,7 @@ def patch_normalization(method: str = "median", factor: float = 1.0, sigma: floa
         mask: Any,
         channel: int | None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        planes = x[np.newaxis] if channel is None else np.moveaxis(x, channel, 0)
+        planes = native(x)[np.newaxis] if channel is None else np.moveaxis(native(x), channel, 0)
         affines = [_measure(plane, rule) for plane in planes]
 
         def apply(patches: NDArray[Any]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import accumulate
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from phbatch.config import FLOAT32, FRAME_BACKGROUNDS, Normalization, parse_sett
 from phbatch.errors import UsageError
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.intensity import Affine, make_affine
+from phbatch.kernels.padding import Runs, join_runs
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.stats import (
     DEFAULT_PERCENTILES,
@@ -42,7 +44,7 @@ from phbatch.stages.statistics import percentiles_for
 from phbatch.storage.ome import ImageMetadata
 from phbatch.tasks import Job, load_predictor
 
-_SCALARS = ("median", "mode", "mad", "mean", "std", "min", "max", "saturated", "zero", "focus", "background")
+_SCALARS = ("median", "mode", "mad", "mean", "std", "min", "max", "saturated", "zero", "focus", "background", "padding")
 
 
 def image_statistics(
@@ -65,14 +67,15 @@ def image_statistics(
     -------
     dask.array.Array
         Structured, with the shape of `array` without y and x, in the array's order. Fields: ``median``, ``mode``,
-        ``mad``, ``mean``, ``std``, ``min``, ``max``, ``saturated``, ``zero``, ``focus``, ``background``, percentiles as
-        ``p2`` and ``p99.8`` (all float64; see `phbatch.kernels.stats.FrameStatistics`) and
+        ``mad``, ``mean``, ``std``, ``min``, ``max``, ``saturated``, ``zero``, ``focus``, ``background``, ``padding``,
+        percentiles as ``p2`` and ``p99.8`` (all float64; see `phbatch.kernels.stats.FrameStatistics`) and
         ``flags`` (uint8, bits in the order zero, constant, nonfinite). ``statistics["median"]`` is an array of its own.
 
         For 8 and 16 bit integers blocks are summarized with the halo that smoothing needs and merged in a tree: the
-        same bits for any chunks. For other dtypes a frame in one chunk is measured exactly, and one in several chunks
-        is summarized too: median and percentiles are exact up to 2**15 different values, and have a relative error of
-        2**-15 at most where the pixels are within a factor of two, 1/16 at worst; see `phbatch.kernels.stats.finalize`.
+        same bits for any chunks. Where padding is, is known once all blocks of a frame have been looked at. For other
+        dtypes a frame in one chunk is measured exactly, and one in several chunks is summarized too: median and
+        percentiles are exact up to 2**15 different values, and have a relative error of 2**-15 at most where the pixels
+        are within a factor of two, 1/16 at worst; see `phbatch.kernels.stats.finalize`.
 
     Raises
     ------
@@ -86,6 +89,7 @@ def image_statistics(
     array([ 799.5, 2399.5])
     """
     axes = validate_axes(axes, array.ndim)
+    array = _native(array)
     frames = array.transpose(
         [*(axes.index(axis) for axis in axes if axis not in "yx"), axes.index("y"), axes.index("x")]
     )
@@ -103,11 +107,13 @@ def image_statistics(
     halo = dict.fromkeys(range(array.ndim - 2), 0) | {array.ndim - 2: radius, array.ndim - 1: radius}
     padded = overlap(frames, halo, "none", allow_rechunk=True)
     ones = tuple((1,) * count for count in padded.numblocks[-2:])
-    states = padded.map_blocks(
+    states = da.map_blocks(
         _summarize_blocks,
+        padded,
+        _find_paddings(frames, radius),
         sigma,
         radius,
-        padded.numblocks[-2:],
+        tuple(_starts(sizes, radius) for sizes in padded.chunks[-2:]),
         dtype=object,
         chunks=(*frames.chunks[:-2], *ones),
         meta=np.empty((0,) * array.ndim, object),
@@ -158,6 +164,7 @@ def normalize(array: da.Array, axes: str, *, normalize: str = "median", **option
     np.float32(1.0)
     """
     axes = validate_axes(axes, array.ndim)
+    array = _native(array)
     rule, _ = resolve_rule(parse_settings({"normalize": normalize, **options}), None)
     percentiles = percentiles_for(rule.pmin, rule.pmax)
     rows = image_statistics(array, axes, sigma=rule.sigma, percentiles=percentiles)
@@ -194,6 +201,7 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
         As `phbatch.run`.
     """
     axes = validate_axes(axes, array.ndim)
+    array = _native(array)
     settings = parse_settings({"model": str(model), **options})
     if settings.illumination != "none" and settings.illumination not in FRAME_BACKGROUNDS:
         raise UsageError(
@@ -247,6 +255,50 @@ class _DaskImage:
     metadata: ImageMetadata
 
 
+def _native(array: da.Array) -> da.Array:
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _starts(sizes: tuple[int, ...], radius: int) -> tuple[int, ...]:
+    """Where the blocks of an axis start, and where the last one ends, from their sizes with halos."""
+    last = len(sizes) - 1
+    own = (size - radius * ((at > 0) + (at < last)) for at, size in enumerate(sizes))
+    return tuple(accumulate(own, initial=0))
+
+
+def _find_paddings(frames: da.Array, radius: int) -> da.Array:
+    """Padding of every frame, or None: from the zeros at the borders of its blocks, since it may cross many."""
+    leading = frames.ndim - 2
+    counts = frames.numblocks[-2:]
+    runs = frames.map_blocks(
+        _runs_of_blocks,
+        dtype=object,
+        chunks=(*frames.chunks[:-2], (1,) * counts[0], (1,) * counts[1]),
+        meta=np.empty((0,) * frames.ndim, object),
+    )
+    return runs.rechunk({leading: -1, leading + 1: -1}).map_blocks(
+        _join_runs,
+        radius,
+        dtype=object,
+        chunks=(*frames.chunks[:-2], (1,), (1,)),
+        meta=np.empty((0,) * frames.ndim, object),
+    )
+
+
+def _runs_of_blocks(block: Any) -> Any:
+    runs = np.empty((*block.shape[:-2], 1, 1), object)
+    for index in np.ndindex(block.shape[:-2]):
+        runs[(*index, 0, 0)] = Runs.from_block(block[index])
+    return runs
+
+
+def _join_runs(runs: Any, radius: int) -> Any:
+    paddings = np.empty((*runs.shape[:-2], 1, 1), object)
+    for index in np.ndindex(runs.shape[:-2]):
+        paddings[(*index, 0, 0)] = join_runs(runs[index].tolist(), radius)
+    return paddings
+
+
 _AFFINE_DTYPE = np.dtype([("offset", np.float64), ("divisor", np.float64)])
 
 
@@ -276,14 +328,20 @@ def _merge_states(states: Any, axis: Any, keepdims: bool) -> Any:
     return merged
 
 
-def _summarize_blocks(block: Any, sigma: float, radius: int, counts: tuple[int, int], block_id: Any = None) -> Any:
+def _summarize_blocks(
+    block: Any, paddings: Any, sigma: float, radius: int, starts: tuple[tuple[int, ...], ...], block_info: Any = None
+) -> Any:
+    position = block_info[0]["chunk-location"][-2:]
     halo = [
-        (radius if position > 0 else 0, radius if position < count - 1 else 0)
-        for position, count in zip(block_id[-2:], counts, strict=True)
+        (radius if at > 0 else 0, radius if at < len(own) - 2 else 0) for at, own in zip(position, starts, strict=True)
     ]
+    region = [slice(own[at], own[at + 1]) for at, own in zip(position, starts, strict=True)]
     states = np.empty((*block.shape[:-2], 1, 1), object)
     for index in np.ndindex(block.shape[:-2]):
-        states[(*index, 0, 0)] = from_block(np.ascontiguousarray(block[index]), sigma, halo)
+        padding = paddings[(*index, 0, 0)]
+        if padding is not None:
+            padding = padding.window(*region)
+        states[(*index, 0, 0)] = from_block(np.ascontiguousarray(block[index]), sigma, halo, padding)
     return states
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from phbatch.axes import FrameKey, to_region
 from phbatch.kernels.counting import halo_of_counting
+from phbatch.kernels.padding import Padding, Runs, join_runs, may_have_padding
 from phbatch.kernels.stats import State, finalize, from_block, merge
 from phbatch.memory import reduction_chunks
 from phbatch.planning import Geometry
@@ -29,7 +30,7 @@ def reduce_large_frames(
     Parameters
     ----------
     source : Source
-        Every chunk is decoded once.
+        Every chunk is decoded once, those at the border twice, and all of a frame with padding three times at most.
     keys : iterable of FrameKey
         Which frames.
     sigma : float
@@ -39,8 +40,9 @@ def reduce_large_frames(
     """
     with ThreadPoolExecutor(workers) as pool:
         for key in keys:
-            rows = _Rows(source, key, reduction_chunks(source.chunks[3:]), halo_of_counting(sigma), pool)
-            yield key, _reduce_rows(rows, sigma)
+            chunks, radius = reduction_chunks(source.chunks[3:]), halo_of_counting(sigma)
+            padding = _find_padding(source, key, chunks, radius, pool)
+            yield key, _reduce_rows(_Rows(source, key, chunks, radius, pool), sigma, padding)
 
 
 def measure_large_frames(source: Source, geometry: Geometry, recipe: Recipe, workers: int) -> Iterator[StatisticsRow]:
@@ -95,16 +97,44 @@ class _Rows:
         return np.concatenate(parts), halo
 
     def _read(self, row: NDArray[Any], top: int, left: int) -> None:
-        t, c, z = self.key.t, self.key.c, self.key.z or 0
         right = min(left + self.chunks[1], row.shape[1])
-        region = to_region((t, c, z, top, left), (t + 1, c + 1, z + 1, top + len(row), right))
-        row[:, left:right] = self.source.read_or_refuse(region)[0, 0, 0]
+        row[:, left:right] = _read_part(self.source, self.key, slice(top, top + len(row)), slice(left, right))
 
 
-def _reduce_rows(rows: _Rows, sigma: float) -> State:
+def _read_part(source: Source, key: FrameKey, rows: slice, columns: slice) -> NDArray[Any]:
+    t, c, z = key.t, key.c, key.z or 0
+    region = to_region((t, c, z, rows.start, columns.start), (t + 1, c + 1, z + 1, rows.stop, columns.stop))
+    part: NDArray[Any] = source.read_or_refuse(region)[0, 0, 0]
+    return part
+
+
+def _find_padding(
+    source: Source, key: FrameKey, chunks: Sequence[int], radius: int, pool: ThreadPoolExecutor
+) -> Padding | None:
+    """From the zeros at the borders of all chunks, where the border of the frame holds some."""
+    height, width = source.shape[3:]
+    rows, columns = (
+        [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]
+        for chunk, size in zip(chunks, (height, width), strict=True)
+    )
+    lines = [(slice(y, y + 1), slice(0, width)) for y in (0, height - 1)]
+    lines += [(slice(0, height), slice(x, x + 1)) for x in (0, width - 1)]
+    if not may_have_padding([_read_part(source, key, *line).ravel() for line in lines]):
+        return None
+
+    def look(row: slice, column: slice) -> Runs:
+        return Runs.from_block(_read_part(source, key, row, column))
+
+    return join_runs([list(pool.map(partial(look, row), columns)) for row in rows], radius)
+
+
+def _reduce_rows(rows: _Rows, sigma: float, padding: Padding | None) -> State:
+    height, width = rows.source.shape[3:]
+
     def summarize(top: int, left: int) -> State:
         block, halo = rows.block(top, left)
-        return from_block(block, sigma, halo)
+        own = (slice(top, min(top + rows.chunks[0], height)), slice(left, min(left + rows.chunks[1], width)))
+        return from_block(block, sigma, halo, padding and padding.window(*own))
 
     states: list[State] = []
     for top in range(0, rows.source.shape[3], rows.chunks[0]):

@@ -77,3 +77,25 @@ def test_constant_frames_are_refused(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "in.zarr", data=np.full((3, 40, 40), 7, np.uint16))
     with pytest.raises(phbatch.InputError, match="none of the sampled frames"):
         compare_rules(str(tmp_path / "in.zarr"))
+
+
+def store(path: Path, frames: np.ndarray) -> str:
+    zarr.create_array(path, data=frames, chunks=(1, *frames.shape[1:]))
+    return str(path)
+
+
+def test_padding_and_saturation_are_no_background(tmp_path: Path) -> None:
+    movie = phbatch.PhaseContrast(shape=(192, 192), n_frames=4, seed=2)
+    frames = np.stack([movie.frame(t) for t in range(4)])
+    whole = {row.rule: row for row in compare_rules(store(tmp_path / "whole.zarr", frames[:, :, 38:]), samples=4)}
+    padded = frames.copy()
+    padded[:, :, :38] = 0
+    for row in compare_rules(store(tmp_path / "padded.zarr", padded), samples=4):
+        assert row.stretch == pytest.approx(whole[row.rule].stretch, rel=0.2)
+        assert row.contrast == pytest.approx(whole[row.rule].contrast, rel=0.2)
+        assert row.noise == pytest.approx(whole[row.rule].noise, rel=0.2)
+    bright = frames.copy()
+    bright[:, :60] = 65535
+    assert all(row.noise > 0 for row in compare_rules(store(tmp_path / "bright.zarr", bright), samples=4))
+    with pytest.raises(phbatch.InputError, match="32 x 32"):
+        compare_rules(store(tmp_path / "line.zarr", frames[:, :, :1]), samples=4)

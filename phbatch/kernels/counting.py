@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.kernels.padding import Extent, Padding
 from phbatch.kernels.smoothing import gaussian_radius, half_weights
 
 
@@ -29,7 +30,11 @@ def halo_of_counting(sigma: float) -> int:
 
 
 def count_block(
-    block: NDArray[np.integer], sigma: float, halo: Sequence[tuple[int, int]], per_unit: int
+    block: NDArray[np.integer],
+    sigma: float,
+    halo: Sequence[tuple[int, int]],
+    per_unit: int,
+    padding: Padding | None = None,
 ) -> tuple[int, NDArray[np.uint32], int, NDArray[np.uint32], tuple[int, int, int]]:
     """Histograms of a block of an 8 or 16 bit integer image, raw and smoothed, and sums of its Laplacian.
 
@@ -43,6 +48,8 @@ def count_block(
         Pixels of the halo along y and x, which are read and not counted.
     per_unit : int
         Bins of the smoothed histogram per count.
+    padding : Padding, optional
+        Of the block without its halo, which is neither counted raw nor read by what is counted smoothed.
 
     Returns
     -------
@@ -62,9 +69,17 @@ def count_block(
     height, width = block.shape
     window = (top, height - bottom, left, width - right)
     sums = np.zeros(3, np.int64)
-    _sweep(np.ascontiguousarray(block), half_weights(sigma), window, per_unit, low, first, raw, smooth, sums)
+    image = clear = None
+    if padding is not None:
+        image, clear = _limits(padding.image), _limits(padding.clear)
+    weights = half_weights(sigma)
+    _sweep(np.ascontiguousarray(block), weights, window, per_unit, low, first, raw, smooth, sums, image, clear)
     total, upper, lower = (int(value) for value in sums)
     return low, raw, first, smooth, (total, upper, lower)
+
+
+def _limits(extent: Extent) -> tuple[NDArray[np.int32], ...]:
+    return extent.left, extent.right, extent.top, extent.bottom
 
 
 _compile = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -140,24 +155,35 @@ def _sweep(
     raw: Any,
     smooth: Any,
     sums: Any,
+    image: Any,
+    clear: Any,
 ) -> None:  # pragma: no cover
-    """Count the window of a block row by row, three smoothed rows at a time."""
+    """Count the window of a block row by row, three smoothed rows at a time; within limits where there are some."""
     height, width = block.shape
     top, stop, left, right = window
     padded = np.empty(width + 2 * (weights.shape[0] - 1), np.float32)
     total = np.empty(width, np.float32)
     ring = np.empty((3, width + 2), np.int32)
+    spans = np.empty((width // 2 + 1, 2), np.int64)
     for y in range(max(top - 1, 0), min(stop + 1, height)):
         row = ring[y % 3]
         _smooth_row(block, y, weights, np.float32(per_unit), padded, total, row)
         if y == 0:  # above the frame is its first row again
             ring[2] = ring[0]
         if top <= y < stop:
-            _count_row(block[y][left:right], row[left + 1 : right + 1], low, first, raw, smooth)
+            source, bins = block[y][left:right], row[left + 1 : right + 1]
+            if image is None:
+                _count_row(source, bins, low, first, raw, smooth)
+            else:
+                for at in range(_find_spans(y - top, image, spans)):
+                    _count_values(source[spans[at, 0] : spans[at, 1]], low, raw)
+                for at in range(_find_spans(y - top, clear, spans)):
+                    _count_values(bins[spans[at, 0] : spans[at, 1]], first, smooth)
         if top < y <= stop:
-            _sum_laplacian(ring[(y - 2) % 3], ring[(y - 1) % 3], row, left, right, sums)
+            _sum_row(ring[(y - 2) % 3], ring[(y - 1) % 3], row, left, right, sums, y - 1 - top, clear, spans)
     if stop == height:  # below the frame is its last row again
-        _sum_laplacian(ring[(height - 2) % 3], ring[(height - 1) % 3], ring[(height - 1) % 3], left, right, sums)
+        last = ring[(height - 1) % 3]
+        _sum_row(ring[(height - 2) % 3], last, last, left, right, sums, height - 1 - top, clear, spans)
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -165,6 +191,42 @@ def _count_row(source: Any, bins: Any, low: int, first: int, raw: Any, smooth: A
     for x in range(bins.shape[0]):
         smooth[np.uint32(bins[x] - first)] += 1
         raw[np.uint32(np.int64(source[x]) - low)] += 1
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _count_values(values: Any, first: int, counts: Any) -> None:  # pragma: no cover
+    for x in range(values.shape[0]):
+        counts[np.uint32(np.int64(values[x]) - first)] += 1
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _find_spans(y: int, extent: Any, spans: Any) -> int:  # pragma: no cover
+    """Put the first and the last column plus one of every piece of a row within the limits; returns their number."""
+    left, right, top, bottom = extent
+    count, start = 0, -1
+    end = min(right[y], top.shape[0])
+    for x in range(max(left[y], 0), end):
+        inside = top[x] <= y < bottom[x]
+        if inside and start < 0:
+            start = x
+        elif start >= 0 and not inside:
+            spans[count, 0], spans[count, 1] = start, x
+            count, start = count + 1, -1
+    if start >= 0:
+        spans[count, 0], spans[count, 1] = start, end
+        count += 1
+    return count
+
+
+@_compile  # type: ignore[untyped-decorator]
+def _sum_row(
+    above: Any, row: Any, below: Any, left: int, right: int, sums: Any, y: int, extent: Any, spans: Any
+) -> None:  # pragma: no cover
+    if extent is None:
+        _sum_laplacian(above, row, below, left, right, sums)
+    else:
+        for at in range(_find_spans(y, extent, spans)):
+            _sum_laplacian(above, row, below, left + spans[at, 0], left + spans[at, 1], sums)
 
 
 @_compile  # type: ignore[untyped-decorator]

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.kernels.sketch import Sketch
+from phbatch.kernels.padding import Padding
+from phbatch.kernels.saturation import Brightest
+from phbatch.kernels.sketch import NOTHING, Sketch
 from phbatch.kernels.smoothing import smooth_float
 
 
@@ -27,18 +29,22 @@ class Moments:
 
     @classmethod
     def from_values(cls, values: NDArray[np.float64]) -> Moments:
-        """Moments of an array of any shape, at least one value.
+        """Moments of an array of any shape.
 
         Examples
         --------
         >>> Moments.from_values(np.array([1.0, 3.0])).merge(Moments.from_values(np.array([5.0, 7.0])))
         Moments(n=4, mean=4.0, squares=20.0)
         """
+        if values.size == 0:
+            return cls(0, 0.0, 0.0)
         mean = float(values.mean())
         return cls(values.size, mean, float(np.square(values - mean).sum()))
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both populations together; commutative."""
+        if self.n == 0 or other.n == 0:
+            return other if self.n == 0 else self
         n = self.n + other.n
         mean = (self.n * self.mean + other.n * other.mean) / n
         between = (other.mean - self.mean) ** 2 * (self.n * other.n / n)
@@ -64,8 +70,12 @@ class FloatState:
         Of the raw pixels.
     laplacian : Moments
         Of the Laplacian of the smoothed pixels, in counts.
-    n_saturated, n_zero : int
-        Pixels at the largest value of an integer dtype, and at zero.
+    brightest : Brightest
+        Of the raw pixels.
+    largest : float
+        Of an integer dtype; infinity for floats.
+    n_zero, n_padded : int
+        Pixels at zero, and pixels of padding, which are in nothing else.
     finite : bool
         False where a pixel is NaN or infinite; nothing else is then known.
     """
@@ -74,28 +84,37 @@ class FloatState:
     smooth: Sketch
     moments: Moments
     laplacian: Moments
-    n_saturated: int
+    brightest: Brightest
+    largest: float
     n_zero: int
+    n_padded: int = 0
     finite: bool = True
 
     @classmethod
-    def from_block(cls, block: NDArray[Any], sigma: float, halo: Sequence[tuple[int, int]]) -> FloatState:
+    def from_block(
+        cls, block: NDArray[Any], sigma: float, halo: Sequence[tuple[int, int]], padding: Padding | None = None
+    ) -> FloatState:
         """Summarize a block; parameters as for `phbatch.kernels.stats.from_block`."""
         if not np.isfinite(block).all():
             return _NOT_FINITE
         (top, bottom), (left, right) = halo
         inside = (slice(top, block.shape[0] - bottom), slice(left, block.shape[1] - right))
         pixels = block[inside]
-        largest = np.iinfo(block.dtype).max if block.dtype.kind in "ui" else np.inf
-        raw, moments = Sketch.from_values(pixels), Moments.from_values(pixels.astype(np.float64))
+        size = pixels.size
         smooth = smooth_float(block, sigma)
+        smoothed, laplacian = smooth[inside], _laplacian(smooth)[inside]
+        if padding is not None:
+            clear = padding.clear.mask()
+            pixels, smoothed, laplacian = pixels[padding.image.mask()], smoothed[clear], laplacian[clear]
         return cls(
-            raw,
-            Sketch.from_values(smooth[inside]),
-            moments,
-            Moments.from_values(_laplacian(smooth)[inside]),
-            int(np.count_nonzero(pixels == largest)),
+            Sketch.from_values(pixels),
+            Sketch.from_values(smoothed),
+            Moments.from_values(pixels.astype(np.float64)),
+            Moments.from_values(laplacian),
+            Brightest.from_values(pixels),
+            float(np.iinfo(block.dtype).max) if block.dtype.kind in "ui" else np.inf,
             pixels.size - int(np.count_nonzero(pixels)),
+            size - pixels.size,
         )
 
     def merge(self, other: FloatState) -> FloatState:
@@ -107,8 +126,10 @@ class FloatState:
             self.smooth.merge(other.smooth),
             self.moments.merge(other.moments),
             self.laplacian.merge(other.laplacian),
-            self.n_saturated + other.n_saturated,
+            self.brightest.merge(other.brightest),
+            self.largest,
             self.n_zero + other.n_zero,
+            self.n_padded + other.n_padded,
         )
 
     @property
@@ -123,13 +144,18 @@ class FloatState:
 
     @property
     def saturated(self) -> float:
-        """Fraction of the pixels at the largest value of an integer dtype."""
-        return self.n_saturated / self.moments.n
+        """Fraction of the pixels at the camera's top."""
+        return self.brightest.saturated(self.moments.n, self.largest)
 
     @property
     def zero(self) -> float:
         """Fraction of the pixels at zero."""
         return self.n_zero / self.moments.n
+
+    @property
+    def padding(self) -> float:
+        """Fraction of all pixels that are padding."""
+        return self.n_padded / (self.n_padded + self.moments.n)
 
     @property
     def focus(self) -> float:
@@ -146,5 +172,5 @@ def _laplacian(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-_NOTHING = Sketch(0, np.zeros(0, np.uint64), np.zeros(0, np.int64), np.nan, np.nan)
-_NOT_FINITE = FloatState(_NOTHING, _NOTHING, Moments(0, np.nan, np.nan), Moments(0, np.nan, np.nan), 0, 0, finite=False)
+_UNKNOWN = Moments(0, np.nan, np.nan)
+_NOT_FINITE = FloatState(NOTHING, NOTHING, _UNKNOWN, _UNKNOWN, Brightest(), np.inf, 0, finite=False)

@@ -50,7 +50,7 @@ class Sketch:
 
     @classmethod
     def from_values(cls, values: NDArray[Any]) -> Sketch:
-        """Count finite values (any shape, at least one, a real dtype); each is taken as a float64.
+        """Count finite values (any shape, a real dtype); each is taken as a float64.
 
         Examples
         --------
@@ -58,6 +58,8 @@ class Sketch:
         >>> sketch.level, sketch.values.tolist(), sketch.counts.tolist()
         (0, [-2.5, 0.0, 0.1], [1, 1, 2])
         """
+        if values.size == 0:
+            return NOTHING
         floats = values.ravel().astype(np.float64) + 0.0  # -0.0 becomes 0.0
         level, keys, counts = _count_leading_bits(floats)
         return cls(level, keys, counts, float(floats.min()), float(floats.max()))
@@ -68,6 +70,8 @@ class Sketch:
         More values never occupy fewer buckets, so the level of the union is at least that of each part, and follows
         from their buckets alone.
         """
+        if self.counts.size == 0 or other.counts.size == 0:
+            return other if self.counts.size == 0 else self
         level = max(self.level, other.level)
         keys = np.concatenate([part.keys >> np.uint64(level - part.level) for part in (self, other)])
         counts = np.concatenate([self.counts, other.counts])
@@ -162,6 +166,10 @@ class Sketch:
         edges = np.stack([self._at(0), self._at(1 << self.level)], axis=1)
         edges[-1, 1] = np.nextafter(self.high, np.inf)  # no bucket is empty: its last value is below its end
         return np.interp(values, edges.ravel(), np.stack([ends - self.counts, ends], axis=1).ravel())
+
+
+NOTHING = Sketch(0, np.zeros(0, np.uint64), np.zeros(0, np.int64), np.nan, np.nan)
+"""Of no value at all."""
 
 
 def _count_leading_bits(floats: NDArray[np.float64]) -> tuple[int, NDArray[np.uint64], NDArray[np.int64]]:

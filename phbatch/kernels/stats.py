@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from phbatch.errors import InputError
-from phbatch.kernels.counting import count_block
+from phbatch.kernels.counting import count_block, halo_of_counting
 from phbatch.kernels.float_state import FloatState
 from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth, mode_bins
+from phbatch.kernels.padding import Padding, find_padding, image_pixels
+from phbatch.kernels.saturation import Brightest, saturated_fraction
 from phbatch.kernels.smoothing import is_fixed_point, smooth_float
 
 DEFAULT_PERCENTILES = (2.0, 99.8)
@@ -28,12 +30,15 @@ DEFAULT_PERCENTILES = (2.0, 99.8)
 FLAG_NAMES = ("zero", "constant", "nonfinite", "unscaled", "black", "saturated", "duplicate", "out-of-focus")
 """Words that flag a frame; their order is that of the bits where flags are stored as numbers, lowest first."""
 
+Paddings = Sequence[Padding | None]
+"""Of the planes of a frame."""
+
 _BACKGROUND_REACH = 0.05
 
 
 @dataclass(frozen=True)
 class FrameStatistics:
-    """Statistics of one frame, in counts of intensity.
+    """Statistics of one frame, in counts of intensity; padding (`phbatch.kernels.padding`) is in none but the last.
 
     Attributes
     ----------
@@ -44,12 +49,15 @@ class FrameStatistics:
     percentiles : mapping of float to float
         Percentile (0 to 100) to its value on the raw frame, as ``numpy.percentile`` has it.
     saturated, zero : float
-        Fractions of the raw pixels at the largest value of an integer dtype, and at zero.
+        Fractions of the raw pixels at the camera's top (see `phbatch.kernels.saturation.Brightest.saturated`), and at
+        zero.
     focus : float
         Variance of the Laplacian (four neighbours) of the smoothed frame, in counts squared (Pech-Pacheco et al., 2000,
         https://doi.org/10.1109/ICPR.2000.903548).
     background : float
         Fraction of the smoothed pixels within 5 % of the mode.
+    padding : float
+        Fraction of the frame that is padding.
     flags : tuple of str
         What is wrong with the frame, empty when it is good: ``zero`` (all pixels zero), ``constant`` (all pixels
         equal), ``nonfinite`` (NaN or infinity among the pixels; every statistic is then NaN), ``unscaled`` (the
@@ -73,6 +81,7 @@ class FrameStatistics:
     zero: float = 0.0
     focus: float = 0.0
     background: float = 0.0
+    padding: float = 0.0
     flags: tuple[str, ...] = ()
     median_smooth: float | None = None
     mode_smooth: float | None = None
@@ -94,30 +103,44 @@ class FrameState:
         Sum and sum of squares of the Laplacian of the smoothed pixels, in bins.
     largest : int
         Of the dtype.
+    n_padded : int
+        Pixels of padding, which are in nothing else.
     """
 
     raw: Histogram
     smooth: Histogram
     laplacian: tuple[int, int]
     largest: int
+    n_padded: int = 0
     finite: ClassVar[bool] = True
 
     @classmethod
-    def from_block(cls, block: NDArray[np.integer], sigma: float, halo: Sequence[tuple[int, int]]) -> FrameState:
+    def from_block(
+        cls,
+        block: NDArray[np.integer],
+        sigma: float,
+        halo: Sequence[tuple[int, int]],
+        padding: Padding | None = None,
+    ) -> FrameState:
         """Summarize a block; parameters as for `phbatch.kernels.stats.from_block`."""
         per_unit = 256 if block.dtype.itemsize == 1 else 3
-        first, raw, first_smooth, smooth, (total, high, low) = count_block(block, sigma, halo, per_unit)
+        first, raw, first_smooth, smooth, (total, high, low) = count_block(block, sigma, halo, per_unit, padding)
+        counted = Histogram(first, raw, 1).trim()
+        (top, bottom), (left, right) = halo
+        size = (block.shape[0] - top - bottom) * (block.shape[1] - left - right)
         return cls(
-            Histogram(first, raw, 1).trim(),
+            counted,
             Histogram(first_smooth, smooth, per_unit).trim(),
             (total, (high << 32) + low),
             int(np.iinfo(block.dtype).max),
+            size - counted.size if padding is not None else 0,
         )
 
     def merge(self, other: FrameState) -> FrameState:
         """Join the summaries of two parts; commutative, associative and exact."""
         sums = (self.laplacian[0] + other.laplacian[0], self.laplacian[1] + other.laplacian[1])
-        return FrameState(self.raw.merge(other.raw), self.smooth.merge(other.smooth), sums, self.largest)
+        n_padded = self.n_padded + other.n_padded
+        return FrameState(self.raw.merge(other.raw), self.smooth.merge(other.smooth), sums, self.largest, n_padded)
 
     @property
     def extremes(self) -> tuple[float, float]:
@@ -131,8 +154,8 @@ class FrameState:
 
     @property
     def saturated(self) -> float:
-        """Fraction of the pixels at the largest value of the dtype."""
-        return self.raw.fraction(self.largest, self.largest)
+        """Fraction of the pixels at the camera's top."""
+        return Brightest.from_counts(self.raw.values, self.raw.counts).saturated(self.raw.size, self.largest)
 
     @property
     def zero(self) -> float:
@@ -140,10 +163,15 @@ class FrameState:
         return self.raw.fraction(0, 0)
 
     @property
+    def padding(self) -> float:
+        """Fraction of all pixels that are padding."""
+        return self.n_padded / (self.n_padded + self.raw.size)
+
+    @property
     def focus(self) -> float:
         """Variance of the Laplacian of the smoothed pixels, in counts squared."""
         total, squares = self.laplacian
-        n = self.raw.size
+        n = self.smooth.size
         return (n * squares - total * total) / n**2 / self.smooth.per_unit**2
 
 
@@ -151,7 +179,12 @@ State = FrameState | FloatState
 """Mergeable summary of a part of a frame, of a frame, or of many."""
 
 
-def from_block(block: NDArray[Any], sigma: float, halo: Sequence[tuple[int, int]] = ((0, 0), (0, 0))) -> State:
+def from_block(
+    block: NDArray[Any],
+    sigma: float,
+    halo: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
+    padding: Padding | None = None,
+) -> State:
     """Summarize a block of a frame.
 
     Parameters
@@ -162,15 +195,18 @@ def from_block(block: NDArray[Any], sigma: float, halo: Sequence[tuple[int, int]
         Standard deviation of the Gaussian in pixels.
     halo : ((before, after), (before, after))
         Pixels of the halo along y and x, which are read and not counted.
+    padding : Padding, optional
+        Of the block without its halo.
 
     Returns
     -------
     FrameState or FloatState
         Of the block without its halo: the first for 8 and 16 bit integers, the second for other dtypes.
     """
+    block = native(block)
     if is_fixed_point(block.dtype):
-        return FrameState.from_block(block, sigma, halo)
-    return FloatState.from_block(block, sigma, halo)
+        return FrameState.from_block(block, sigma, halo, padding)
+    return FloatState.from_block(block, sigma, halo, padding)
 
 
 def merge(first: State, second: State) -> State:
@@ -222,6 +258,7 @@ def finalize(state: State, percentiles: Sequence[float] = DEFAULT_PERCENTILES) -
         zero=state.zero,
         focus=state.focus,
         background=state.smooth.fraction(*_background_range(mode)),
+        padding=state.padding,
         mean=mean,
         std=std,
         min=low,
@@ -231,7 +268,7 @@ def finalize(state: State, percentiles: Sequence[float] = DEFAULT_PERCENTILES) -
     )
 
 
-def frame_state(frame: NDArray[Any], sigma: float) -> State:
+def frame_state(frame: NDArray[Any], sigma: float, paddings: Paddings | None = None) -> State:
     """Summary of a frame that is in memory whole; merge it with those of other frames to pool them.
 
     Parameters
@@ -240,6 +277,8 @@ def frame_state(frame: NDArray[Any], sigma: float) -> State:
         The frame; a volume is smoothed within its planes, and its planes are pooled.
     sigma : float
         Standard deviation of the Gaussian in pixels.
+    paddings : sequence of Padding or None, optional
+        Of every plane; searched for unless they are given.
 
     Examples
     --------
@@ -247,12 +286,18 @@ def frame_state(frame: NDArray[Any], sigma: float) -> State:
     >>> finalize(merge(frame_state(dark, 2.0), frame_state(bright, 2.0))).median
     2.0
     """
-    planes = (from_block(np.ascontiguousarray(plane), sigma) for plane in frame.reshape(-1, *frame.shape[-2:]))
-    return reduce(merge, planes)
+    frame = native(frame)
+    planes = frame.reshape(-1, *frame.shape[-2:])
+    found = find_paddings(frame, sigma) if paddings is None else paddings
+    pairs = zip(planes, found, strict=True)
+    return reduce(merge, (from_block(np.ascontiguousarray(plane), sigma, padding=padding) for plane, padding in pairs))
 
 
 def measure_frame(
-    frame: NDArray[Any], sigma: float, percentiles: Sequence[float] = DEFAULT_PERCENTILES
+    frame: NDArray[Any],
+    sigma: float,
+    percentiles: Sequence[float] = DEFAULT_PERCENTILES,
+    paddings: Paddings | None = None,
 ) -> FrameStatistics:
     """Statistics of a frame that is in memory whole.
 
@@ -268,6 +313,8 @@ def measure_frame(
         `scipy.ndimage.gaussian_filter`.
     percentiles : sequence of float
         Percentiles of the raw frame, 0 to 100.
+    paddings : sequence of Padding or None, optional
+        Of every plane; searched for unless they are given.
 
     Returns
     -------
@@ -285,31 +332,49 @@ def measure_frame(
     >>> statistics.median, statistics.max, statistics.flags
     (100.0, 900.0, ())
     """
+    frame = native(frame)
     if is_fixed_point(frame.dtype):
-        return finalize(frame_state(frame, sigma), percentiles)
+        return finalize(frame_state(frame, sigma, paddings), percentiles)
     if not np.isfinite(frame).all():
         return _nonfinite_statistics(percentiles)
-    low, high = float(frame.min()), float(frame.max())
-    smooth = np.stack([smooth_float(plane, sigma) for plane in frame.reshape(-1, *frame.shape[-2:])])
+    planes = frame.reshape(-1, *frame.shape[-2:])
+    found = find_paddings(frame, sigma) if paddings is None else paddings
+    pixels, smooth = planes, np.stack([smooth_float(plane, sigma) for plane in planes])
+    laplacian = np.stack([ndimage.laplace(plane, mode="reflect") for plane in smooth])
+    if any(found):
+        pixels = image_pixels(planes, [None if padding is None else padding.image for padding in found])
+        clear = [None if padding is None else padding.clear for padding in found]
+        smooth, laplacian = image_pixels(smooth, clear), image_pixels(laplacian, clear)
+    low, high = float(pixels.min()), float(pixels.max())
     median, mode = float(np.median(smooth)), _mode_of_values(smooth)
     low_background, high_background = _background_range(mode)
-    laplacian = np.stack([ndimage.laplace(plane, mode="reflect") for plane in smooth])
-    largest = np.iinfo(frame.dtype).max if frame.dtype.kind in "ui" else np.inf
     return FrameStatistics(
         median=median,
         mode=mode,
         mad=float(np.median(np.abs(smooth - median))),
-        saturated=float((frame == largest).mean()),
-        zero=float((frame == 0).mean()),
+        saturated=saturated_fraction(pixels),
+        zero=float((pixels == 0).mean()),
         focus=float(laplacian.var()),
         background=float(((smooth >= low_background) & (smooth <= high_background)).mean()),
-        mean=float(frame.mean(dtype=np.float64)),
-        std=float(frame.std(dtype=np.float64)),
+        padding=(frame.size - pixels.size) / frame.size,
+        mean=float(pixels.mean(dtype=np.float64)),
+        std=float(pixels.std(dtype=np.float64)),
         min=low,
         max=high,
-        percentiles={p: float(value) for p, value in zip(percentiles, np.percentile(frame, percentiles), strict=True)},
+        percentiles={p: float(value) for p, value in zip(percentiles, np.percentile(pixels, percentiles), strict=True)},
         flags=_constancy_flags(low, high),
     )
+
+
+def find_paddings(frame: NDArray[Any], sigma: float) -> Paddings:
+    """The padding of every plane of a frame that is in memory whole, for a smoothing of `sigma` pixels."""
+    radius = halo_of_counting(sigma)
+    return [find_padding(plane, radius) for plane in frame.reshape(-1, *frame.shape[-2:])]
+
+
+def native(image: NDArray[Any]) -> NDArray[Any]:
+    """The same in the byte order of this machine, in which alone integers are counted exactly."""
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def flag_bits(flags: Sequence[str]) -> int:
@@ -337,7 +402,7 @@ def _mode_of_values(values: NDArray[np.float64]) -> float:
 
 def _nonfinite_statistics(percentiles: Sequence[float]) -> FrameStatistics:
     nan = float("nan")
-    return FrameStatistics(*(nan,) * 6, dict.fromkeys(percentiles, nan), *(nan,) * 5, flags=("nonfinite",))
+    return FrameStatistics(*(nan,) * 6, dict.fromkeys(percentiles, nan), *(nan,) * 6, flags=("nonfinite",))
 
 
 def _background_range(mode: float) -> tuple[float, float]:

@@ -12,11 +12,15 @@ from phbatch.kernels.histogram import STD_PER_MAD
 OUTLIER_DEVIATIONS = 8.0
 """A frame is an outlier this many scaled median absolute deviations from its neighbours' median."""
 
+_LIT_DEVIATIONS = 4.0  # scaled MADs of its medians that a series lies above zero, for zero to be a level of darkness
 _MIN_FRAMES = 5  # fewer tell nothing of what is usual
 
 
 def running_median(values: NDArray[np.float64], good: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
-    """Median of the good values within a window about each position, shorter at the ends.
+    """Median of an odd number of good values about each position, which narrows by two towards the ends.
+
+    As many good values before a position are taken as after it, so that neither an end nor a bad frame shifts the
+    window: a single spike moves none of its neighbours, and a jump stays where it is.
 
     Parameters
     ----------
@@ -25,7 +29,7 @@ def running_median(values: NDArray[np.float64], good: NDArray[np.bool_], window:
     good : (n,) ndarray of bool
         Which of them count.
     window : int
-        Odd number of frames; where it holds no good one, the nearest good one is taken.
+        Odd number of frames. A position that is not good gets the median of the nearest good one, the earlier of two.
 
     Returns
     -------
@@ -36,19 +40,21 @@ def running_median(values: NDArray[np.float64], good: NDArray[np.bool_], window:
     --------
     >>> running_median(np.array([10.0, 10, 99, 12, 12]), np.ones(5, bool), 3)
     array([10., 10., 12., 12., 12.])
+    >>> running_median(np.array([10.0, 15, 15, 15, 99]), np.ones(5, bool), 3)
+    array([10., 15., 15., 15., 99.])
     """
     found = np.full(len(values), np.nan)
     places = np.flatnonzero(good)
     if places.size == 0:
         return found
-    times, reach = np.arange(len(values)), window // 2
-    first = np.searchsorted(places, times - reach)
-    stop = np.searchsorted(places, times + reach, side="right")
-    for t in times:
-        near = places[first[t] : stop[t]]
-        if near.size == 0:
-            near = places[[np.argmin(np.abs(places - t))]]
-        found[t] = np.median(values[near])
+    reach = window // 2
+    for rank, t in enumerate(places):
+        before = rank - np.searchsorted(places, t - reach)
+        after = np.searchsorted(places, t + reach, side="right") - rank - 1
+        side = min(before, after)
+        found[t] = np.median(values[places[rank - side : rank + side + 1]])
+    for t in np.flatnonzero(~good):
+        found[t] = found[places[np.argmin(np.abs(places - t))]]
     return found
 
 
@@ -60,17 +66,22 @@ def flag_bad_frames(
     Parameters
     ----------
     columns : mapping of str to (n,) ndarray of float64
-        Statistics of one channel and plane, in the order of time: at least median, focus and saturated.
+        Statistics of one channel and plane, in the order of time: at least median, std, max, focus and saturated.
     usable : (n,) ndarray of bool
         Frames without a flag of their own.
 
     Returns
     -------
     dict of str to (n,) ndarray of bool
-        ``duplicate``: equal to the frame before in every statistic. ``black``: median below half of the series' and an
-        outlier of its logarithm. ``saturated``: more than 5 % saturated pixels and an outlier. ``out-of-focus``: focus
-        relative to the squared median below half of the series' and an outlier of its logarithm. Outliers are 8 scaled
-        median absolute deviations away, among at least 5 frames that are finite and not constant.
+        ``duplicate``: equal to the frame before in every statistic. ``black``: much darker than the series, see below.
+        ``saturated``: more than 5 % of the pixels at the series' maximum, and an outlier. ``out-of-focus``: focus
+        relative to the squared brightness below half of the series' and an outlier of its logarithm. Outliers are 8
+        scaled median absolute deviations away, among at least 5 frames that are finite and not constant.
+
+        Where the medians of a series are clearly above zero, a frame is black whose median is below half of the
+        series' and an outlier of its logarithm, or not above zero; its brightness is the median. Where they are not, as
+        after a background was subtracted, a frame is black whose median is an outlier below the series', by a
+        standard deviation of its pixels at least; its brightness is that standard deviation.
     """
     same = np.ones(len(usable), bool)
     for values in columns.values():
@@ -79,13 +90,23 @@ def flag_bad_frames(
     flags = {"duplicate": same & usable}
     if usable.sum() < _MIN_FRAMES:
         return flags
-    median, saturated = columns["median"], columns["saturated"]
+    median, saturated, high = columns["median"], columns["saturated"], columns["max"]
+    center = _center(median[usable])
+    lit_series = center > _LIT_DEVIATIONS * _deviation(median, usable)
+    if lit_series:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            level = np.log(np.where(median > 0, median, np.nan))
+        black = _outlies(-level, usable, 0.01) & (level < _center(level[usable]) - np.log(2)) | ~(median > 0)
+        brightness = median
+    else:
+        contrast = _center(columns["std"][usable])
+        black = _outlies(-median, usable, contrast / OUTLIER_DEVIATIONS)
+        brightness = columns["std"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        level = np.log(np.where(median > 0, median, np.nan))
-        sharpness = np.log(columns["focus"] / median**2)
-    black = _outlies(-level, usable, 0.01) & (level < _center(level[usable]) - np.log(2)) | ~(median > 0)
+        sharpness = np.log(columns["focus"] / brightness**2)
     flags["black"] = black & usable
-    flags["saturated"] = _outlies(saturated, usable, 0.005) & (saturated > 0.05) & usable
+    top = high >= np.max(high[usable])
+    flags["saturated"] = _outlies(saturated, usable, 0.005) & (saturated > 0.05) & top & usable
     lit = usable & ~black
     blurred = _outlies(-sharpness, lit, 0.02) & (sharpness < _center(sharpness[lit]) - np.log(2))
     flags["out-of-focus"] = blurred & lit
@@ -94,9 +115,12 @@ def flag_bad_frames(
 
 def _outlies(values: NDArray[np.float64], usable: NDArray[np.bool_], floor: float) -> NDArray[np.bool_]:
     """Where values are far above what is usual; `floor` is the least deviation that counts as one."""
-    center = _center(values[usable])
-    deviation = np.fmax(STD_PER_MAD * _center(np.abs(values[usable] - center)), floor)
-    return np.asarray(values > center + OUTLIER_DEVIATIONS * deviation)
+    deviation = np.fmax(_deviation(values, usable), floor)
+    return np.asarray(values > _center(values[usable]) + OUTLIER_DEVIATIONS * deviation)
+
+
+def _deviation(values: NDArray[np.float64], usable: NDArray[np.bool_]) -> float:
+    return STD_PER_MAD * _center(np.abs(values[usable] - _center(values[usable])))
 
 
 def _center(values: NDArray[np.float64]) -> float:

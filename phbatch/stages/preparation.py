@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from phbatch.config import IlluminationMode
 from phbatch.errors import InputError
 from phbatch.kernels.background import gaussian_background, polynomial_background
+from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.illumination import Correction, apply_normalized
 from phbatch.kernels.intensity import Affine
+from phbatch.kernels.padding import Extent, Padding, find_extent, image_pixels, padding_of
+from phbatch.kernels.saturation import saturated_fraction
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.stats import FrameStatistics, State, frame_state, measure_frame
 
@@ -103,12 +106,15 @@ class PreparedFrame:
         As read.
     unusable : bool
         Whether the light could not be corrected, since the background is not above zero.
+    downscale : int
+        Pixels along y and x that were averaged into one.
     """
 
     pixels: NDArray[Any]
     corrections: tuple[Correction, ...]
     source: NDArray[Any]
     unusable: bool = False
+    downscale: int = 1
 
     def normalize(self, affine: Affine, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Correct and normalize, in float32; into `out` where it is given."""
@@ -133,25 +139,27 @@ class PreparedFrame:
         if self.pixels is self.source and not self.corrections:
             return measure_frame(self.source, sigma, percentiles)
         values, fractions = self._countable()
-        found = in_counts(measure_frame(values, sigma, percentiles), fractions)
-        low, high = self.source.min(), self.source.max()
+        extents, paddings = self._paddings(sigma)
+        found = in_counts(measure_frame(values, sigma, percentiles, paddings), fractions)
+        pixels = image_pixels(self.source, extents)
+        low, high = pixels.min(), pixels.max()
         flags = found.flags
         if low == high:
             flags = ("zero", "constant") if low == 0 else ("constant",)
         elif self.unusable and not flags:
             flags = ("unscaled",)
-        integer = self.source.dtype.kind in "ui"
-        largest = np.iinfo(self.source.dtype).max if integer else np.inf
-        return replace(
-            found,
-            saturated=float((self.source == largest).mean()),
-            zero=float((self.source == 0).mean()),
-            flags=flags,
-        )
+        return replace(found, saturated=saturated_fraction(pixels), zero=float((pixels == 0).mean()), flags=flags)
 
     def state(self, sigma: float) -> State:
         """Mergeable summary of what the normalization sees."""
-        return frame_state(self._countable()[0], sigma)
+        return frame_state(self._countable()[0], sigma, self._paddings(sigma)[1])
+
+    def _paddings(self, sigma: float) -> tuple[list[Extent | None], list[Padding | None]]:
+        """Of every plane: its image as read, and its padding on the grid of averages, where light may have moved it."""
+        found = [find_extent(plane) for plane in self.source.reshape(-1, *self.source.shape[-2:])]
+        radius = halo_of_counting(sigma)
+        paddings = [padding_of(extent and extent.averaged(self.downscale), radius) for extent in found]
+        return [extent if padding else None for extent, padding in zip(found, paddings, strict=True)], paddings
 
     def _countable(self) -> tuple[NDArray[Any], int]:
         if self.pixels is self.source and not self.corrections:
@@ -202,15 +210,16 @@ def prepare_frame(
     if not preparation.changes_pixels:
         return PreparedFrame(frame, (), frame)
     pixels = frame if preparation.downscale == 1 else area_average(frame, preparation.downscale)
+    prepared = PreparedFrame(pixels, (), frame, downscale=preparation.downscale)
     if preparation.illumination == "none":
-        return PreparedFrame(pixels, (), frame)
+        return prepared
     planes = pixels.reshape(-1, *pixels.shape[-2:])
     if corrections is not None:
-        return PreparedFrame(pixels, tuple(corrections(c, (z or 0) + plane) for plane in range(len(planes))), frame)
+        return replace(prepared, corrections=tuple(corrections(c, (z or 0) + plane) for plane in range(len(planes))))
     try:
-        return PreparedFrame(pixels, tuple(_correct_by_itself(plane, preparation) for plane in planes), frame)
+        return replace(prepared, corrections=tuple(_correct_by_itself(plane, preparation) for plane in planes))
     except InputError:
-        return PreparedFrame(pixels, (), frame, unusable=True)
+        return replace(prepared, unusable=True)
 
 
 def background_of(image: NDArray[Any], method: str) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from phbatch.kernels.stats import FLAG_NAMES, FrameStatistics, flag_bits
 
 _KEY_NAMES = ("t", "c", "z")
 _LEADING = ("median", "mode", "mad", "mean", "std", "min", "max")
-_TRAILING = ("saturated", "zero", "focus", "background")
+_TRAILING = ("saturated", "zero", "focus", "background", "padding")
 _SMOOTHED = ("median_smooth", "mode_smooth")
 _POOLED = "pooled_"
 _PERCENTILE = re.compile(r"p\d+(\.\d+)?")

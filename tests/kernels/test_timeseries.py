@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from phbatch.axes import FrameGrid, FrameKey
-from phbatch.kernels.stats import FrameStatistics, measure_frame
+from phbatch.kernels.stats import FrameStatistics, finalize, from_block, measure_frame, merge
 from phbatch.kernels.timeseries import running_median
 from phbatch.simulate import PhaseContrast
 from phbatch.stages.statistics import judge_series
@@ -33,6 +34,23 @@ def test_bad_values_move_nothing(rows: list[tuple[float, bool]], window: int) ->
     other = running_median(np.where(good, values, 1e12), good, window)
     np.testing.assert_array_equal(found, other)
     assert np.isnan(found).all() == (not good.any())
+
+
+@given(st.integers(6, 30), st.integers(0, 29), st.sampled_from([3, 5, 9]))
+def test_a_spike_moves_nobody_else_and_a_jump_stays(n: int, at: int, window: int) -> None:
+    at %= n
+    every = np.ones(n, bool)
+    spike = np.where(np.arange(n) == at, 9000.0, 1000.0)
+    found = running_median(spike, every, window)
+    np.testing.assert_array_equal(np.delete(found, at), 1000.0)
+    jump = np.where(np.arange(n) < at, 1000.0, 1500.0)
+    np.testing.assert_array_equal(running_median(jump, every, window), jump)
+
+
+def test_a_bad_frame_does_not_average_two_of_its_neighbours() -> None:
+    values = np.array([1000.0, 1000, 0, 1500, 1500, 1500])
+    good = values > 0
+    np.testing.assert_array_equal(running_median(values, good, 3), [1000, 1000, 1000, 1500, 1500, 1500])
 
 
 def flags_of(rows: list[FrameStatistics]) -> list[list[str]]:
@@ -66,3 +84,53 @@ def test_short_series_tell_only_duplicates() -> None:
     frame = PhaseContrast(shape=(64, 64), n_frames=3, seed=3).frame(0)
     rows = [measure_frame(image, 2.0) for image in (frame, frame, frame // 50)]
     assert flags_of(rows) == [[], ["duplicate"], []]
+
+
+def counts(offset: float, seed: int = 3) -> list[np.ndarray]:
+    movie = PhaseContrast(shape=(128, 128), n_frames=16, seed=seed, flicker=0.05)
+    return [movie.frame(t).astype(np.float32) - np.float32(offset) for t in range(16)]
+
+
+def test_frames_about_zero_are_judged_by_their_series_and_not_by_their_sign() -> None:
+    level = float(np.median(counts(0)[0]))
+    for offset in (level, 1.02 * level, 1.5 * level, 5 * level):
+        assert flags_of([measure_frame(frame, 2.0) for frame in counts(offset)]) == [[]] * 16
+    subtracted = [frame - np.median(frame) for frame in counts(0)]
+    assert flags_of([measure_frame(frame, 2.0) for frame in subtracted]) == [[]] * 16
+    subtracted[5] = np.random.default_rng(0).normal(-level, 2, (128, 128)).astype(np.float32)
+    flags = flags_of([measure_frame(frame, 2.0) for frame in subtracted])
+    assert {t: words for t, words in enumerate(flags) if words} == {5: ["black"]}
+
+
+def test_a_frame_not_above_zero_is_black_where_the_series_is_lit() -> None:
+    frames = counts(0)
+    frames[4] = np.random.default_rng(0).normal(-3, 2, (128, 128)).astype(np.float32)
+    flags = flags_of([measure_frame(frame, 2.0) for frame in frames])
+    assert {t: words for t, words in enumerate(flags) if words} == {4: ["black"]}
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32"])
+@pytest.mark.parametrize("top", [1023, 4095, 16383, 65535, 3000.5])
+def test_saturation_is_that_of_the_camera(top: float, dtype: str) -> None:
+    if dtype != "float32" and top % 1:
+        top = 3000
+    movie = PhaseContrast(shape=(96, 96), n_frames=10, seed=3)
+    scale = top / 2.2 / float(np.median(movie.frame(0)))
+    frames = [movie.frame(t) * scale for t in range(10)]
+    frames[6][:40] = 9e4
+    clipped = [frame.clip(0, top).astype(dtype) for frame in frames]
+    rows = [measure_frame(frame, 2.0) for frame in clipped]
+    assert rows[6].saturated == (clipped[6] == clipped[6].max()).mean() > 0.4
+    assert rows[5].saturated < 0.01
+    assert finalize(merge(from_block(clipped[6][:37], 2.0), from_block(clipped[6][37:], 2.0))).saturated == (
+        rows[6].saturated
+    )
+    flags = flags_of(rows)
+    assert {t: words for t, words in enumerate(flags) if words} == {6: ["saturated"]}
+
+
+def test_many_pixels_below_the_top_of_the_series_are_not_saturated() -> None:
+    movie = PhaseContrast(shape=(96, 96), n_frames=10, seed=3)
+    frames = [movie.frame(t) for t in range(10)]
+    frames[3] = np.minimum(frames[3], np.percentile(frames[3], 40)).astype(np.uint16)
+    assert "saturated" not in flags_of([measure_frame(frame, 2.0) for frame in frames])[3]
