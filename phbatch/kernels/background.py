@@ -9,6 +9,7 @@ pixels, in which cells are still resolved. Twice the image has twice the backgro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
@@ -30,24 +31,32 @@ _FINE_SIZE = 256  # averages along the side of a square frame, unless the factor
 _SIGMA_BLOCKS = 6.0  # of the Gaussian, in the blocks that it is computed on
 _REACH = 8  # pixels about an outlier that weigh as little
 _SPARED = 0.1  # of its own weight that a pixel near outliers keeps: a crowded frame is still covered
+_COARSE_SIZE = 64  # medians along the shorter side, that are fitted first
+_COARSE_TOLERANCE = 1e-2
+_WORTH = 1.04  # of what a quadratic agrees with: what a bowl must agree with to be taken
 _FITS = 20
 _TOLERANCE = 1e-3  # of the scale of the residuals: a fit that moves less has converged
 _ROUNDS = 3
 _MEDIAN_VALUES = 1 << 20  # of a stack that are sorted at a time
+_STEEPEST = 4.0  # of the logarithm of the median over the light
+_SLACK = 0.5  # of the logarithm of light over the brightest of a frame
 _PRIOR = 0.01  # weight of the surface where nothing but cells lies under the Gaussian
 
 Float = NDArray[np.float64]
 
 
-def polynomial_background(image: NDArray[Any], order: int = 2) -> NDArray[np.float32]:
-    """Robust polynomial surface through the background.
+def polynomial_background(image: NDArray[Any], order: int | None = None, *, light: bool = True) -> NDArray[np.float32]:
+    """Robust polynomial surface through the background, or through its logarithm.
 
     Parameters
     ----------
     image : (y, x) ndarray
         A frame, or the temporal median of many, of any real dtype.
-    order : int
-        Highest sum of the powers of y and x, 0 to 6.
+    order : int, optional
+        Highest sum of the powers of y and x, 0 to 6. Unless given it is 2, and a vignette that no quadratic follows
+        adds a bowl: the fourth power of the distance from an axis.
+    light : bool
+        Whether the background multiplies the image: the polynomial is then its logarithm, and it is above 0.
 
     Returns
     -------
@@ -58,30 +67,28 @@ def polynomial_background(image: NDArray[Any], order: int = 2) -> NDArray[np.flo
     Raises
     ------
     InputError
-        If a pixel is NaN or infinite.
+        If a pixel is NaN or infinite, or the background of light is not above 0.
 
     Examples
     --------
-    >>> polynomial_background(np.array([[1, 2, 3], [2, 3, 4]], np.uint8), order=1).round(3)
-    array([[1., 2., 3.],
-           [2., 3., 4.]], dtype=float32)
+    >>> polynomial_background(np.array([[1, 2, 4], [2, 4, 8]], np.uint8), order=1).round(3)
+    array([[1., 2., 4.],
+           [2., 4., 8.]], dtype=float32)
     """
-    if not 0 <= order <= 6:
+    if order is not None and not 0 <= order <= 6:
         raise ValueError(f"order is {order}; it must be an integer of 0 to 6")
-    fine, factor = _reduce(image)
-    y, x = (_places(size, factor) for size in image.shape)
-    coefficients = _fit(fine, y, x, order, factor)
-    return _surface(coefficients, _places(image.shape[0], 1), _places(image.shape[1], 1), np.float32)
+    fine, factor, level = _reduce(image, light)
+    coefficients = _fit(fine, image.shape, factor, level, order)
+    return _background(coefficients, image.shape, level)
 
 
-def gaussian_background(image: NDArray[Any], sigma: float | None = None) -> NDArray[np.float32]:
+def gaussian_background(image: NDArray[Any], sigma: float | None = None, *, light: bool = True) -> NDArray[np.float32]:
     """Wide Gaussian average of the background, without the cells and without a bias at the borders.
 
-    A robust quadratic surface is subtracted, the rest is averaged with a Gaussian in which outliers weigh nothing
-    (normalized convolution, Knutsson and Westin 1993, 10.1109/CVPR.1993.341081), and the surface is added again. The
-    outliers are told anew from each estimate, three times. Where light falls below half in a corner, which the surface
-    misses by more than an outlier, prefer `polynomial_background` of order 4; where cells leave hardly any background
-    over several `sigma`, one of order 2.
+    The surface of `polynomial_background` is taken out, the rest is averaged with a Gaussian in which outliers weigh
+    nothing (normalized convolution, Knutsson and Westin 1993, 10.1109/CVPR.1993.341081), and the surface is put back.
+    The outliers are told anew from each estimate, three times. Where cells leave hardly any background over several
+    `sigma`, prefer `polynomial_background`.
 
     Parameters
     ----------
@@ -89,6 +96,8 @@ def gaussian_background(image: NDArray[Any], sigma: float | None = None) -> NDAr
         A frame, or the temporal median of many, of any real dtype.
     sigma : float, optional
         Standard deviation of the Gaussian in pixels; an eighth of the shorter side unless given.
+    light : bool
+        As for `polynomial_background`.
 
     Returns
     -------
@@ -99,7 +108,7 @@ def gaussian_background(image: NDArray[Any], sigma: float | None = None) -> NDAr
     Raises
     ------
     InputError
-        If a pixel is NaN or infinite.
+        If a pixel is NaN or infinite, or the background of light is not above 0.
 
     Examples
     --------
@@ -109,19 +118,18 @@ def gaussian_background(image: NDArray[Any], sigma: float | None = None) -> NDAr
     width = min(image.shape) / 8 if sigma is None else sigma
     if not width > 0:
         raise ValueError(f"sigma is {sigma}; it must be above 0 pixels")
-    fine, factor = _reduce(image)
-    y, x = (_places(size, factor) for size in image.shape)
-    coefficients = _fit(fine, y, x, 2, factor)
-    rest = fine - _surface(coefficients, y, x, np.float64)
+    fine, factor, level = _reduce(image, light)
+    coefficients = _fit(fine, image.shape, factor, level, None)
+    rest = _rest(fine, coefficients, image.shape, factor, level)
     blocks = max(1, int(width / (factor * _SIGMA_BLOCKS)))
-    level, smooth = float(np.median(fine)), np.zeros_like(rest, np.float32)
+    smooth = np.zeros_like(rest, np.float32)
     for _ in range(_ROUNDS):
-        weights, _ = _weigh(rest - smooth, level, factor)
+        weights = _weigh(rest - smooth, level, factor)[0]
+        if level.light:
+            weights[fine <= 0] = 0
         average = _average_blocks(rest, weights, blocks, width / (factor * blocks))
         smooth = upscale(average, blocks, rest.shape)
-    background = _surface(coefficients, _places(image.shape[0], 1), _places(image.shape[1], 1), np.float32)
-    background += upscale(average, factor * blocks, image.shape)
-    return background
+    return _background(coefficients, image.shape, level, upscale(average, factor * blocks, image.shape))
 
 
 def temporal_background(stack: NDArray[Any]) -> NDArray[np.float32]:
@@ -153,8 +161,22 @@ def temporal_background(stack: NDArray[Any]) -> NDArray[np.float32]:
     return result
 
 
-def _reduce(image: NDArray[Any]) -> tuple[Float, int]:
-    """Average over blocks in which cells are still resolved; also return the edge of a block."""
+@dataclass(frozen=True)
+class _Level:
+    """Median and maximum of a frame, and whether its background is ``median * exp(polynomial)`` or the polynomial."""
+
+    median: float
+    highest: float
+    light: bool
+
+    @property
+    def least_scale(self) -> float:
+        """Residuals below it are no outliers; those of light are relative to it."""
+        return _LEAST_SCALE * (1.0 if self.light else abs(self.median))
+
+
+def _reduce(image: NDArray[Any], light: bool) -> tuple[Float, int, _Level]:
+    """Average over blocks in which cells are still resolved; also return the edge of a block, and the level."""
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"the image has shape {image.shape}; it must be (y, x) with a pixel at least")
     factor = max(1, min(_MAX_FACTOR, isqrt(image.size) // _FINE_SIZE))
@@ -164,7 +186,13 @@ def _reduce(image: NDArray[Any]) -> tuple[Float, int]:
             "The frame holds NaN or infinite pixels; its background can be estimated only where every pixel is finite, "
             "so fill them or leave the frame out."
         )
-    return fine, factor
+    level = _Level(float(np.median(fine)), float(fine.max()), light)
+    if light and not level.median > 0:
+        raise InputError(
+            f"The median of the frame is {level.median:g} counts and its light would divide it; it must be above 0, so"
+            " leave the frame out or subtract the background instead."
+        )
+    return fine, factor, level
 
 
 def _places(size: int, factor: int) -> Float:
@@ -174,42 +202,149 @@ def _places(size: int, factor: int) -> Float:
     return (centres - (size - 1)) / max(size - 1, 1)
 
 
-def _weigh(rest: Float, level: float, factor: int) -> tuple[Float, float]:
+def _rest(image: Float, coefficients: Float, shape: tuple[int, ...], factor: int, level: _Level) -> Float:
+    """What the surface leaves: counts, or relative to the light."""
+    y, x = (_places(size, factor) for size in shape)
+    surface = _surface(coefficients, y, x, np.float64)
+    if not level.light:
+        return image - surface
+    rest = np.exp(np.negative(surface, out=surface), out=surface)
+    rest *= image
+    rest /= level.median
+    rest -= 1
+    return rest
+
+
+def _background(
+    coefficients: Float, shape: tuple[int, ...], level: _Level, rest: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The inverse of `_rest`, on the grid of the frame."""
+    surface: NDArray[np.float32] = _surface(coefficients, _places(shape[0], 1), _places(shape[1], 1), np.float32)
+    if not level.light:
+        return surface if rest is None else np.add(surface, rest, out=surface)
+    brightest = np.log(level.highest / level.median) + _SLACK
+    np.clip(surface, -_STEEPEST, brightest, out=surface)  # where nothing but objects lies, it may run away
+    np.exp(surface, out=surface)
+    surface *= np.float32(level.median)
+    if rest is not None:
+        rest += 1
+        surface *= rest
+    return surface
+
+
+def _weigh(rest: Float, level: _Level, factor: int) -> tuple[Float, float]:
     """Tukey's weights of residuals, lowered near outliers, and the scale: the normalized median absolute deviation."""
-    deviation = float(np.median(np.abs(rest[::2, ::2])))  # a quarter of them tells it as well
-    scale = max(STD_PER_MAD * deviation, _LEAST_SCALE * abs(level))
+    deviation = float(np.median(np.abs(rest[::2, ::2] if rest.size > 4 * _COARSE_SIZE**2 else rest)))  # a quarter tells it
+    scale = max(STD_PER_MAD * deviation, level.least_scale)
     if scale == 0:
         weights = (rest == 0).astype(np.float64)
     else:
         weights = (1 - np.minimum((rest / (_CUTOFF * scale)) ** 2, 1)) ** 2
+    reach = _REACH // factor
+    if reach == 0:
+        return weights, scale
     lowest = np.empty_like(weights)
-    _erode(weights, _REACH // factor, lowest)
+    _erode(weights, reach, lowest)
     lowest += _SPARED * weights
     return lowest, scale
 
 
-def _fit(image: Float, y: Float, x: Float, order: int, factor: int) -> Float:
-    """Fit a robust polynomial: coefficients of y**i * x**j, 0 where i + j exceeds the order."""
-    coefficients = np.zeros((order + 1, order + 1))
-    coefficients[0, 0] = level = float(np.median(image))
+def _fit(fine: Float, shape: tuple[int, ...], factor: int, level: _Level, order: int | None) -> Float:
+    """Fit a robust surface: coefficients of y**i * x**j.
+
+    A fit to the medians of coarse blocks comes first. The grain of a frame is even there, so that a large object stands
+    out of the light; what does is no light in the fine fit either.
+    """
+    blocks = max(1, min(fine.shape) // _COARSE_SIZE)
+    coarse, edge = _block_medians(fine, blocks), factor * blocks
+    basis = _polynomials(2 if order is None else order)
+    found, weights = _descend(coarse, basis, shape, edge, level, _COARSE_TOLERANCE)
+    if order is None and (agreement := _agreement(coarse, found, shape, edge, level)) * _WORTH < 1:
+        bowls = _bowls(shape)
+        other = _descend(coarse, bowls, shape, edge, level, _COARSE_TOLERANCE)
+        if _agreement(coarse, other[0], shape, edge, level) > _WORTH * agreement:
+            basis, (found, weights) = bowls, other
+    kept = np.repeat(np.repeat(weights > 0, blocks, axis=0), blocks, axis=1)[: fine.shape[0], : fine.shape[1]]
+    return _descend(fine, basis, shape, factor, level, _TOLERANCE, found, kept)[0]
+
+
+def _descend(
+    image: Float,
+    basis: Float,
+    shape: tuple[int, ...],
+    factor: int,
+    level: _Level,
+    tolerance: float,
+    start: Float | None = None,
+    kept: NDArray[np.bool_] | None = None,
+) -> tuple[Float, Float]:
+    """Reweighted least squares from a start, or from the median, among what is kept; also return the last weights."""
+    y, x = (_places(size, factor) for size in shape)
+    coefficients = np.zeros(basis.shape[1:])
+    coefficients[0, 0] = 0.0 if level.light else level.median
+    if start is not None:
+        coefficients = start
+    usable = image > 0 if level.light else np.ones(image.shape, bool)
+    if kept is not None:
+        usable &= kept
     for _ in range(_FITS):
-        rest = image - _surface(coefficients, y, x, np.float64)
+        rest = _rest(image, coefficients, shape, factor, level)
         weights, scale = _weigh(rest, level, factor)
-        step = _solve(rest, weights, y, x, order)
-        coefficients += step
-        if np.abs(step).sum() <= _TOLERANCE * scale:
+        weights *= usable
+        step = _solve(rest, weights, y, x, basis)
+        coefficients = coefficients + step
+        if np.abs(step).sum() <= tolerance * scale:
             break
-    return coefficients
+    return coefficients, weights
 
 
-def _solve(rest: Float, weights: Float, y: Float, x: Float, order: int) -> Float:
+def _agreement(image: Float, coefficients: Float, shape: tuple[int, ...], factor: int, level: _Level) -> float:
+    """Share of the image that a surface follows: a pixel counts 1 on it, and nothing where it is an outlier."""
+    rest = _rest(image, coefficients, shape, factor, level)
+    scale = max(level.least_scale, np.finfo(np.float64).tiny)
+    return float(((1 - np.minimum((rest / (_CUTOFF * scale)) ** 2, 1)) ** 3).mean())
+
+
+def _block_medians(fine: Float, blocks: int) -> Float:
+    """Medians of square blocks; those that the border cuts are of what there is."""
+    if blocks == 1:
+        return fine
+    height, width = (-(-size // blocks) * blocks for size in fine.shape)
+    padded = np.pad(fine, ((0, height - fine.shape[0]), (0, width - fine.shape[1])), mode="edge")
+    tiles = padded.reshape(height // blocks, blocks, width // blocks, blocks).swapaxes(1, 2)
+    return np.asarray(np.median(tiles.reshape(*tiles.shape[:2], -1), axis=-1))
+
+
+def _polynomials(order: int) -> Float:
+    """Monomials up to an order: (term, i, j)."""
+    basis = [(i, j) for i in range(order + 1) for j in range(order + 1 - i)]
+    terms = np.zeros((len(basis), order + 1, order + 1))
+    for term, (i, j) in zip(terms, basis, strict=True):
+        term[i, j] = 1
+    return terms
+
+
+def _bowls(shape: tuple[int, ...]) -> Float:
+    """Quadratics and r**4 about any axis, r being the distance from it."""
+    terms = np.zeros((9, 5, 5))
+    terms[:6, :3, :3] = _polynomials(2)
+    yy, xx = ((size / max(shape)) ** 2 for size in shape)
+    terms[6, 4, 0], terms[6, 2, 2], terms[6, 0, 4] = yy * yy, 2 * yy * xx, xx * xx
+    terms[7, 3, 0], terms[7, 1, 2] = yy, xx
+    terms[8, 0, 3], terms[8, 2, 1] = xx, yy
+    return terms
+
+
+def _solve(rest: Float, weights: Float, y: Float, x: Float, basis: Float) -> Float:
     """Weighted least squares by its normal equations, whose sums over the grid separate into y and x."""
-    i, j = np.array([(i, j) for i in range(order + 1) for j in range(order + 1 - i)]).T
-    moments = _moments(weights, y, x, 2 * order)
-    matrix = moments[i[:, None] + i, j[:, None] + j]
-    found = np.zeros((order + 1, order + 1))
-    found[i, j] = np.linalg.lstsq(matrix, _moments(weights * rest, y, x, order)[i, j], rcond=None)[0]
-    return found
+    order = basis.shape[1] - 1
+    i, j = np.divmod(np.arange((order + 1) ** 2), order + 1)
+    moments = _moments(weights, y, x, 2 * order)[i[:, None] + i, j[:, None] + j]
+    flat = basis.reshape(len(basis), -1)
+    matrix = np.einsum("ap,pq,bq->ab", flat, moments, flat, optimize=False)
+    right = np.einsum("ap,p->a", flat, _moments(weights * rest, y, x, order).ravel())
+    found = np.linalg.lstsq(matrix, right, rcond=None)[0]
+    return np.asarray(np.einsum("a,aij->ij", found, basis))
 
 
 def _moments(values: Float, y: Float, x: Float, highest: int) -> Float:
