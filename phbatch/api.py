@@ -9,16 +9,16 @@ from math import prod
 from os import cpu_count
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from phbatch.axes import FrameKey
 from phbatch.commit import restore_units
-from phbatch.config import parse_settings
 from phbatch.engine import require_scheduler, stop_on_signal
 from phbatch.events import Event, Listener, RunStarted, ignore
 from phbatch.measure import measure_before, measure_frames, with_statistics
+from phbatch.options import RunOptions, StatisticsOptions, parse_options
 from phbatch.output import finish_image, refusing_storage_errors
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import (
@@ -46,7 +46,7 @@ def run(
     *,
     listener: Listener = ignore,
     command: str = "",
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> RunResult:
     """Normalize and restore every frame of an image, Zarr to OME-Zarr.
 
@@ -92,7 +92,7 @@ def run(
     (2, 1.0)
     """
     started = perf_counter()
-    settings = parse_settings(options)
+    settings = parse_options("run", options)
     prepared = settle_network(prepare(str(input), output, settings))
     for notice in prepared.notices:
         listener(notice)
@@ -139,7 +139,7 @@ def run(
     )
 
 
-def plan(input: str | Path, output: str | Path | None = None, **options: Any) -> PlanReport:
+def plan(input: str | Path, output: str | Path | None = None, **options: Unpack[RunOptions]) -> PlanReport:
     """What `run` would do with the same arguments; no pixel is read and nothing is written.
 
     Parameters
@@ -152,7 +152,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
     UsageError, InputError, ModelError, OutputError, MemoryLimitError
         What `run` would refuse.
     """
-    prepared = prepare(str(input), output, parse_settings(options))
+    prepared = prepare(str(input), output, parse_options("plan", options))
     resolved, recipe, source = prepared.resolved, prepared.resolved.recipe, prepared.source
     geometry = resolved.geometry
     scan = must_scan(prepared)
@@ -187,7 +187,9 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Any) ->
     )
 
 
-def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any) -> StatisticsTable:
+def statistics(
+    input: str | Path, *, listener: Listener = ignore, **options: Unpack[StatisticsOptions]
+) -> StatisticsTable:
     """Statistics of every frame of an image.
 
     Parameters
@@ -198,7 +200,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
         Called with every event.
     **options
         `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`, `scope`, `illumination`,
-        `illumination_mode`, `downscale`, `memory`, `workers`, `scheduler`, `storage_options`.
+        `illumination_mode`, `downscale`, `memory`, `workers`, `threads`, `scheduler`, `retries`, `storage_options`.
 
     Returns
     -------
@@ -217,7 +219,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     InterruptedRunError
         SIGINT or SIGTERM.
     """
-    settings = parse_settings(options | {"model": "none"})
+    settings = parse_options("statistics", options)
     source = open_source(str(input), settings.axes, settings.storage_options)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry

@@ -17,6 +17,7 @@ import click
 import phbatch
 from phbatch.command_options import common_options, redo_options, run_options, statistics_options, storage_option
 from phbatch.errors import OutputError, PhbatchError, UsageError
+from phbatch.wording import speaking_command_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -205,20 +206,25 @@ def demo(folder: str, as_json: bool, debug: bool) -> None:
 
 def main() -> None:
     """Entry point: one clear sentence per error and its exit code; a traceback only with ``--debug``."""
+    with speaking_command_line():
+        code = _call()
+    sys.exit(code)
+
+
+def _call() -> int:
     debug = "--debug" in sys.argv
     try:
-        code = cli.main(standalone_mode=False) or 0
+        return cli.main(standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-        _print_error_record(error.format_message(), code)
+        _print_error_record(error.format_message(), error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
-        code = _complain("interrupted; call the same command again to continue.", 130)
+        return _complain("interrupted; call the same command again to continue.", 130)
     except PhbatchError as error:
-        code = _complain(str(error), error.exit_code, debug=debug)
+        return _complain(str(error), error.exit_code, debug=debug)
     except Exception as error:  # a fault of phbatch: say so, without burying the user in a traceback
-        code = _complain(f"unexpected {type(error).__name__}: {error}; see the traceback with --debug.", 1, debug=debug)
-    sys.exit(code)
+        return _complain(f"unexpected {type(error).__name__}: {error}; see the traceback with --debug.", 1, debug=debug)
 
 
 def _complain(message: str, code: int, *, debug: bool = False) -> int:

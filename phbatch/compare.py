@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import cpu_count
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.axes import to_region
-from phbatch.config import Normalization, RunSettings, parse_settings
+from phbatch.config import Normalization, RunSettings
 from phbatch.errors import InputError
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.smoothing import smooth_float
 from phbatch.kernels.stats import find_paddings, measure_frame
+from phbatch.options import SampleOptions, parse_options
 from phbatch.prepare import available_bytes
 from phbatch.resolve import resolve_statistics
 from phbatch.stages.statistics import percentiles_for
@@ -90,12 +92,12 @@ class Comparison:
         return self.drift + float(np.log(self.stretch))
 
 
-def compare_rules(input: str, *, samples: int = 12, **options: Any) -> list[Comparison]:
+def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[SampleOptions]) -> list[Comparison]:
     """Compare the normalization rules on frames sampled evenly over time.
 
     Parameters
     ----------
-    input : str
+    input : str or Path
         As for `phbatch.run`.
     samples : int
         Number of frames, of the first channel (or that of `channel`) and the middle plane.
@@ -112,7 +114,7 @@ def compare_rules(input: str, *, samples: int = 12, **options: Any) -> list[Comp
     InputError
         The input cannot be read, or no sampled frame can be normalized by every rule.
     """
-    settings = parse_settings(options)
+    settings = parse_options("compare_rules", options)
     source = open_source(str(input), settings.axes, settings.storage_options)
     frames = [frame for frame in _sample(source, settings, samples) if _usable(frame)]
     if not frames:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,12 @@ from pydantic import (
 )
 
 from phbatch.errors import UsageError
+from phbatch.wording import say
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from phbatch.options import RunOptions
 
 METHODS = ("median", "mode", "percentile", "minmax", "fixed", "zscore", "none")
 """Normalizations that phbatch has of its own."""
@@ -89,7 +95,7 @@ class Normalization(_Settings):
         if self.pmin >= self.pmax:
             raise ValueError(f"pmin {self.pmin:g} must be below pmax {self.pmax:g}")
         if self.method == "fixed" and self.value is None:
-            raise ValueError("method 'fixed' needs the divisor: give --value")
+            raise ValueError(say("method 'fixed' needs the divisor: give --value"))
         return self
 
     def describe(self) -> str:
@@ -188,7 +194,7 @@ class RunSettings(_Settings):
     sigma: float | None = Field(None, ge=0, le=100, description="Smoothing before the statistics, in pixels.")
     pmin: float | None = Field(None, ge=0, le=100, description="Lower percentile, 0 to 100.")
     pmax: float | None = Field(None, ge=0, le=100, description="Upper percentile, 0 to 100.")
-    value: float | None = Field(None, gt=0, description="Divisor of --normalize fixed, in counts.")
+    value: float | None = Field(None, gt=0, description="Divisor of the method 'fixed', in counts.")
     percentiles: Annotated[tuple[Percentile, ...], BeforeValidator(_parse_numbers)] = Field(
         (), description="More percentiles for the table, such as 1,50,99."
     )
@@ -244,6 +250,10 @@ class RunSettings(_Settings):
     )
     overwrite: bool = Field(False, description="Start afresh where an output of phbatch exists.")
 
+    if TYPE_CHECKING:  # what may be given is more than what is held: sizes as 8GB, paths as Path
+
+        def __init__(self, **options: Unpack[RunOptions]) -> None: ...
+
     @model_validator(mode="after")
     def _check(self) -> RunSettings:
         self.select_frames(1)
@@ -259,7 +269,7 @@ class RunSettings(_Settings):
                 " when it makes the file"
             )
         if self.upscale_back and self.downscale == 1:
-            raise ValueError("upscale_back needs a downscale of 2 or more: add --downscale, or leave it out")
+            raise ValueError(say("--upscale-back needs a downscale of 2 or more: add --downscale, or leave it out"))
         if self.shuffle != "auto" and self.codec in ("zstd", "none"):
             raise ValueError(f"codec {self.codec} does not shuffle: leave shuffle out, or choose a Blosc codec")
         self._check_storing()
@@ -272,14 +282,16 @@ class RunSettings(_Settings):
         if self.dtype.startswith("uint"):
             if not stated:
                 raise ValueError(
-                    f"dtype {self.dtype} needs a stated range: add --rescale to write the input's intensities, or"
-                    " --range LOW:HIGH or --scale N to write normalized values"
+                    say(
+                        f"--dtype={self.dtype} needs a stated range: add --rescale to write the input's intensities, or"
+                        " --range LOW:HIGH or --scale N to write normalized values"
+                    )
                 )
             if len(stated) > 1:
                 raise ValueError(f"{' and '.join(stated)} are two ways to store a value: leave one out")
         elif stated not in ([], ["rescale"]):
             raise ValueError(
-                f"{stated[-1]} is for integers and dtype is {self.dtype}: add --dtype uint16, or leave it out"
+                say(f"{stated[-1]} is for integers and dtype is {self.dtype}: add --dtype uint16, or leave it out")
             )
         if self.value_range is not None and not self.value_range[1] - self.value_range[0] > 1e-30:
             low, high = self.value_range
@@ -326,4 +338,4 @@ def first_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{name!r} is no setting of phbatch; see `phbatch run --help` for their names."
     value = "(not shown)" if name.startswith("storage_options") else repr(problem["input"])
-    return f"--{name} {value} is not valid: {message[:1].lower()}{message[1:]}."
+    return f"--{name.replace('_', '-')}={value} is not valid: {message[:1].lower()}{message[1:]}."

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from phbatch.wording import say
+
 
 class PhbatchError(Exception):
     """Base of every error that phbatch raises on purpose.
@@ -24,7 +26,8 @@ class PhbatchError(Exception):
     Parameters
     ----------
     message : str
-        One sentence: the value, the rule, the remedy.
+        One sentence: the value, the rule, the remedy. Options are named as on the command line, ``--bad-frames=skip``;
+        in Python the error reads ``bad_frames='skip'``.
     frame : str, optional
         Key of the frame that the error is about, such as ``"t3/c0"``.
     """
@@ -34,6 +37,9 @@ class PhbatchError(Exception):
     def __init__(self, message: str, *, frame: str | None = None) -> None:
         super().__init__(message)
         self.frame = frame
+
+    def __str__(self) -> str:
+        return say(super().__str__())
 
 
 class UsageError(PhbatchError):

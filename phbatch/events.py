@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from phbatch.wording import say
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,17 @@ class Notice:
 
     text: str
     warning: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", say(self.text))
+
+
+_LOG = logging.getLogger("phbatch")
+
+
+def log(notice: Notice) -> None:
+    """Tell a notice to the logger ``phbatch``: a warning is seen unless the host says otherwise, a choice is not."""
+    _LOG.log(logging.WARNING if notice.warning else logging.INFO, notice.text)
 
 
 Event = RunStarted | UnitFinished | UnitFailed | Notice

@@ -12,18 +12,19 @@ from functools import reduce
 from itertools import accumulate
 from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import dask.array as da
 import numpy as np
 import psutil
 from dask.array.overlap import overlap
 
-from phbatch.axes import CANONICAL, Shape, validate_axes
+from phbatch.axes import CANONICAL, Shape
 from phbatch.care.model import DEFAULT_MODEL, open_model
 from phbatch.care.polyphase import PLAIN
 from phbatch.config import FLOAT32, FRAME_BACKGROUNDS, Normalization, parse_settings
 from phbatch.errors import UsageError
+from phbatch.events import Notice, log
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.padding import Runs, join_runs
@@ -38,6 +39,8 @@ from phbatch.kernels.stats import (
     measure_frame,
     merge,
 )
+from phbatch.lazy import open_lazy
+from phbatch.options import NormalizeOptions, RestoreOptions, parse_options
 from phbatch.resolve import resolve_rule, resolve_run
 from phbatch.stages.restoration import restore_block
 from phbatch.stages.statistics import percentiles_for
@@ -48,16 +51,16 @@ _SCALARS = ("median", "mode", "mad", "mean", "std", "min", "max", "saturated", "
 
 
 def image_statistics(
-    array: da.Array, axes: str, *, sigma: float = 2.0, percentiles: Sequence[float] = DEFAULT_PERCENTILES
+    array: Any, axes: str | None = None, *, sigma: float = 2.0, percentiles: Sequence[float] = DEFAULT_PERCENTILES
 ) -> da.Array:
     """Robust statistics of every frame, as a Dask reduction.
 
     Parameters
     ----------
-    array : dask.array.Array
+    array : dask.array.Array, ndarray, xarray.DataArray, or an array of a store
         Of a real dtype.
-    axes : str
-        Its axes, such as ``"tcyx"``; a frame is one ``yx`` plane.
+    axes : str, optional
+        Its axes, such as ``"tcyx"``; a frame is one ``yx`` plane. An xarray.DataArray names them itself.
     sigma : float
         Standard deviation, in pixels, of the Gaussian that smooths a frame before its median and mode are taken.
     percentiles : sequence of float
@@ -80,7 +83,9 @@ def image_statistics(
     Raises
     ------
     InputError
-        `axes` do not fit the array.
+        `axes` do not fit the array, or it is no array of frames of real numbers.
+    UsageError
+        `sigma` or `percentiles` are not valid.
 
     Examples
     --------
@@ -88,8 +93,9 @@ def image_statistics(
     >>> image_statistics(frames, "tyx")["median"].compute()
     array([ 799.5, 2399.5])
     """
-    axes = validate_axes(axes, array.ndim)
-    array = _native(array)
+    settings = parse_settings({"sigma": sigma, "percentiles": tuple(percentiles)})
+    sigma, percentiles = settings.sigma or 0.0, settings.percentiles
+    array, axes = open_lazy(array, axes)
     frames = array.transpose(
         [*(axes.index(axis) for axis in axes if axis not in "yx"), axes.index("y"), axes.index("x")]
     )
@@ -104,7 +110,9 @@ def image_statistics(
             meta=np.empty((0,) * (array.ndim - 2), dtype),
         )
     radius = halo_of_counting(sigma)
-    halo = dict.fromkeys(range(array.ndim - 2), 0) | {array.ndim - 2: radius, array.ndim - 1: radius}
+    frames = frames.rechunk({axis: -1 for axis in _PLANE if frames.shape[axis] <= 2 * radius})  # no room for a halo
+    halo = {axis: radius if axis in _PLANE and frames.numblocks[axis] > 1 else 0 for axis in range(-array.ndim, 0)}
+    halo = {axis + array.ndim: width for axis, width in halo.items()}
     padded = overlap(frames, halo, "none", allow_rechunk=True)
     ones = tuple((1,) * count for count in padded.numblocks[-2:])
     states = da.map_blocks(
@@ -130,29 +138,32 @@ def image_statistics(
     )
 
 
-def normalize(array: da.Array, axes: str, *, normalize: str = "median", **options: Any) -> da.Array:
+def normalize(
+    array: Any, axes: str | None = None, *, normalize: str = "median", **options: Unpack[NormalizeOptions]
+) -> da.Array:
     """Normalize every ``yx`` frame by its own statistic.
 
     Parameters
     ----------
-    array : dask.array.Array
+    array : dask.array.Array, ndarray, xarray.DataArray, or an array of a store
         Of a real dtype.
-    axes : str
-        Its axes, such as ``"tyx"``.
-    normalize : {"median", "mode", "percentile", "minmax", "fixed", "none"}
+    axes : str, optional
+        Its axes, such as ``"tyx"``. An xarray.DataArray names them itself.
+    normalize : {"median", "mode", "percentile", "minmax", "fixed", "zscore", "none"}
         The rule.
     **options
-        `factor`, `sigma`, `pmin`, `pmax`, `value`, as for `phbatch.run`.
+        `factor`, `sigma`, `pmin`, `pmax`, `value`, as for `phbatch.run`; its others would do nothing, and are refused.
 
     Returns
     -------
     dask.array.Array
-        float32, shape, axes and chunks of `array`. Frames that cannot be normalized are unchanged.
+        float32, shape, axes and chunks of `array`. Frames that have no scale are unchanged; the logger ``phbatch`` of
+        whoever computes them is warned.
 
     Raises
     ------
     InputError
-        `axes` do not fit the array.
+        `axes` do not fit the array, or it is no array of frames of real numbers.
     UsageError
         An option is not valid.
 
@@ -163,46 +174,55 @@ def normalize(array: da.Array, axes: str, *, normalize: str = "median", **option
     >>> normalize(frames, "tyx")[0, 20, 20].compute()
     np.float32(1.0)
     """
-    axes = validate_axes(axes, array.ndim)
-    array = _native(array)
-    rule, _ = resolve_rule(parse_settings({"normalize": normalize, **options}), None)
+    array, axes = open_lazy(array, axes)
+    rule, _ = resolve_rule(parse_options("normalize", {"normalize": normalize, **options}), None)
     percentiles = percentiles_for(rule.pmin, rule.pmax)
     rows = image_statistics(array, axes, sigma=rule.sigma, percentiles=percentiles)
     expand = tuple(np.newaxis if axis in "yx" else slice(None) for axis in axes)
-    maps = rows.map_blocks(_make_affines, rule, percentiles, dtype=_AFFINE_DTYPE)[expand]
+    maps = rows.map_blocks(
+        _make_affines,
+        rule,
+        percentiles,
+        "".join(axis for axis in axes if axis not in "yx"),
+        dtype=_AFFINE_DTYPE,
+        meta=np.empty((0,) * rows.ndim, _AFFINE_DTYPE),
+    )[expand]
     return da.map_blocks(_apply_affines, array, maps, dtype=np.float32, meta=np.empty((0,) * array.ndim, np.float32))
 
 
-def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **options: Any) -> da.Array:
+def restore(
+    array: Any, axes: str | None = None, *, model: str | Path = DEFAULT_MODEL, **options: Unpack[RestoreOptions]
+) -> da.Array:
     """Normalize and restore every frame with a CARE network; the same numbers as `phbatch.run`.
 
     Parameters
     ----------
-    array : dask.array.Array
+    array : dask.array.Array, ndarray, xarray.DataArray, or an array of a store
         Of a real dtype. Frames that lie in several chunks are brought together.
-    axes : str
-        Its axes, such as ``"tcyx"``.
+    axes : str, optional
+        Its axes, such as ``"tcyx"``. An xarray.DataArray names them itself.
     model : str or Path
         Bundled name or CSBDeep model folder; it must be there on every worker.
     **options
         `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `illumination` (gaussian or polynomial),
         `illumination_mode`, `downscale`, `upscale_back`, `dtype`, `rescale`, `range`, `scale`, `tile`, `batch`,
-        `backend`, as for `phbatch.run`, and `network`, which is plain unless it is named.
+        `backend`, `memory`, as for `phbatch.run`, `network`, which is plain unless it is named, and `precision`, which
+        is float32. Its others would do nothing, and are refused.
 
     Returns
     -------
     dask.array.Array
         Restored frames, float32 unless `dtype` says otherwise. Its axes are those of `array` in the order of
-        ``tczyx``, with a channel axis where the model makes several channels.
+        ``tczyx``, with a channel axis where the model makes several channels. Frames that have no scale are unchanged;
+        the logger ``phbatch`` of whoever computes them is warned.
 
     Raises
     ------
     InputError, ModelError, UsageError, MemoryLimitError
         As `phbatch.run`.
     """
-    axes = validate_axes(axes, array.ndim)
-    array = _native(array)
-    settings = parse_settings({"model": str(model), **options})
+    settings = parse_options("restore", {"model": model, **options})
+    array, axes = open_lazy(array, axes)
     if settings.illumination != "none" and settings.illumination not in FRAME_BACKGROUNDS:
         raise UsageError(
             f"illumination {settings.illumination} needs a look at many frames, which a lazy array does not allow; use"
@@ -230,6 +250,8 @@ def restore(array: da.Array, axes: str, *, model: str | Path = DEFAULT_MODEL, **
         available_bytes=int(psutil.virtual_memory().available),
         cores=cpu_count() or 1,
     )
+    for notice in resolved.notices:
+        log(notice)
     # To choose the fastest form of the network would compute before anything is asked.
     network = PLAIN if settings.network == "auto" else settings.network
     recipe = replace(resolved.recipe, network=network, precision=FLOAT32)
@@ -255,8 +277,7 @@ class _DaskImage:
     metadata: ImageMetadata
 
 
-def _native(array: da.Array) -> da.Array:
-    return array.astype(array.dtype.newbyteorder("="))
+_PLANE = (-2, -1)
 
 
 def _starts(sizes: tuple[int, ...], radius: int) -> tuple[int, ...]:
@@ -370,11 +391,18 @@ def _statistics_of_row(row: Any, percentiles: tuple[float, ...]) -> FrameStatist
     )
 
 
-def _make_affines(rows: Any, rule: Normalization, percentiles: tuple[float, ...]) -> Any:
+def _make_affines(
+    rows: Any, rule: Normalization, percentiles: tuple[float, ...], axes: str, block_info: Any = None
+) -> Any:
     maps = np.empty(rows.shape, _AFFINE_DTYPE)
+    unscaled = []
     for index in np.ndindex(rows.shape):
-        affine = make_affine(_statistics_of_row(rows[index], percentiles), rule) or Affine()
+        affine = make_affine(_statistics_of_row(rows[index], percentiles), rule)
+        if affine is None:
+            unscaled.append(index)
+            affine = Affine()
         maps[index] = (affine.offset, affine.divisor)
+    _warn_of_unscaled(unscaled, axes, block_info)
     return maps
 
 
@@ -385,6 +413,28 @@ def _apply_affines(block: Any, maps: Any) -> Any:
     return result
 
 
-def _restore_frames(block: Any, job: Job) -> Any:
+def _restore_frames(block: Any, job: Job, block_info: Any = None) -> Any:
     predictor = load_predictor(job)
-    return restore_block(block, job.recipe, predictor.restore if predictor else None).image
+    restored = restore_block(block, job.recipe, predictor.restore if predictor else None)
+    rows = restored.statistics.items()
+    _warn_of_unscaled([index for index, row in rows if make_affine(row, job.recipe.rule) is None], "tcz", block_info)
+    return restored.image
+
+
+def _warn_of_unscaled(indices: Sequence[tuple[int | None, ...]], axes: str, block_info: Any) -> None:
+    """Tell of frames, by their indices within a block, that stay as they are."""
+    if not indices:
+        return
+    starts = [start for start, _ in block_info[0]["array-location"]] if block_info else [0] * len(axes)
+    names = [
+        "/".join(f"{axis}{at + start}" for axis, at, start in zip(axes, index, starts, strict=False) if at is not None)
+        for index in indices
+    ]
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    log(
+        Notice(
+            f"left as they are, since they have no scale: frames {', '.join(names[:4])}{more}, which are constant, hold"
+            " NaN or infinity, or have a statistic that is not above 0.",
+            warning=True,
+        )
+    )

@@ -10,16 +10,17 @@ from math import prod
 from os import cpu_count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.axes import to_region
-from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, parse_settings
+from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
 from phbatch.errors import InputError, MemoryLimitError, UsageError
 from phbatch.kernels.background import temporal_background
 from phbatch.memory import RESERVED_BYTES, format_bytes
+from phbatch.options import SampleOptions, parse_options
 from phbatch.output import require_separate
 from phbatch.planning import Geometry
 from phbatch.prepare import PROFILE, Prepared, available_bytes, require_profile
@@ -56,7 +57,11 @@ class IlluminationResult:
 
 
 def illumination(
-    input: str | Path, output: str | Path | None = None, *, method: str = "temporal", **options: Any
+    input: str | Path,
+    output: str | Path | None = None,
+    *,
+    method: str = "temporal",
+    **options: Unpack[SampleOptions],
 ) -> IlluminationResult:
     """Estimate the uneven light of an image from at most 32 frames over t, in bounded memory whatever its length.
 
@@ -85,7 +90,7 @@ def illumination(
     """
     if method not in get_args(IlluminationMethod):
         raise UsageError(f"--method {method} is none of {', '.join(get_args(IlluminationMethod))}; choose one of them.")
-    settings = parse_settings(options | {"model": "none"})
+    settings = parse_options("illumination", options)
     store = settings.storage_options
     source = open_source(str(input), settings.axes, store)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)

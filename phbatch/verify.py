@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from math import isclose, isnan
 from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.api import run
-from phbatch.config import StorageOptions, parse_settings
+from phbatch.config import StorageOptions
 from phbatch.engine import execute
 from phbatch.errors import OutputError, UsageError, first_line
 from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.measure import with_statistics
+from phbatch.options import RedoOptions, parse_options
 from phbatch.output import commit_metadata, refusing_storage_errors
 from phbatch.planning import Geometry, Unit
 from phbatch.prepare import PROFILE, prepare, require_unchanged
@@ -33,11 +34,12 @@ from phbatch.storage.source import open_source
 from phbatch.storage.store import normalize_path
 from phbatch.tasks import IMAGE, UNCERTAINTY, Job, compute_unit, forget_open_stores, load_predictor
 
+_OF_DEEP = ("input", "model", "memory", "scheduler", "retries")
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
 
 
 def verify(
-    output: str | Path, *, deep: int = 0, seed: int = 0, listener: Listener = ignore, **options: Any
+    output: str | Path, *, deep: int = 0, seed: int = 0, listener: Listener = ignore, **options: Unpack[RedoOptions]
 ) -> VerifyReport:
     """Check that an output is whole: every unit in the ledger, every object there, every checksum right.
 
@@ -52,8 +54,8 @@ def verify(
     listener : callable
         Called with every unit that is computed again.
     **options
-        `input` where it was moved; `model`, `memory`, `workers`, `scheduler`, `retries`, `storage_options` as for
-        `phbatch.run`.
+        `workers` and `storage_options` as for `phbatch.run`; with `deep` also `input` where it was moved, `model`,
+        `memory`, `scheduler` and `retries`.
 
     Returns
     -------
@@ -77,7 +79,8 @@ def verify(
     >>> verify(result.output, deep=1).damages
     ()
     """
-    place, store = normalize_path(str(output)), _storage_options(options)
+    place, store = normalize_path(str(output)), _storage_options("verify", options)
+    _require_deep(deep, options)
     report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
     if not deep:
         return report
@@ -88,7 +91,7 @@ def verify(
     return replace(report, damages=(*report.damages, *found), recomputed=len(sample), largest_difference=largest)
 
 
-def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -> RunResult:
+def repair(output: str | Path, *, listener: Listener = ignore, **options: Unpack[RedoOptions]) -> RunResult:
     """Do again exactly what is missing or wrong, with the settings of the run that made the output.
 
     Parameters
@@ -98,7 +101,8 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     listener : callable
         Called with every event.
     **options
-        As for `verify`.
+        `input` where it was moved; `model`, `memory`, `workers`, `scheduler`, `retries`, `storage_options` as for
+        `phbatch.run`.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     PhbatchError
         What `run` would refuse: the input was changed, the model is gone.
     """
-    place, store = normalize_path(str(output)), _storage_options(options)
+    place, store = normalize_path(str(output)), _storage_options("repair", options)
     _provenance(place, _Ledgered(place, store).metadata, store)  # nothing is put into what is no output
     with hold_output(place, new_token(), store):
         report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
@@ -124,8 +128,16 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     return run(output=place, listener=listener, **arguments)
 
 
-def _storage_options(options: Mapping[str, Any]) -> StorageOptions:
-    return parse_settings({"storage_options": options.get("storage_options")}).storage_options
+def _storage_options(function: str, options: Mapping[str, Any]) -> StorageOptions:
+    """Those of the options, all of which are judged."""
+    return parse_options(function, {name: options[name] for name in options if name != "input"}).storage_options
+
+
+def _require_deep(deep: int, options: Mapping[str, Any]) -> None:
+    """Refuse what acts on units that are computed again where none is."""
+    idle = [name for name in _OF_DEEP if options.get(name) is not None]
+    if idle and not deep:
+        raise UsageError(f"--{idle[0]} acts on units that are computed again; give --deep, too, or leave it out.")
 
 
 class _Ledgered:
@@ -210,10 +222,6 @@ def _frames_of(key: str, unit: Unit, geometry: Geometry, axes: str) -> tuple[str
 
 def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that repeat the run, overruled by those given now."""
-    known = {"input", "model", "memory", "workers", "scheduler", "retries", "storage_options"}
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        raise UsageError(f"{unknown[0]!r} cannot be changed here; give none but {', '.join(sorted(known))}.")
     given = {name: value for name, value in options.items() if value is not None}
     return {"input": provenance["input"]} | dict(provenance["settings"]) | given
 
@@ -262,7 +270,7 @@ def _recompute(
 ) -> tuple[list[Damage], float]:
     """Damages that computing units again brings to light, and the largest difference of a pixel."""
     arguments = _recorded_options(provenance, options)
-    prepared = prepare(str(arguments.pop("input")), output, parse_settings(arguments))
+    prepared = prepare(str(arguments.pop("input")), output, parse_options("run", arguments))
     prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
     table, records = StatisticsTable(prepared.resolved.geometry.grid), dict[str, dict[str, Any]]()
     sampled = {unit.key for unit in units}

@@ -19,7 +19,7 @@ from phbatch.errors import UsageError
         ({"sigma": float("nan")}, "sigma"),
         ({"pmin": 101}, "pmin"),
         ({"normalize": "mean"}, "normalize"),
-        ({"dtype": "uint16"}, "--rescale"),
+        ({"dtype": "uint16"}, "rescale=True"),
         ({"frames": "a:b"}, "frames"),
         ({"frames": "1:5:0"}, "frames"),
         ({"memory": "lots"}, "memory"),
@@ -39,7 +39,7 @@ def test_invalid_settings_are_one_sentence(options: dict[str, object], part: str
 def test_normalization_refuses_contradictions() -> None:
     with pytest.raises(ValidationError, match="below pmax"):
         Normalization(pmin=50, pmax=50)
-    with pytest.raises(ValidationError, match="--value"):
+    with pytest.raises(ValidationError, match="give value"):
         Normalization(method="fixed")
 
 

@@ -14,12 +14,12 @@ import phbatch
 PACKAGE = Path(phbatch.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"errors", "axes", "config", "events"},
+    {"errors", "axes", "config", "events", "options", "wording"},
     {"kernels", "simulate"},
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve", "fingerprint"},
-    {"lane", "tasks", "retry", "engine", "settle", "graph", "large"},
+    {"lane", "tasks", "retry", "engine", "settle", "graph", "lazy", "large"},
     {
         "output",
         "results",
@@ -55,7 +55,7 @@ DOORS = {
     "keras": {"care"},
     "tensorflow": {"care"},
     "jax": {"care"},
-    "dask": {"graph", "engine", "api"},
+    "dask": {"graph", "lazy", "engine", "api"},
     "distributed": {"engine", "lane"},
     "numba": {"kernels"},
     "click": {"cli", "command_options"},

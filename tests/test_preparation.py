@@ -243,7 +243,7 @@ def test_profiles_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(phbatch.InputError, match=words):
             phbatch.run(source, tmp_path / "o.zarr", model="none", illumination=tmp_path / name)
         assert not (tmp_path / "o.zarr").exists()
-    with pytest.raises(phbatch.MemoryLimitError, match="raise --memory"):
+    with pytest.raises(phbatch.MemoryLimitError, match="raise memory"):
         phbatch.illumination(source, memory="500MB")
     with pytest.raises(phbatch.UsageError, match="is none of"):
         phbatch.illumination(source, method="odd")

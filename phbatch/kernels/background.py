@@ -234,7 +234,9 @@ def _background(
 
 def _weigh(rest: Float, level: _Level, factor: int) -> tuple[Float, float]:
     """Tukey's weights of residuals, lowered near outliers, and the scale: the normalized median absolute deviation."""
-    deviation = float(np.median(np.abs(rest[::2, ::2] if rest.size > 4 * _COARSE_SIZE**2 else rest)))  # a quarter tells it
+    deviation = float(
+        np.median(np.abs(rest[::2, ::2] if rest.size > 4 * _COARSE_SIZE**2 else rest))
+    )  # a quarter tells it
     scale = max(STD_PER_MAD * deviation, level.least_scale)
     if scale == 0:
         weights = (rest == 0).astype(np.float64)

@@ -128,7 +128,7 @@ def test_space_to_depth_is_undone_and_orders_phases_by_row() -> None:
 
 def test_a_form_that_the_network_lacks_is_refused() -> None:
     with pytest.raises(
-        UsageError, match=r"--network polyphase-3 .* 2D network of depth 2; use plain, upsampling, polyphase-1, poly"
+        UsageError, match=r"network='polyphase-3' .* 2D network of depth 2; use plain, upsampling, polyphase-1, poly"
     ):
         require_form(CONFIGS[1], "polyphase-3")
 

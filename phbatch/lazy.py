@@ -1,0 +1,67 @@
+"""What people hand to the lazy functions, as a Dask array: Dask's own, NumPy's, xarray's, and stores such as Zarr's."""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from phbatch.axes import CANONICAL, infer_axes, validate_axes
+from phbatch.errors import InputError
+
+
+def open_lazy(array: Any, axes: str | None) -> tuple[da.Array, str]:
+    """An array of frames as a Dask array in the machine's byte order, and its axes.
+
+    Parameters
+    ----------
+    array : dask.array.Array, ndarray, xarray.DataArray, or an array of a store
+        An xarray.DataArray brings the names of its dimensions with it.
+    axes : str or None
+        None takes those names.
+
+    Raises
+    ------
+    InputError
+        It is no array of frames of real numbers, or the axes do not fit it.
+    """
+    names = getattr(array, "dims", None)
+    if names is not None and hasattr(array, "data"):
+        array = array.data
+    if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
+        raise InputError(
+            f"a {type(array).__name__} is no array; give a Dask, NumPy or xarray array, such as np.asarray of it."
+        )
+    if isinstance(getattr(array, "_meta", array), np.ma.MaskedArray):
+        raise InputError("a masked array has pixels without a value; fill them first, with its filled().")
+    if not isinstance(array, da.Array):
+        array = da.from_array(array)
+    axes = _find_axes(axes, array.ndim, names)
+    if any(isnan(size) for sizes in array.chunks for size in sizes):
+        raise InputError("the array has chunks of unknown sizes; call its compute_chunk_sizes() first.")
+    empty = [axis for axis, size in zip(axes, array.shape, strict=True) if size == 0]
+    if empty:
+        raise InputError(f"axis {empty[0]} has length zero (shape {array.shape}); give an array that holds frames.")
+    dtype = np.dtype(array.dtype)
+    if dtype.kind not in "uif":
+        raise InputError(f"dtype {dtype} is no real number; convert the image to an integer or float dtype first.")
+    return (array if dtype.isnative else array.astype(dtype.newbyteorder("="))), axes
+
+
+def _find_axes(axes: str | None, ndim: int, names: Any) -> str:
+    words = [str(name) for name in names] if names is not None else []
+    if axes is None:
+        if not words:
+            raise InputError("the array does not name its dimensions; say what they are, such as axes='tyx'.")
+        return infer_axes(ndim, words)
+    if not isinstance(axes, str):
+        raise InputError(f"axes {axes!r} are no text; name one letter for each dimension, such as 'tyx'.")
+    axes = validate_axes(axes, ndim)
+    for axis, word in zip(axes, words, strict=False):
+        if word.lower() in CANONICAL and len(word) == 1 and word.lower() != axis:
+            raise InputError(
+                f"axes {axes!r} contradict the dimensions of the array, which are {', '.join(words)}; leave axes out."
+            )
+    return axes
