@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from zarr.abc.store import Store
 
 if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer, BufferPrototype
     from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
 
 _NOTED: ContextVar[set[str] | None] = ContextVar("noted", default=None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numcodecs
-from zarr.codecs import BloscCname, BloscCodec, ZstdCodec
+from zarr.codecs import BloscCodec, ZstdCodec
 
 from phbatch.config import Codec, Shuffle
 
@@ -28,8 +28,9 @@ def make_compressor(codec: Codec, shuffle: Shuffle, zarr_format: Literal[2, 3]) 
         return None
     if codec == "zstd":
         return numcodecs.Zstd(level=3) if zarr_format == 2 else ZstdCodec(level=3)
-    name, level = ("zstd", _ZSTD_LEVEL) if codec == "blosc-zstd" else ("lz4", _LZ4_LEVEL)
+    name: Literal["lz4", "zstd"] = "zstd" if codec == "blosc-zstd" else "lz4"
+    level = _ZSTD_LEVEL if name == "zstd" else _LZ4_LEVEL
     bits = shuffle == "bit" or (shuffle == "auto" and name == "zstd")
     if zarr_format == 2:
         return numcodecs.Blosc(name, level, numcodecs.Blosc.BITSHUFFLE if bits else numcodecs.Blosc.SHUFFLE)
-    return BloscCodec(cname=BloscCname(name), clevel=level, shuffle="bitshuffle" if bits else "shuffle")
+    return BloscCodec(cname=name, clevel=level, shuffle="bitshuffle" if bits else "shuffle")

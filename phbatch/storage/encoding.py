@@ -8,7 +8,8 @@ from typing import Any
 
 import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.abc.buffer import Buffer
+from zarr.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from phbatch.storage.store import chunk_keys, codec_pipeline

@@ -26,8 +26,8 @@ from phbatch.errors import UsageError
 from phbatch.storage.absence import NotesAbsence
 
 if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer, BufferPrototype
     from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
 
 Result = TypeVar("Result")
 

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -277,6 +276,9 @@ class Sink:
         self._encoders: dict[str, Encoder] = {}
         self._opening = threading.Lock()
         self._numbers = count()
+        # Not cached properties: since Python 3.12 threads that ask at once for one get a name each.
+        self._root = local_path(path) if self._local else Path()
+        self._scratch = self._root / PRIVATE / "scratch" / uuid.uuid4().hex
 
     def write(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> dict[str, Mark]:
         """Write whole chunks, durably: `encode` and `place` in one."""
@@ -371,14 +373,6 @@ class Sink:
         """Remove scratch files, those of interrupted runs included."""
         if self._local:
             shutil.rmtree(self._root / PRIVATE / "scratch", ignore_errors=True)
-
-    @cached_property
-    def _root(self) -> Path:
-        return local_path(self.path)
-
-    @cached_property
-    def _scratch(self) -> Path:
-        return self._root / PRIVATE / "scratch" / uuid.uuid4().hex
 
     def _open(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import default_buffer_prototype
+from zarr.buffer import default_buffer_prototype
 
 from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
 from phbatch.config import StorageOptions

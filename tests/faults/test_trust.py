@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from tests.handmade import CONFIG, CommandLine, write_model
 
 
 @pytest.fixture(autouse=True)
-def _numcodecs_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let numcodecs load pickles, as its older versions did: what is tested is that phbatch refuses them."""
+def _libraries_of_old(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let numcodecs and zarr load pickles, as older versions did: what is tested is that phbatch refuses them."""
     monkeypatch.setattr("numcodecs.pickles.ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
+    with zarr.config.set({"array.allow_unsafe_pickle_decode": True}):
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from pathlib import Path
@@ -207,6 +210,26 @@ def test_many_writers_of_whole_chunks_lose_nothing(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(0, shape[0], chunks[0])))
     np.testing.assert_array_equal(zarr.open_array(folder, path="0")[:], image)
+
+
+def test_threads_that_write_first_share_a_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since Python 3.12 a cached property has no lock: slow to make, it is made by each thread."""
+
+    def slow_uuid4() -> uuid.UUID:
+        time.sleep(0.05)
+        return uuid.UUID(bytes=random.randbytes(16))
+
+    monkeypatch.setattr("phbatch.storage.sink.uuid.uuid4", slow_uuid4)
+    sink = layout_output(tmp_path / "out.zarr", (8, 4, 4), (1, 4, 4))
+
+    def write(t: int) -> None:
+        region = to_region((t, 0, 0, 0, 0), (t + 1, 1, 1, 4, 4))
+        sink.write("0", "tyx", region, np.full((1, 1, 1, 4, 4), t, "uint16"))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert zarr.open_array(tmp_path / "out.zarr", path="0")[:, 0, 0].tolist() == list(range(8))
+    assert len(list((tmp_path / "out.zarr/.phbatch/scratch").iterdir())) == 1
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (1, 3), (2, 3), (2, 2)])
