@@ -16,6 +16,7 @@ import click
 
 import phbatch
 from phbatch.command_options import common_options, redo_options, run_options, statistics_options, storage_option
+from phbatch.config import SETTING_NAMES
 from phbatch.errors import OutputError, PhbatchError, UsageError
 from phbatch.wording import speaking_command_line
 
@@ -283,7 +284,7 @@ def _with_config(options: dict[str, Any]) -> dict[str, Any]:
             stored = tomllib.load(file)
     except (OSError, ValueError) as error:  # text that is not UTF-8 is no TOMLDecodeError
         raise UsageError(f"--config {path} cannot be read as TOML ({error}); correct it or leave it out.") from error
-    unknown = sorted(stored.keys() - {*phbatch.RunSettings.model_fields, "range"})
+    unknown = sorted(stored.keys() - SETTING_NAMES)
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no setting of phbatch; see `phbatch run --help` for their names.")
     return stored | _given(options)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -215,7 +214,7 @@ class RunSettings(_Settings):
     rescale: bool = Field(False, description="Undo the normalization at the end: intensities of the input.")
     value_range: Annotated[tuple[Ordinary, Ordinary] | None, BeforeValidator(_parse_range)] = Field(
         None,
-        validation_alias=AliasChoices("range", "value_range"),
+        alias="range",
         description="Normalized values LOW:HIGH that an integer dtype's lowest and highest value stand for.",
     )
     scale: float | None = Field(
@@ -312,6 +311,10 @@ class RunSettings(_Settings):
             raise ValueError(f"frames {self.frames!r} are not START:STOP[:STEP] with numbers from 0 and STEP from 1")
         start, stop, step = (int(part) if part else None for part in match.groups())
         return range(count)[slice(start, stop, step)]
+
+
+SETTING_NAMES = frozenset(field.alias or name for name, field in RunSettings.model_fields.items())
+"""Names of the settings, as a person gives them and as they are recorded."""
 
 
 def parse_settings(options: dict[str, Any]) -> RunSettings:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from phbatch.config import (
+    SETTING_NAMES,
     Backend,
     BadFrames,
     Codec,
@@ -161,7 +162,7 @@ def parse_options(function: str, options: Mapping[str, Any]) -> RunSettings:
 
 def require_acted_on(function: str, names: Mapping[str, Any]) -> None:
     """Refuse settings, by their names, that a function does not act on; names of no setting are left to others."""
-    ignored = sorted((names.keys() & {*RunSettings.model_fields, "range"}) - ACTED_ON[function])
+    ignored = sorted((names.keys() & SETTING_NAMES) - ACTED_ON[function])
     if ignored:
         raise UsageError(
             f"--{ignored[0].replace('_', '-')} does nothing in `phbatch.{function}`, which acts on"

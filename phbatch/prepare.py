@@ -396,7 +396,9 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
 def _recorded_settings(prepared: Prepared) -> dict[str, Any]:
     """What repeats the run from any folder: paths are absolute."""
     settings = prepared.settings
-    found = settings.model_dump(mode="json", exclude={"overwrite", "scheduler", "workers", "memory", "retries"})
+    found = settings.model_dump(
+        mode="json", by_alias=True, exclude={"overwrite", "scheduler", "workers", "memory", "retries"}
+    )
     if prepared.model is not None and settings.model not in (None, *bundled_models()):
         found["model"] = str(prepared.model.folder)
     if settings.stats is not None:

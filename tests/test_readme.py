@@ -11,6 +11,7 @@ import pytest
 
 import phbatch
 from phbatch import cli
+from phbatch.config import SETTING_NAMES
 from phbatch.demo import write_time_lapse
 
 README = Path(__file__).parent.parent / "README.md"
@@ -54,4 +55,4 @@ def test_every_option_of_run_is_a_setting_and_every_setting_an_option() -> None:
         "debug",
         "profile",
     }
-    assert options == set(phbatch.RunSettings.model_fields)
+    assert options == SETTING_NAMES

@@ -141,7 +141,7 @@ def test_verify_and_repair_keep_the_range_and_how_it_is_recorded(tmp_path: Path,
     before = pixels(result.output)
     assert phbatch.verify(result.output, deep=2).damages == ()
     recorded: Any = zarr.open_group(result.output, mode="r").attrs["phbatch"]
-    assert recorded["settings"]["value_range"] == [0.5, 1.5]
+    assert recorded["settings"]["range"] == [0.5, 1.5]
     assert recorded["fingerprint"]["settings"]["packing"] == {"low": 0.5, "gain": 65535.0}
     chunk = next(file for file in (Path(result.output) / "0").rglob("*") if file.name == "0" and file.is_file())
     chunk.write_bytes(b"damaged")
@@ -161,24 +161,24 @@ def test_another_range_does_not_continue_an_output(tmp_path: Path, phbatch_comma
     assert phbatch_command(*given, "--range", "-0.5:2") == 0
     assert phbatch_command(*given, "--range=-0.5:2", "--json") == 0
     assert json.loads(phbatch_command.out.splitlines()[-1])["units_done"] == 0
-    assert phbatch_command(*given, "--scale", "9000") == 3
+    assert phbatch_command(*given, "scale", "9000") == 3
     assert "packing" in phbatch_command.err
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"dtype": "uint16"}, "--range LOW:HIGH"),
+        ({"dtype": "uint16"}, "range LOW:HIGH"),
         ({"dtype": "uint16", "range": "0:4", "scale": 5}, "range and scale"),
         ({"dtype": "uint16", "range": "0:4", "rescale": True}, "rescale and range"),
         ({"range": "0:4"}, "dtype is float32"),
         ({"dtype": "float16", "scale": 3}, "dtype is float16"),
         ({"dtype": "uint16", "range": "4:0"}, "above the first"),
         ({"dtype": "uint16", "range": "1:1"}, "above the first"),
-        ({"dtype": "uint16", "range": "0"}, "--range"),
-        ({"dtype": "uint16", "range": "a:b"}, "--range"),
-        ({"dtype": "uint16", "range": "0:nan"}, "--range"),
-        ({"dtype": "uint16", "scale": 0}, "--scale"),
+        ({"dtype": "uint16", "range": "0"}, "range"),
+        ({"dtype": "uint16", "range": "a:b"}, "range"),
+        ({"dtype": "uint16", "range": "0:nan"}, "range"),
+        ({"dtype": "uint16", "scale": 0}, "scale"),
     ],
     ids=str,
 )
