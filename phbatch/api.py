@@ -16,7 +16,7 @@ import numpy as np
 from phbatch.axes import FrameKey
 from phbatch.commit import restore_units
 from phbatch.engine import require_scheduler, stop_on_signal
-from phbatch.events import Event, Listener, RunStarted, ignore
+from phbatch.events import Event, Listener, Notice, RunStarted, ignore
 from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.options import RunOptions, StatisticsOptions, parse_options
 from phbatch.output import finish_image, refusing_storage_errors
@@ -33,6 +33,7 @@ from phbatch.prepare import (
 from phbatch.profiles import ensure_profile, profile_of
 from phbatch.resolve import resolve_statistics
 from phbatch.results import PlanReport, RunResult
+from phbatch.scale import require_good_frames, require_scale
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.lock import hold_output
 from phbatch.storage.sink import Sink
@@ -103,14 +104,24 @@ def run(
         load_predictor(prepared.job)
     else:
         require_scheduler(settings.scheduler)
+    said: list[Notice] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Notice):
+            said.append(event)
+
     with stop_on_signal() as stop:
         search_for_nan(prepared, stop)
+        measured = _statistics_before_writing(prepared, stop, hear)
         with hold_output(prepared.output, prepared.job.token, settings.storage_options):
             with refusing_storage_errors(prepared.output):
                 finished = open_output(prepared, command)
                 ensure_profile(prepared)
             todo = [unit for unit in units if unit.key not in finished]
-            measured = _statistics_before(prepared, stop) if todo else None
+            if measured is None and todo:
+                measured = _statistics_before(prepared, stop, hear)
+            for notice in said:
+                listener(notice)
             listener(_started(prepared, units, todo))
             work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
             restoring = perf_counter()
@@ -135,7 +146,7 @@ def run(
         workers=prepared.resolved.workers,
         restoring_seconds=restoring_seconds,
         stages=finished.stages,
-        notices=tuple(notice.text for notice in prepared.notices),
+        notices=tuple(notice.text for notice in (*prepared.notices, *said)),
     )
 
 
@@ -238,19 +249,41 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _statistics_before(prepared: Prepared, stop: Callable[[], bool]) -> StatisticsTable | None:
+def _statistics_before_writing(
+    prepared: Prepared, stop: Callable[[], bool], listener: Listener
+) -> StatisticsTable | None:
+    """Refuse a new run that no frame has a scale in; returns the statistics where they are known with that."""
+    recipe = prepared.resolved.recipe
+    if prepared.given is not None or prepared.continued:
+        return prepared.given
+    if recipe.passes > 1 and not prepared.estimates_profile:
+        return _statistics_before(prepared, stop, listener)
+    require_scale(
+        prepared.job,
+        prepared.resolved.geometry.units,
+        workers=prepared.resolved.workers,
+        scheduler=prepared.settings.scheduler,
+        stop=stop,
+    )
+    return None
+
+
+def _statistics_before(prepared: Prepared, stop: Callable[[], bool], listener: Listener) -> StatisticsTable | None:
     """Statistics that must be known before the first frame is restored; None where each unit measures its own."""
     if prepared.given is not None or prepared.resolved.recipe.passes == 1:
         return prepared.given
     resolved = prepared.resolved
-    return measure_before(
+    table = measure_before(
         prepared.job,
         resolved.geometry,
         prepared.source.dtype,
         workers=resolved.workers,
         scheduler=prepared.settings.scheduler,
         stop=stop,
+        listener=listener,
     )
+    require_good_frames(table, resolved.recipe)
+    return table
 
 
 def _python_command(prepared: Prepared, options: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from csbdeep.data import Normalizer
 from numpy.typing import NDArray
 
 from phbatch.config import Normalization
+from phbatch.errors import InputError
 from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.stats import measure_frame, native
 from phbatch.stages.statistics import percentiles_for
@@ -42,6 +43,8 @@ class RobustNormalizer(Normalizer):  # type: ignore[misc]
     ------
     pydantic.ValidationError
         `factor` or `sigma` is out of range.
+    InputError
+        An image that is not constant has no positive statistic.
     """
 
     def __init__(
@@ -152,7 +155,13 @@ def patch_normalization(method: str = "median", factor: float = 1.0, sigma: floa
 
 def _measure(image: NDArray[Any], rule: Normalization) -> Affine:
     statistics = measure_frame(np.ascontiguousarray(image), rule.sigma, percentiles_for(rule.pmin, rule.pmax))
-    return make_affine(statistics, rule) or Affine()
+    affine = make_affine(statistics, rule)
+    if affine is None and not statistics.flags:
+        raise InputError(
+            f"an image has no scale by the rule {rule.describe()}, which must divide by more than 0 (its median is"
+            f" {statistics.median:g}): as where a background was subtracted; normalize by percentiles."
+        )
+    return affine or Affine()
 
 
 def _to_channels_first(x: NDArray[Any], axes: str) -> tuple[NDArray[Any], list[int]]:

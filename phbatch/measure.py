@@ -12,7 +12,7 @@ from phbatch.axes import FrameGrid
 from phbatch.config import RunSettings, StorageOptions
 from phbatch.engine import execute
 from phbatch.errors import InputError, InterruptedRunError, first_line
-from phbatch.events import Listener, UnitFinished, ignore
+from phbatch.events import Listener, Notice, UnitFinished, ignore
 from phbatch.kernels.stats import State, finalize, merge
 from phbatch.large import measure_large_frames, reduce_large_frames
 from phbatch.planning import Geometry, Unit
@@ -76,7 +76,7 @@ def measure_frames(
             _merge_into(states, {resolved.recipe.pool_of(key): state})
             if stop():
                 raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
-        _assign_pools(table, states, resolved.recipe, 1)
+        _assign_pools(table, states, resolved.recipe, 1, listener)
     return table
 
 
@@ -102,7 +102,7 @@ def measure_before(
     _require_complete(table)
     judge_series(table, job.recipe.smooth_time)
     if job.recipe.scope != "image":
-        _pool(table, job, geometry, dtype, workers=workers, scheduler=scheduler, stop=stop)
+        _pool(table, job, geometry, dtype, workers=workers, scheduler=scheduler, stop=stop, listener=listener)
     return table
 
 
@@ -171,6 +171,7 @@ def _pool(
     workers: int,
     scheduler: str | None,
     stop: Stop,
+    listener: Listener,
 ) -> None:
     """Statistics of the pixels of all good frames of a group, from a second reading of these frames."""
     states: dict[Pool, State] = {}
@@ -183,7 +184,8 @@ def _pool(
         finished += 1
     if finished < len(geometry.units):
         raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
-    _assign_pools(table, states, job.recipe, count_fractions(dtype) if job.recipe.preparation.changes_pixels else 1)
+    fractions = count_fractions(dtype) if job.recipe.preparation.changes_pixels else 1
+    _assign_pools(table, states, job.recipe, fractions, listener)
 
 
 def _merge_into(states: dict[Pool, State], found: Mapping[Pool, State]) -> None:
@@ -191,9 +193,12 @@ def _merge_into(states: dict[Pool, State], found: Mapping[Pool, State]) -> None:
         states[pool] = merge(states[pool], state) if pool in states else state
 
 
-def _assign_pools(table: StatisticsTable, states: Mapping[Pool, State], recipe: Recipe, fractions: int) -> None:
+def _assign_pools(
+    table: StatisticsTable, states: Mapping[Pool, State], recipe: Recipe, fractions: int, listener: Listener
+) -> None:
     """Give every frame the statistics of its pool; `fractions` are the steps per count of the states."""
     pooled = {pool: in_counts(finalize(state, recipe.all_percentiles), fractions) for pool, state in states.items()}
+    alone: set[Pool] = set()
     for positions in table.series():
         key = table.grid.key(int(positions[0]))
         pool = recipe.pool_of(key)
@@ -202,6 +207,16 @@ def _assign_pools(table: StatisticsTable, states: Mapping[Pool, State], recipe: 
             for name, value in row.items():
                 if name.startswith("pooled_"):
                     table.assign(name, positions, value)
+        elif pool not in alone:
+            alone.add(pool)
+            plane = "" if pool[1] is None else f", plane {pool[1]}"
+            listener(
+                Notice(
+                    f"no frame of channel {pool[0]}{plane} is good, so that there is nothing to pool: its frames keep"
+                    " statistics of their own.",
+                    warning=True,
+                )
+            )
 
 
 def _require_complete(table: StatisticsTable) -> None:

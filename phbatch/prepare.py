@@ -33,6 +33,7 @@ from phbatch.output import (
 )
 from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, resolve_run
+from phbatch.scale import require_good_frames
 from phbatch.settle import choose_network, settle_cut, settle_precision
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import METADATA, Ledger
@@ -125,6 +126,11 @@ class Prepared:
         """Whether an output was begun before."""
         return self.recorded is not None and "fingerprint" in self.recorded
 
+    @property
+    def estimates_profile(self) -> bool:
+        """Whether uneven light is estimated for the whole run, in the output."""
+        return self.job.profile == f"{self.output}/{PROFILE}"
+
 
 def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -> Prepared:
     """Everything that can be refused is refused here, and nothing is written."""
@@ -173,6 +179,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     if settings.stats is not None:
         required = required_statistics(resolved.recipe.rule)
         given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
+        require_good_frames(given, resolved.recipe)
     notices = resolved.notices
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)

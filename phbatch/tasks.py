@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from phbatch.axes import frame_indices
 from phbatch.care.predictor import Predictor, get_predictor, limit_network_threads
-from phbatch.config import Backend, NanPolicy, StorageOptions
+from phbatch.config import FRAME_BACKGROUNDS, Backend, NanPolicy, StorageOptions
 from phbatch.errors import InputError
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
@@ -230,6 +231,31 @@ def scan_unit(job: Job, unit: Unit) -> str | None:
         return None
     t, c, z = np.argwhere(~finite)[0].tolist()
     return str(unit.frame_key(t, c, None if job.recipe.volumes else z))
+
+
+@dataclass(frozen=True)
+class ScaleFound:
+    """Whether the rule of a job scales a frame of a unit, and the first that it does not though it could."""
+
+    scaled: bool
+    unscaled: str | None = None
+
+
+def find_scale(job: Job, unit: Unit) -> ScaleFound:
+    """Look for a frame of a unit that the rule scales; a profile that is yet to be estimated is left out."""
+    recipe = job.recipe
+    preparation = recipe.preparation
+    if preparation.illumination not in FRAME_BACKGROUNDS:
+        preparation = Preparation(preparation.downscale)
+    block, unscaled = read_unit(job, unit)[0], None
+    for index in frame_indices(block.shape, volumes=recipe.volumes):
+        frame = prepare_frame(block, index, preparation, None)
+        statistics = frame.measure(recipe.rule.sigma, recipe.all_percentiles)
+        if make_affine(statistics, recipe.rule) is not None:
+            return ScaleFound(True)
+        if "constant" not in statistics.flags and "nonfinite" not in statistics.flags:
+            unscaled = unscaled or str(unit.frame_key(*index))
+    return ScaleFound(False, unscaled)
 
 
 def nonfinite_error(frame: str) -> InputError:

@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
         "commit",
         "verify",
         "measure",
+        "scale",
         "profiles",
         "inspect",
         "api",

@@ -209,9 +209,10 @@ def padding_of(extent: Extent | None, radius: int) -> Padding | None:
 
 def image_pixels(frame: NDArray[Any], extents: Sequence[Extent | None]) -> NDArray[Any]:
     """The image pixels of a frame whose planes have these extents, flat."""
+    if not any(extents):
+        return frame.ravel()
     pairs = zip(frame.reshape(-1, *frame.shape[-2:]), extents, strict=True)
-    parts = [plane.ravel() if extent is None else plane[extent.mask()] for plane, extent in pairs]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return np.concatenate([plane.ravel() if extent is None else plane[extent.mask()] for plane, extent in pairs])
 
 
 def _extent_of(runs: Sequence[Limits]) -> Extent | None:

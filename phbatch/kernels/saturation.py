@@ -37,14 +37,15 @@ class Brightest:
         >>> Brightest.from_values(np.array([[7, 9, 1], [9, 7, 9]]))
         Brightest(values=(9, 7), counts=(3, 2))
         """
-        found: list[tuple[float, int]] = []
-        rest = values.ravel()
-        while rest.size and len(found) < 2:
-            high = rest.max()
-            below = rest[rest < high]
-            found.append((high.item(), rest.size - below.size))
-            rest = below
-        return cls(tuple(value for value, _ in found), tuple(count for _, count in found))
+        if values.size == 0:
+            return cls()
+        high = values.max()
+        lower = values < high
+        n_lower = int(np.count_nonzero(lower))
+        if n_lower == 0:
+            return cls((high.item(),), (values.size,))
+        second = values.max(where=lower, initial=values.min())
+        return cls((high.item(), second.item()), (values.size - n_lower, int(np.count_nonzero(values == second))))
 
     @classmethod
     def from_counts(cls, values: NDArray[np.float64], counts: NDArray[np.integer]) -> Brightest:

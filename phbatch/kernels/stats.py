@@ -339,23 +339,22 @@ def measure_frame(
         return _nonfinite_statistics(percentiles)
     planes = frame.reshape(-1, *frame.shape[-2:])
     found = find_paddings(frame, sigma) if paddings is None else paddings
-    pixels, smooth = planes, np.stack([smooth_float(plane, sigma) for plane in planes])
-    laplacian = np.stack([ndimage.laplace(plane, mode="reflect") for plane in smooth])
-    if any(found):
-        pixels = image_pixels(planes, [None if padding is None else padding.image for padding in found])
-        clear = [None if padding is None else padding.clear for padding in found]
-        smooth, laplacian = image_pixels(smooth, clear), image_pixels(laplacian, clear)
+    pixels = image_pixels(frame, [None if padding is None else padding.image for padding in found])
+    smooth = np.stack([smooth_float(plane, sigma) for plane in planes])
+    clear = [None if padding is None else padding.clear for padding in found]
+    smoothed = image_pixels(smooth, clear)
     low, high = float(pixels.min()), float(pixels.max())
-    median, mode = float(np.median(smooth)), _mode_of_values(smooth)
+    median, mode = float(np.median(smoothed)), _mode_of_values(smoothed)
     low_background, high_background = _background_range(mode)
+    laplacian = np.stack([ndimage.laplace(plane, mode="reflect") for plane in smooth])
     return FrameStatistics(
         median=median,
         mode=mode,
-        mad=float(np.median(np.abs(smooth - median))),
+        mad=float(np.median(np.abs(smoothed - median))),
         saturated=saturated_fraction(pixels),
         zero=float((pixels == 0).mean()),
-        focus=float(laplacian.var()),
-        background=float(((smooth >= low_background) & (smooth <= high_background)).mean()),
+        focus=float(image_pixels(laplacian, clear).var()),
+        background=float(((smoothed >= low_background) & (smoothed <= high_background)).mean()),
         padding=(frame.size - pixels.size) / frame.size,
         mean=float(pixels.mean(dtype=np.float64)),
         std=float(pixels.std(dtype=np.float64)),
