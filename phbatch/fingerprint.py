@@ -11,7 +11,7 @@ from phbatch.kernels.intensity import describe_normalizer
 from phbatch.resolve import ResolvedRun
 from phbatch.storage.source import Source
 
-NUMBERS_VERSION = 3
+NUMBERS_VERSION = 4
 """Raised whenever the pixels or statistics that phbatch computes change."""
 
 

@@ -6,6 +6,7 @@ The numbers are those of `phbatch.run`, whatever the chunks; statistics of frame
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -67,7 +68,8 @@ def image_statistics(
         Structured, with the shape of `array` without y and x, in the array's order. Fields: ``median``, ``mode``,
         ``mad``, ``mean``, ``std``, ``min``, ``max``, ``saturated``, ``zero``, ``focus``, ``background``, percentiles as
         ``p2`` and ``p99.8`` (all float64; see `phbatch.kernels.stats.FrameStatistics`) and
-        ``flags`` (uint8, bits in the order zero, constant, nonfinite). ``statistics["median"]`` is an array of its own.
+        ``flags`` (uint16, bits in the order zero, constant, nonfinite). ``statistics["median"]`` is an array of its
+        own.
 
         For 8 and 16 bit integers blocks are summarized with the halo that smoothing needs and merged in a tree: the
         same bits for any chunks. For other dtypes a frame in one chunk is measured exactly, and one in several chunks
@@ -296,7 +298,7 @@ def _measure_frames(block: Any, sigma: float, percentiles: tuple[float, ...]) ->
 
 def _row_dtype(percentiles: Sequence[float]) -> np.dtype[Any]:
     names = [*_SCALARS, *(f"p{p:g}" for p in percentiles)]
-    return np.dtype([*((name, np.float64) for name in names), ("flags", np.uint8)])
+    return np.dtype([*((name, np.float64) for name in names), ("flags", np.uint16)])
 
 
 def _as_tuple(row: FrameStatistics) -> tuple[Any, ...]:
@@ -329,4 +331,12 @@ def _apply_affines(block: Any, maps: Any) -> Any:
 
 def _restore_frames(block: Any, job: Job) -> Any:
     predictor = load_predictor(job)
-    return restore_block(block, job.recipe, predictor.restore if predictor else None).image
+    restored = restore_block(block, job.recipe, predictor.restore if predictor else None)
+    dark = sum("uncorrected" in row.flags for row in restored.statistics.values())
+    if dark:
+        warnings.warn(
+            f"the light of {dark} of {len(restored.statistics)} frames of a block is not corrected, since their"
+            " background is not above 0; leave illumination out for them, or take illumination_mode='subtract'.",
+            stacklevel=2,
+        )
+    return restored.image

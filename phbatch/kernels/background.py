@@ -205,10 +205,10 @@ def _places(size: int, factor: int) -> Float:
 def _rest(image: Float, coefficients: Float, shape: tuple[int, ...], factor: int, level: _Level) -> Float:
     """What the surface leaves: counts, or relative to the light."""
     y, x = (_places(size, factor) for size in shape)
-    surface = _surface(coefficients, y, x, np.float64)
+    surface: Float = _surface(coefficients, y, x, np.float64)
     if not level.light:
-        return image - surface
-    rest = np.exp(np.negative(surface, out=surface), out=surface)
+        return np.subtract(image, surface, out=surface)
+    rest: Float = np.exp(np.negative(surface, out=surface), out=surface)
     rest *= image
     rest /= level.median
     rest -= 1
@@ -234,7 +234,9 @@ def _background(
 
 def _weigh(rest: Float, level: _Level, factor: int) -> tuple[Float, float]:
     """Tukey's weights of residuals, lowered near outliers, and the scale: the normalized median absolute deviation."""
-    deviation = float(np.median(np.abs(rest[::2, ::2] if rest.size > 4 * _COARSE_SIZE**2 else rest)))  # a quarter tells it
+    deviation = float(
+        np.median(np.abs(rest[::2, ::2] if rest.size > 4 * _COARSE_SIZE**2 else rest))
+    )  # a quarter tells it
     scale = max(STD_PER_MAD * deviation, level.least_scale)
     if scale == 0:
         weights = (rest == 0).astype(np.float64)

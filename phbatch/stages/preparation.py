@@ -101,14 +101,14 @@ class PreparedFrame:
         Of every plane; empty where the light is left as it is.
     source : ndarray
         As read.
-    unusable : bool
-        Whether the light could not be corrected, since the background is not above zero.
+    uncorrected : bool
+        Whether the light was to be corrected and could not be, since the background is not above zero.
     """
 
     pixels: NDArray[Any]
     corrections: tuple[Correction, ...]
     source: NDArray[Any]
-    unusable: bool = False
+    uncorrected: bool = False
 
     def normalize(self, affine: Affine, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Correct and normalize, in float32; into `out` where it is given."""
@@ -131,27 +131,31 @@ class PreparedFrame:
             0 to 100.
         """
         if self.pixels is self.source and not self.corrections:
-            return measure_frame(self.source, sigma, percentiles)
+            return self._flagged(measure_frame(self.source, sigma, percentiles))
         values, fractions = self._countable()
         found = in_counts(measure_frame(values, sigma, percentiles), fractions)
         low, high = self.source.min(), self.source.max()
         flags = found.flags
         if low == high:
             flags = ("zero", "constant") if low == 0 else ("constant",)
-        elif self.unusable and not flags:
-            flags = ("unscaled",)
         integer = self.source.dtype.kind in "ui"
         largest = np.iinfo(self.source.dtype).max if integer else np.inf
-        return replace(
-            found,
-            saturated=float((self.source == largest).mean()),
-            zero=float((self.source == 0).mean()),
-            flags=flags,
+        return self._flagged(
+            replace(
+                found,
+                saturated=float((self.source == largest).mean()),
+                zero=float((self.source == 0).mean()),
+                flags=flags,
+            )
         )
 
     def state(self, sigma: float) -> State:
         """Mergeable summary of what the normalization sees."""
         return frame_state(self._countable()[0], sigma)
+
+    def _flagged(self, found: FrameStatistics) -> FrameStatistics:
+        """A frame without contrast or with NaN says enough."""
+        return replace(found, flags=("uncorrected",)) if self.uncorrected and not found.flags else found
 
     def _countable(self) -> tuple[NDArray[Any], int]:
         if self.pixels is self.source and not self.corrections:
@@ -210,17 +214,19 @@ def prepare_frame(
     try:
         return PreparedFrame(pixels, tuple(_correct_by_itself(plane, preparation) for plane in planes), frame)
     except InputError:
-        return PreparedFrame(pixels, (), frame, unusable=True)
+        return PreparedFrame(pixels, (), frame, uncorrected=True)
 
 
-def background_of(image: NDArray[Any], method: str) -> NDArray[np.float32]:
+def background_of(image: NDArray[Any], method: str, *, light: bool) -> NDArray[np.float32]:
     """Smooth background of one image ``(y, x)``, in its counts: ``gaussian`` or ``polynomial``."""
-    return gaussian_background(image) if method == "gaussian" else polynomial_background(image)
+    estimate = gaussian_background if method == "gaussian" else polynomial_background
+    return estimate(image, light=light)
 
 
 def _correct_by_itself(plane: NDArray[Any], preparation: Preparation) -> Correction:
-    background = background_of(plane, preparation.illumination)
-    return Correction.subtract(background) if preparation.mode == "subtract" else Correction.divide(background)
+    light = preparation.mode == "divide"
+    background = background_of(plane, preparation.illumination, light=light)
+    return Correction.divide(background) if light else Correction.subtract(background)
 
 
 def _pick(values: NDArray[np.float32], c: int, z: int) -> NDArray[np.float32]:
