@@ -131,6 +131,10 @@ def run(
                 with refusing_storage_errors(prepared.output):
                     finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
     done_now = [unit for unit in todo if unit.key in finished]
+    notices = [notice.text for notice in (*prepared.notices, *said)]
+    if uncorrected := _uncorrected(finished.table):
+        listener(uncorrected)
+        notices.append(uncorrected.text)
     return RunResult(
         output=prepared.output,
         frames=prepared.resolved.geometry.frames,
@@ -146,7 +150,7 @@ def run(
         workers=prepared.resolved.workers,
         restoring_seconds=restoring_seconds,
         stages=finished.stages,
-        notices=tuple(notice.text for notice in (*prepared.notices, *said)),
+        notices=tuple(notices),
     )
 
 
@@ -237,7 +241,10 @@ def statistics(
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
     with stop_on_signal() as stop, profile_of(settings, source, geometry) as profile:
         forget_open_stores()
-        return measure_frames(resolved, source, settings, profile, stop, listener)
+        table = measure_frames(resolved, source, settings, profile, stop, listener)
+    if uncorrected := _uncorrected(table):
+        listener(uncorrected)
+    return table
 
 
 def peak_rss_bytes() -> int:
@@ -312,6 +319,20 @@ def _unit_frames(unit: Unit, volumes: bool) -> int:
 
 def _unit_pixels(unit: Unit) -> int:
     return len(unit.keep_t) * len(unit.keep_c) * region_size(unit.source[2:])
+
+
+def _uncorrected(table: StatisticsTable) -> Notice | None:
+    """What is said where the light of frames could not be corrected."""
+    keys = [key for key, words in _flagged(table).items() if "uncorrected" in words]
+    if not keys:
+        return None
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return Notice(
+        f"the light of {len(keys)} of {len(table)} frames ({', '.join(keys[:3])}{more}) is not corrected and they are"
+        " flagged uncorrected: their background is not above 0, so that nothing can be divided by it; leave"
+        " --illumination out for images whose background was subtracted, or take --illumination-mode subtract.",
+        warning=True,
+    )
 
 
 def _flagged(table: StatisticsTable) -> dict[str, list[str]]:

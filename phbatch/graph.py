@@ -72,7 +72,8 @@ def image_statistics(
         Structured, with the shape of `array` without y and x, in the array's order. Fields: ``median``, ``mode``,
         ``mad``, ``mean``, ``std``, ``min``, ``max``, ``saturated``, ``zero``, ``focus``, ``background``, ``padding``,
         percentiles as ``p2`` and ``p99.8`` (all float64; see `phbatch.kernels.stats.FrameStatistics`) and
-        ``flags`` (uint8, bits in the order zero, constant, nonfinite). ``statistics["median"]`` is an array of its own.
+        ``flags`` (uint16, bits in the order zero, constant, nonfinite). ``statistics["median"]`` is an array of its
+        own.
 
         For 8 and 16 bit integers blocks are summarized with the halo that smoothing needs and merged in a tree: the
         same bits for any chunks. Where padding is, is known once all blocks of a frame have been looked at. For other
@@ -375,7 +376,7 @@ def _measure_frames(block: Any, sigma: float, percentiles: tuple[float, ...]) ->
 
 def _row_dtype(percentiles: Sequence[float]) -> np.dtype[Any]:
     names = [*_SCALARS, *(f"p{p:g}" for p in percentiles)]
-    return np.dtype([*((name, np.float64) for name in names), ("flags", np.uint8)])
+    return np.dtype([*((name, np.float64) for name in names), ("flags", np.uint16)])
 
 
 def _as_tuple(row: FrameStatistics) -> tuple[Any, ...]:
@@ -418,11 +419,25 @@ def _restore_frames(block: Any, job: Job, block_info: Any = None) -> Any:
     restored = restore_block(block, job.recipe, predictor.restore if predictor else None)
     rows = restored.statistics.items()
     _warn_of_unscaled([index for index, row in rows if make_affine(row, job.recipe.rule) is None], "tcz", block_info)
+    uncorrected = [index for index, row in rows if "uncorrected" in row.flags]
+    _warn_of(
+        uncorrected,
+        "tcz",
+        block_info,
+        "their uneven light is left, since their background is not above 0",
+        "leave illumination out for them, or subtract it with illumination_mode='subtract'",
+    )
     return restored.image
 
 
 def _warn_of_unscaled(indices: Sequence[tuple[int | None, ...]], axes: str, block_info: Any) -> None:
-    """Tell of frames, by their indices within a block, that stay as they are."""
+    why = "they are left as they are, since they have no scale"
+    which = "they are constant, hold NaN or infinity, or have a statistic that is not above 0"
+    _warn_of(indices, axes, block_info, why, which)
+
+
+def _warn_of(indices: Sequence[tuple[int | None, ...]], axes: str, block_info: Any, why: str, more: str) -> None:
+    """Tell of frames, by their indices within a block."""
     if not indices:
         return
     starts = [start for start, _ in block_info[0]["array-location"]] if block_info else [0] * len(axes)
@@ -430,11 +445,5 @@ def _warn_of_unscaled(indices: Sequence[tuple[int | None, ...]], axes: str, bloc
         "/".join(f"{axis}{at + start}" for axis, at, start in zip(axes, index, starts, strict=False) if at is not None)
         for index in indices
     ]
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    log(
-        Notice(
-            f"left as they are, since they have no scale: frames {', '.join(names[:4])}{more}, which are constant, hold"
-            " NaN or infinity, or have a statistic that is not above 0.",
-            warning=True,
-        )
-    )
+    others = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    log(Notice(f"frames {', '.join(names[:4])}{others}: {why}; {more}.", warning=True))

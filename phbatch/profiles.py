@@ -132,7 +132,11 @@ def estimate_profile(
                     dark[c, z] = fitted
                 continue
             median = temporal_background(_even_levels(stack))
-            background[c, z] = background_of(median, method) if method in FRAME_BACKGROUNDS else median
+            background[c, z] = (
+                background_of(median, method, light=bool(np.median(median) > 0))
+                if method in FRAME_BACKGROUNDS
+                else median
+            )
     facts = {"method": method, "input": source.path, "frames": times, "axes": "czyx"}
     return Profile(background, dark), facts
 

@@ -205,10 +205,10 @@ def _places(size: int, factor: int) -> Float:
 def _rest(image: Float, coefficients: Float, shape: tuple[int, ...], factor: int, level: _Level) -> Float:
     """What the surface leaves: counts, or relative to the light."""
     y, x = (_places(size, factor) for size in shape)
-    surface = _surface(coefficients, y, x, np.float64)
+    surface: Float = _surface(coefficients, y, x, np.float64)
     if not level.light:
-        return image - surface
-    rest = np.exp(np.negative(surface, out=surface), out=surface)
+        return np.subtract(image, surface, out=surface)
+    rest: Float = np.exp(np.negative(surface, out=surface), out=surface)
     rest *= image
     rest /= level.median
     rest -= 1

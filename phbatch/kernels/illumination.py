@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from phbatch.errors import InputError
 
+MAX_GAIN = 10.0
+"""Of a division by the light: what lies in the dark is noise, and more would show nothing else."""
+
 _compile = numba.njit(nogil=True, cache=True, error_model="numpy")  # no contraction: NumPy's bits
 
 
@@ -43,7 +46,7 @@ class Correction:
 
     @classmethod
     def divide(cls, background: NDArray[np.floating], dark: NDArray[np.floating] | float = 0) -> Correction:
-        """Flat-field correction ``(raw - dark) * mean(background - dark) / (background - dark)``.
+        """Flat-field correction ``(raw - dark) * mean(background - dark) / (background - dark)``, 10 times at most.
 
         Parameters
         ----------
@@ -68,6 +71,7 @@ class Correction:
                 "so lower the dark or subtract the background instead."
             )
         gain = np.divide(np.float32(light.mean(dtype=np.float64)), light, out=light)
+        np.minimum(gain, np.float32(MAX_GAIN), out=gain)
         return cls(gain, -offset * gain if offset.any() else None)
 
     @classmethod

@@ -27,7 +27,17 @@ from phbatch.kernels.smoothing import is_fixed_point, smooth_float
 DEFAULT_PERCENTILES = (2.0, 99.8)
 """CSBDeep's percentiles of prediction."""
 
-FLAG_NAMES = ("zero", "constant", "nonfinite", "unscaled", "black", "saturated", "duplicate", "out-of-focus")
+FLAG_NAMES = (
+    "zero",
+    "constant",
+    "nonfinite",
+    "unscaled",
+    "black",
+    "saturated",
+    "duplicate",
+    "out-of-focus",
+    "uncorrected",
+)
 """Words that flag a frame; their order is that of the bits where flags are stored as numbers, lowest first."""
 
 Paddings = Sequence[Padding | None]
@@ -61,7 +71,8 @@ class FrameStatistics:
     flags : tuple of str
         What is wrong with the frame, empty when it is good: ``zero`` (all pixels zero), ``constant`` (all pixels
         equal), ``nonfinite`` (NaN or infinity among the pixels; every statistic is then NaN), ``unscaled`` (the
-        normalization found no positive divisor); in a series also ``black``, ``saturated``, ``duplicate`` and
+        normalization found no positive divisor), ``uncorrected`` (its uneven light could not be divided out, since its
+        background is not above zero); in a series also ``black``, ``saturated``, ``duplicate`` and
         ``out-of-focus``, see `phbatch.kernels.timeseries.flag_bad_frames`.
     median_smooth, mode_smooth : float or None
         Running median over time of `median` and `mode`, which are then used in their place.

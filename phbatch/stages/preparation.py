@@ -104,8 +104,8 @@ class PreparedFrame:
         Of every plane; empty where the light is left as it is.
     source : ndarray
         As read.
-    unusable : bool
-        Whether the light could not be corrected, since the background is not above zero.
+    uncorrected : bool
+        Whether the light was to be corrected and could not be, since the background is not above zero.
     downscale : int
         Pixels along y and x that were averaged into one.
     """
@@ -113,7 +113,7 @@ class PreparedFrame:
     pixels: NDArray[Any]
     corrections: tuple[Correction, ...]
     source: NDArray[Any]
-    unusable: bool = False
+    uncorrected: bool = False
     downscale: int = 1
 
     def normalize(self, affine: Affine, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -137,7 +137,7 @@ class PreparedFrame:
             0 to 100.
         """
         if self.pixels is self.source and not self.corrections:
-            return measure_frame(self.source, sigma, percentiles)
+            return self._flagged(measure_frame(self.source, sigma, percentiles))
         values, fractions = self._countable()
         extents, paddings = self._paddings(sigma)
         found = in_counts(measure_frame(values, sigma, percentiles, paddings), fractions)
@@ -146,9 +146,9 @@ class PreparedFrame:
         flags = found.flags
         if low == high:
             flags = ("zero", "constant") if low == 0 else ("constant",)
-        elif self.unusable and not flags:
-            flags = ("unscaled",)
-        return replace(found, saturated=saturated_fraction(pixels), zero=float((pixels == 0).mean()), flags=flags)
+        return self._flagged(
+            replace(found, saturated=saturated_fraction(pixels), zero=float((pixels == 0).mean()), flags=flags)
+        )
 
     def state(self, sigma: float) -> State:
         """Mergeable summary of what the normalization sees."""
@@ -160,6 +160,10 @@ class PreparedFrame:
         radius = halo_of_counting(sigma)
         paddings = [padding_of(extent and extent.averaged(self.downscale), radius) for extent in found]
         return [extent if padding else None for extent, padding in zip(found, paddings, strict=True)], paddings
+
+    def _flagged(self, found: FrameStatistics) -> FrameStatistics:
+        """A frame without contrast or with NaN says enough."""
+        return replace(found, flags=("uncorrected",)) if self.uncorrected and not found.flags else found
 
     def _countable(self) -> tuple[NDArray[Any], int]:
         if self.pixels is self.source and not self.corrections:
@@ -219,17 +223,19 @@ def prepare_frame(
     try:
         return replace(prepared, corrections=tuple(_correct_by_itself(plane, preparation) for plane in planes))
     except InputError:
-        return replace(prepared, unusable=True)
+        return replace(prepared, uncorrected=True)
 
 
-def background_of(image: NDArray[Any], method: str) -> NDArray[np.float32]:
+def background_of(image: NDArray[Any], method: str, *, light: bool) -> NDArray[np.float32]:
     """Smooth background of one image ``(y, x)``, in its counts: ``gaussian`` or ``polynomial``."""
-    return gaussian_background(image) if method == "gaussian" else polynomial_background(image)
+    estimate = gaussian_background if method == "gaussian" else polynomial_background
+    return estimate(image, light=light)
 
 
 def _correct_by_itself(plane: NDArray[Any], preparation: Preparation) -> Correction:
-    background = background_of(plane, preparation.illumination)
-    return Correction.subtract(background) if preparation.mode == "subtract" else Correction.divide(background)
+    light = preparation.mode == "divide"
+    background = background_of(plane, preparation.illumination, light=light)
+    return Correction.divide(background) if light else Correction.subtract(background)
 
 
 def _pick(values: NDArray[np.float32], c: int, z: int) -> NDArray[np.float32]:

@@ -260,7 +260,9 @@ def _judge_frame(
     """Statistics of a frame, flagged where they give no map, and the map."""
     row = measured if measured is not None else frame.measure(recipe.rule.sigma, recipe.all_percentiles)
     affine = make_affine(row, recipe.rule)
-    return (replace(row, flags=("unscaled",)) if affine is None and not row.flags else row), affine
+    if affine is None and set(row.flags) <= {"uncorrected"}:
+        row = replace(row, flags=("unscaled", *row.flags))
+    return row, affine
 
 
 def _frames(block: NDArray[Any], recipe: Recipe) -> list[tuple[FrameIndex, list[int]]]:

@@ -86,7 +86,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
     def __init__(self, grid: FrameGrid) -> None:
         self.grid = grid
         self._columns: dict[str, NDArray[np.float64]] = {}
-        self._flags = np.zeros(len(grid), np.uint8)
+        self._flags = np.zeros(len(grid), np.uint16)
         self._known = np.zeros(len(grid), bool)
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
         return self.grid.key(int(unknown[0])) if unknown.size else None
 
     @property
-    def flag_bits(self) -> NDArray[np.uint8]:
+    def flag_bits(self) -> NDArray[np.uint16]:
         """Flags of every frame as bits, in the order of `phbatch.kernels.stats.FLAG_NAMES`."""
         return self._flags
 
