@@ -17,7 +17,7 @@ from distributed import Client, as_completed
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from phbatch.errors import InterruptedRunError, UsageError
-from phbatch.lane import come_back
+from phbatch.lane import come_back, in_lane
 from phbatch.planning import Unit
 from phbatch.retry import call_with_retries
 from phbatch.signals import deferring_signals
@@ -259,9 +259,10 @@ def _attempt_all(task: Callable[[Job, Unit], Result], job: Job, units: Sequence[
     """A unit that fails for good is set aside and reported; the others go on."""
     started = perf_counter()
     outcomes = []
-    for unit in units:
-        come_back()
-        outcomes.append(_attempt(task, job, unit))
+    with in_lane():
+        for unit in units:
+            come_back()
+            outcomes.append(_attempt(task, job, unit))
     return _Bundle(outcomes, perf_counter() - started)
 
 
