@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from os import cpu_count
 from pathlib import Path
@@ -15,8 +15,8 @@ import numpy as np
 
 from phbatch.axes import FrameKey
 from phbatch.commit import restore_units
-from phbatch.engine import require_scheduler, stop_on_signal
-from phbatch.events import Event, Listener, Notice, RunStarted, ignore
+from phbatch.engine import require_scheduler
+from phbatch.events import Event, Listener, Notice, RunStarted, Stop, ignore, log, logging_notices, never
 from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.options import RunOptions, StatisticsOptions, parse_options
 from phbatch.output import finish_image, refusing_storage_errors
@@ -47,6 +47,7 @@ def run(
     *,
     listener: Listener = ignore,
     command: str = "",
+    stop: Stop = never,
     **options: Unpack[RunOptions],
 ) -> RunResult:
     """Normalize and restore every frame of an image, Zarr to OME-Zarr.
@@ -60,9 +61,11 @@ def run(
     output : str or Path, optional
         Default: ``<stem>.phbatch.zarr`` beside the input.
     listener : callable
-        Called with every event of `phbatch.events`, in this thread.
+        Called with every event of `phbatch.events`, in this thread. Notices are logged by ``phbatch``, too.
     command : str
         The command line that reproduces the run, for the provenance; made from the options where it is empty.
+    stop : callable
+        Asked before each unit whether to stop, such as ``threading.Event().is_set``; what is in flight is finished.
     **options
         The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
         `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
@@ -80,7 +83,10 @@ def run(
     UsageError, InputError, ModelError, OutputError, MemoryLimitError
         Before anything is written.
     InterruptedRunError
-        SIGINT or SIGTERM, or the Dask scheduler is gone; what was finished is committed.
+        `stop` said so, or the Dask scheduler is gone; what was finished is committed.
+    KeyboardInterrupt
+        What was in flight is finished and committed, unless a second one follows. Signals themselves are left to the
+        host.
 
     Examples
     --------
@@ -92,7 +98,7 @@ def run(
     >>> result.frames, round(float(zarr.open_array(result.output + "/0")[0].mean()), 2)
     (2, 1.0)
     """
-    started = perf_counter()
+    started, listener = perf_counter(), logging_notices(listener)
     settings = parse_options("run", options)
     prepared = settle_network(prepare(str(input), output, settings))
     for notice in prepared.notices:
@@ -110,26 +116,25 @@ def run(
         if isinstance(event, Notice):
             said.append(event)
 
-    with stop_on_signal() as stop:
-        search_for_nan(prepared, stop)
-        measured = _statistics_before_writing(prepared, stop, hear)
-        with hold_output(prepared.output, prepared.job.token, settings.storage_options):
+    search_for_nan(prepared, stop)
+    measured = _statistics_before_writing(prepared, stop, hear)
+    with hold_output(prepared.output, prepared.job.token, settings.storage_options):
+        with refusing_storage_errors(prepared.output):
+            finished = open_output(prepared, command)
+            ensure_profile(prepared)
+        todo = [unit for unit in units if unit.key not in finished]
+        if measured is None and todo:
+            measured = _statistics_before(prepared, stop, hear)
+        for notice in said:
+            listener(notice)
+        listener(_started(prepared, units, todo))
+        work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
+        restoring = perf_counter()
+        failed = restore_units(prepared, work, finished, stop, listener)
+        restoring_seconds = perf_counter() - restoring
+        if len(finished) == len(units) and (todo or not finished.complete):
             with refusing_storage_errors(prepared.output):
-                finished = open_output(prepared, command)
-                ensure_profile(prepared)
-            todo = [unit for unit in units if unit.key not in finished]
-            if measured is None and todo:
-                measured = _statistics_before(prepared, stop, hear)
-            for notice in said:
-                listener(notice)
-            listener(_started(prepared, units, todo))
-            work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
-            restoring = perf_counter()
-            failed = restore_units(prepared, work, finished, stop, listener)
-            restoring_seconds = perf_counter() - restoring
-            if len(finished) == len(units) and (todo or not finished.complete):
-                with refusing_storage_errors(prepared.output):
-                    finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
+                finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
     done_now = [unit for unit in todo if unit.key in finished]
     notices = [notice.text for notice in (*prepared.notices, *said)]
     if uncorrected := _uncorrected(finished.table):
@@ -170,6 +175,8 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Unpack[
     prepared = prepare(str(input), output, parse_options("plan", options))
     resolved, recipe, source = prepared.resolved, prepared.resolved.recipe, prepared.source
     geometry = resolved.geometry
+    for notice in prepared.notices:
+        log(notice)
     scan = must_scan(prepared)
     itemsize = np.dtype(recipe.dtype).itemsize + (4 if recipe.uncertainty else 0)
     return PlanReport(
@@ -203,7 +210,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Unpack[
 
 
 def statistics(
-    input: str | Path, *, listener: Listener = ignore, **options: Unpack[StatisticsOptions]
+    input: str | Path, *, listener: Listener = ignore, stop: Stop = never, **options: Unpack[StatisticsOptions]
 ) -> StatisticsTable:
     """Statistics of every frame of an image.
 
@@ -213,6 +220,8 @@ def statistics(
         As for `run`.
     listener : callable
         Called with every event.
+    stop : callable
+        As for `run`.
     **options
         `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`, `scope`, `illumination`,
         `illumination_mode`, `downscale`, `memory`, `workers`, `threads`, `scheduler`, `retries`, `storage_options`.
@@ -222,7 +231,7 @@ def statistics(
     StatisticsTable
         A sequence with one dict per frame, in the order of t, c, z: ``t``, ``c``, ``z``, ``median``, ``mode``,
         ``mad``, ``mean``, ``std``, ``min``, ``max``, percentiles as ``p2`` and ``p99.8``, ``saturated``, ``zero``,
-        ``focus``, ``background`` (`phbatch.kernels.stats.FrameStatistics` says what they are), with `smooth_time` also
+        ``focus``, ``background``, ``padding`` (`phbatch.kernels.stats.FrameStatistics` says what they are), with `smooth_time` also
         ``median_smooth`` and ``mode_smooth``, with another `scope` than ``image`` also ``pooled_median`` and so on,
         and ``flags``, a list of words that is empty when the frame is good. Statistics of frames with NaN or infinity
         are None.
@@ -232,14 +241,14 @@ def statistics(
     InputError
         The input cannot be read, or a frame cannot be measured.
     InterruptedRunError
-        SIGINT or SIGTERM.
+        `stop` said so.
     """
-    settings = parse_options("statistics", options)
+    settings, listener = parse_options("statistics", options), logging_notices(listener)
     source = open_source(str(input), settings.axes, settings.storage_options)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
-    with stop_on_signal() as stop, profile_of(settings, source, geometry) as profile:
+    with profile_of(settings, source, geometry) as profile:
         forget_open_stores()
         table = measure_frames(resolved, source, settings, profile, stop, listener)
     if uncorrected := _uncorrected(table):
@@ -256,9 +265,7 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _statistics_before_writing(
-    prepared: Prepared, stop: Callable[[], bool], listener: Listener
-) -> StatisticsTable | None:
+def _statistics_before_writing(prepared: Prepared, stop: Stop, listener: Listener) -> StatisticsTable | None:
     """Refuse a new run that no frame has a scale in; returns the statistics where they are known with that."""
     recipe = prepared.resolved.recipe
     if prepared.given is not None or prepared.continued:
@@ -275,7 +282,7 @@ def _statistics_before_writing(
     return None
 
 
-def _statistics_before(prepared: Prepared, stop: Callable[[], bool], listener: Listener) -> StatisticsTable | None:
+def _statistics_before(prepared: Prepared, stop: Stop, listener: Listener) -> StatisticsTable | None:
     """Statistics that must be known before the first frame is restored; None where each unit measures its own."""
     if prepared.given is not None or prepared.resolved.recipe.passes == 1:
         return prepared.given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 import tomllib
@@ -18,6 +19,7 @@ import phbatch
 from phbatch.command_options import common_options, redo_options, run_options, statistics_options, storage_option
 from phbatch.config import SETTING_NAMES
 from phbatch.errors import OutputError, PhbatchError, UsageError
+from phbatch.signals import stop_on_signal
 from phbatch.wording import speaking_command_line
 
 
@@ -39,8 +41,8 @@ def run(input: str, output: str | None, profile: bool, as_json: bool, debug: boo
     """
     chosen = _with_config(options)
     command = shlex.join(["phbatch", *_without_storage_options(sys.argv[1:])])
-    with phbatch.report.ProgressReport() as listener:
-        result = phbatch.run(input, output, listener=listener, command=command, **chosen)
+    with phbatch.report.ProgressReport() as listener, stop_on_signal() as stop:
+        result = phbatch.run(input, output, listener=listener, command=command, stop=stop, **chosen)
     phbatch.report.print_result(result)
     if profile:
         phbatch.report.print_profile(result)
@@ -74,8 +76,8 @@ def stats(input: str, output: str | None, as_json: bool, debug: bool, **options:
     if output is not None:
         phbatch.report.require_table_name(output)
     _require_folder(output, input)
-    with phbatch.report.ProgressReport() as listener:
-        rows = phbatch.statistics(input, listener=listener, **_given(options))
+    with phbatch.report.ProgressReport() as listener, stop_on_signal() as stop:
+        rows = phbatch.statistics(input, listener=listener, stop=stop, **_given(options))
     if output is not None:
         phbatch.report.save_statistics(output, rows)
         print(output)
@@ -165,8 +167,8 @@ def verify(output: str, deep: int, seed: int, as_json: bool, debug: bool, **opti
 @common_options
 def repair(output: str, as_json: bool, debug: bool, **options: Any) -> int:
     """Do again exactly what is missing or wrong in OUTPUT, with the settings that made it."""
-    with phbatch.report.ProgressReport() as listener:
-        result = phbatch.repair(output, listener=listener, **_given(options))
+    with phbatch.report.ProgressReport() as listener, stop_on_signal() as stop:
+        result = phbatch.repair(output, listener=listener, stop=stop, **_given(options))
     phbatch.report.print_result(result)
     _print_record(as_json, result.as_dict())
     return result.exit_code
@@ -191,8 +193,8 @@ def info(path: str, benchmark: bool, as_json: bool, debug: bool, **options: Any)
 @common_options
 def demo(folder: str, as_json: bool, debug: bool) -> None:
     """Restore a simulated time-lapse in FOLDER and draw a before/after picture."""
-    with phbatch.report.ProgressReport() as listener:
-        result = phbatch.run_demo(Path(folder), listener=listener)
+    with phbatch.report.ProgressReport() as listener, stop_on_signal() as stop:
+        result = phbatch.run_demo(Path(folder), listener=listener, stop=stop)
     print(
         f"PSNR {result.psnr_before:.2f} dB -> {result.psnr_after:.2f} dB, SSIM {result.ssim_before:.3f} ->"
         f" {result.ssim_after:.3f}"
@@ -207,8 +209,13 @@ def demo(folder: str, as_json: bool, debug: bool) -> None:
 
 def main() -> None:
     """Entry point: one clear sentence per error and its exit code; a traceback only with ``--debug``."""
-    with speaking_command_line():
-        code = _call()
+    silence = logging.NullHandler()  # notices are printed once, by whoever listens
+    logging.getLogger("phbatch").addHandler(silence)
+    try:
+        with speaking_command_line():
+            code = _call()
+    finally:
+        logging.getLogger("phbatch").removeHandler(silence)
     sys.exit(code)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from typing import Any
 
-from phbatch.engine import execute
+from phbatch.engine import Outcome, execute
 from phbatch.errors import InterruptedRunError, OutputError, first_line
 from phbatch.events import Listener, UnitFailed, UnitFinished
 from phbatch.output import storage_refusal
@@ -49,21 +50,40 @@ def restore_units(
     ledger, failed = Ledger(prepared.output, prepared.settings.storage_options), dict[str, str]()
     workers, scheduler = prepared.resolved.workers, prepared.settings.scheduler
     total = len(prepared.resolved.geometry.units)
-    outcomes = execute(restore_unit, prepared.job, units, workers=workers, scheduler=scheduler, stop=stop)
+    interrupted: list[KeyboardInterrupt] = []
+    outcomes = execute(
+        restore_unit,
+        prepared.job,
+        units,
+        workers=workers,
+        scheduler=scheduler,
+        stop=lambda: bool(interrupted) or stop(),
+    )
+
+    def take(outcome: Outcome[dict[str, Any]]) -> None:
+        key = outcome.unit.key
+        if outcome.result is None:
+            _require_place(outcome.error, prepared.output, _progress(finished, total))
+            failed[key] = first_line(outcome.error)
+            listener(UnitFailed(key, failed[key]))
+            return
+        record = outcome.result | {"attempt": outcome.attempts}
+        ledger.commit(record)
+        finished.add(record)
+        finished.spend(record["stages"])
+        listener(UnitFinished(key, len(record["statistics"])))
+
     try:
         with closing(outcomes):
             for outcome in outcomes:
-                key = outcome.unit.key
-                if outcome.result is None:
-                    _require_place(outcome.error, prepared.output, _progress(finished, total))
-                    failed[key] = first_line(outcome.error)
-                    listener(UnitFailed(key, failed[key]))
-                    continue
-                record = outcome.result | {"attempt": outcome.attempts}
-                ledger.commit(record)
-                finished.add(record)
-                finished.spend(record["stages"])
-                listener(UnitFinished(key, len(record["statistics"])))
+                try:
+                    take(outcome)
+                except KeyboardInterrupt as error:  # of the host: what is in flight is taken, too
+                    if interrupted or stop():
+                        raise
+                    interrupted.append(error)
+            if interrupted:
+                raise interrupted[0]
     except OSError as error:  # of the ledger: the unit counts as not done
         raise storage_refusal(prepared.output, error, _progress(finished, total)) from error
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from phbatch.api import run
 from phbatch.axes import to_region
 from phbatch.errors import OutputError
-from phbatch.events import Listener, ignore
+from phbatch.events import Listener, Stop, ignore, never
 from phbatch.report import save_before_after
 from phbatch.simulate import PhaseContrast
 from phbatch.storage.lock import ROOT_DOCUMENTS
@@ -79,7 +79,12 @@ def write_time_lapse(path: str, simulation: PhaseContrast, *, clean: bool = Fals
 
 
 def run_demo(
-    folder: Path, *, listener: Listener = ignore, n_frames: int = 4, shape: tuple[int, int] = (512, 511)
+    folder: Path,
+    *,
+    listener: Listener = ignore,
+    stop: Stop = never,
+    n_frames: int = 4,
+    shape: tuple[int, int] = (512, 511),
 ) -> DemoResult:
     """Simulate, restore, measure, and draw the picture.
 
@@ -89,6 +94,8 @@ def run_demo(
         Where everything is put; images of an earlier demonstration there are replaced.
     listener : callable
         Called with every event of the run.
+    stop : callable
+        As for `phbatch.run`.
     n_frames : int
         Length of the time-lapse.
     shape : (int, int)
@@ -105,7 +112,7 @@ def run_demo(
     for path, is_clean in ((noisy, False), (clean, True)):
         remove_output(path)
         write_time_lapse(path, simulation, clean=is_clean)
-    result = run(noisy, folder / "restored.zarr", overwrite=True, listener=listener)
+    result = run(noisy, folder / "restored.zarr", overwrite=True, listener=listener, stop=stop)
     attributes = read_output_attributes(result.output) or {}
     divisors = attributes["statistics"]["divisor"]
     scores = []

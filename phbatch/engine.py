@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -11,31 +9,27 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
+from threading import Event
 from time import perf_counter
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from distributed import Client, as_completed
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from phbatch.errors import InterruptedRunError, UsageError
-from phbatch.lane import come_back
+from phbatch.lane import come_back, in_lane
 from phbatch.planning import Unit
 from phbatch.retry import call_with_retries
+from phbatch.signals import deferring_signals
 from phbatch.tasks import Job, nonfinite_error, scan_unit
 
 Result = TypeVar("Result")
-
-GRACE_S = 6.0
-"""What is in flight when a run is asked to stop may take this long; then it is dropped, and redone by the next call."""
 
 BUNDLE_S = 0.1
 """Seconds of work that units share a call through a Dask scheduler for, since such a call costs milliseconds."""
 
 _LARGEST_BUNDLE = 64
 
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _POLL_S, _CLOSING_S = 1.0, 2.0  # how long signals may wait for distributed
 
 
@@ -117,21 +111,35 @@ def execute(
                 return
             yield _attempt(task, job, unit)
         return
-    opened = _open_threads(workers, stop) if scheduler is None else _open_cluster(workers, scheduler)
+    halted = Event()  # by an interrupt of the host: what is in flight is finished first
+
+    def halt() -> bool:
+        return halted.is_set() or stop()
+
+    opened = _open_threads(workers, halt) if scheduler is None else _open_cluster(workers, scheduler)
     with opened as pool:
         waiting = iter(units)
         running: dict[Any, list[Unit]] = {}
         together = 1
 
         def start_next() -> None:
-            bundle = [] if stop() else list(islice(waiting, together))
+            bundle = [] if halt() else list(islice(waiting, together))
             if bundle:
                 running[pool.start(_attempt_all, task, job, bundle)] = bundle
 
         for _ in range(pool.window):
             start_next()
         while running:
-            future, found = pool.next_finished()
+            try:
+                future, found = pool.next_finished()
+            except KeyboardInterrupt:
+                if halt():
+                    raise
+                halted.set()
+                for future in running:
+                    found = pool.result(future)
+                    yield from found.outcomes if isinstance(found, _Bundle) else []
+                raise
             bundle = running.pop(future)
             if isinstance(found, _Bundle):
                 outcomes: list[Outcome[Result]] = found.outcomes
@@ -151,6 +159,8 @@ class _Pool:
     ----------
     start : callable
         Starts a call and gives its future.
+    result : callable
+        Waits for a future, and gives its result or error.
     next_finished : callable
         Waits for the next future that is finished, and gives it and its result or error.
     window : int
@@ -160,6 +170,7 @@ class _Pool:
     """
 
     start: Callable[..., Any]
+    result: Callable[[Any], Any]
     next_finished: Callable[[], tuple[Any, Any]]
     window: int
     bundles: bool
@@ -180,12 +191,15 @@ def _open_threads(workers: int, stop: Callable[[], bool]) -> Iterator[_Pool]:
         future.add_done_callback(finished.put)
         return future
 
+    def result(future: Any) -> Any:
+        return future.exception() or future.result()
+
     def next_finished() -> tuple[Any, Any]:
         future = finished.get()
-        return future, future.exception() or future.result()
+        return future, result(future)
 
     try:
-        yield _Pool(start, next_finished, 2 * workers, bundles=False)
+        yield _Pool(start, result, next_finished, 2 * workers, bundles=False)
     finally:
         # Dask's threads are daemons: what is in flight when a run is dropped is not waited for.
         pool.shutdown(wait=False)
@@ -197,18 +211,21 @@ def _open_cluster(workers: int, scheduler: str) -> Iterator[_Pool]:
         finished = as_completed()
 
         def start(function: Callable[..., Any], *arguments: Any) -> Any:
-            with _deferring_signals():
+            with deferring_signals():
                 future = client.submit(function, *arguments, pure=False)
                 finished.add(future)
             return future
 
+        def result(future: Any) -> Any:
+            return _result_or_error(future, scheduler)
+
         def next_finished() -> tuple[Any, Any]:
             future = next(finished)
-            return future, _result_or_error(future, scheduler)
+            return future, result(future)
 
-        with _deferring_signals():
+        with deferring_signals():
             threads = sum(client.nthreads().values())
-        yield _Pool(start, next_finished, 2 * max(workers, threads), bundles=True)
+        yield _Pool(start, result, next_finished, 2 * max(workers, threads), bundles=True)
 
 
 def _result_or_error(future: Any, scheduler: str) -> Any:
@@ -221,7 +238,7 @@ def _result_or_error(future: Any, scheduler: str) -> Any:
     """
     while True:
         try:
-            with _deferring_signals(), suppress(TimeoutError):
+            with deferring_signals(), suppress(TimeoutError):
                 return future.exception(timeout=_POLL_S) or future.result(timeout=_POLL_S)
         except CancelledError as error:
             raise InterruptedRunError(
@@ -242,9 +259,10 @@ def _attempt_all(task: Callable[[Job, Unit], Result], job: Job, units: Sequence[
     """A unit that fails for good is set aside and reported; the others go on."""
     started = perf_counter()
     outcomes = []
-    for unit in units:
-        come_back()
-        outcomes.append(_attempt(task, job, unit))
+    with in_lane():
+        for unit in units:
+            come_back()
+            outcomes.append(_attempt(task, job, unit))
     return _Bundle(outcomes, perf_counter() - started)
 
 
@@ -272,7 +290,7 @@ def call_there(function: Callable[..., Result], scheduler: str | None, *argument
     if scheduler is None:
         return function(*arguments)
     with _connect(scheduler) as client:
-        with _deferring_signals():
+        with deferring_signals():
             future = client.submit(function, *arguments, pure=False)
         found = _result_or_error(future, scheduler)
     if isinstance(found, BaseException):
@@ -296,54 +314,12 @@ def require_scheduler(address: str) -> None:
 @contextmanager
 def _connect(scheduler: str) -> Iterator[Client]:
     try:
-        with _deferring_signals():
+        with deferring_signals():
             client = Client(scheduler, timeout="10s")
     except (OSError, TimeoutError, ValueError) as error:
         raise UsageError(f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
     try:
         yield client
     finally:
-        with _deferring_signals(), suppress(TimeoutError):
+        with deferring_signals(), suppress(TimeoutError):
             client.close(timeout=_CLOSING_S)
-
-
-@contextmanager
-def _deferring_signals() -> Iterator[None]:
-    """While inside, signals wait: an interrupt within distributed makes it print tracebacks, and hang now and then."""
-    met: list[int] = []
-    previous: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            previous[number] = signal.signal(number, lambda number, _: met.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for each in met:
-            signal.raise_signal(each)
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """While inside, the first SIGINT or SIGTERM asks to stop; a second SIGINT, or `GRACE_S`, interrupts at once."""
-    asked = threading.Event()
-    previous: dict[signal.Signals, Any] = {}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if number == signal.SIGALRM or (asked.is_set() and number == signal.SIGINT):
-            raise KeyboardInterrupt
-        if not asked.is_set():
-            asked.set()
-            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
-
-    if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            previous[number] = signal.signal(number, ask)
-    try:
-        yield asked.is_set
-    finally:
-        if asked.is_set():
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in previous.items():
-            signal.signal(number, handler)

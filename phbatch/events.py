@@ -64,7 +64,7 @@ _LOG = logging.getLogger("phbatch")
 
 
 def log(notice: Notice) -> None:
-    """Tell a notice to the logger ``phbatch``: a warning is seen unless the host says otherwise, a choice is not."""
+    """Tell a notice to the logger ``phbatch``: without handlers, Python prints warnings, and no choices."""
     _LOG.log(logging.WARNING if notice.warning else logging.INFO, notice.text)
 
 
@@ -72,5 +72,25 @@ Event = RunStarted | UnitFinished | UnitFailed | Notice
 Listener = Callable[[Event], None]
 
 
+Stop = Callable[[], bool]
+"""Asked again and again whether to stop."""
+
+
+def never() -> bool:
+    """What to ask where nobody stops."""
+    return False
+
+
 def ignore(event: Event) -> None:
     """Listener that does nothing."""
+
+
+def logging_notices(listener: Listener) -> Listener:
+    """A listener that has notices logged, too, for whoever did not give one."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            log(event)
+        listener(event)
+
+    return listen

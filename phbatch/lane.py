@@ -7,10 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import local
 
 from distributed import get_worker, secede
 from distributed.threadpoolexecutor import rejoin, thread_state
 from distributed.threadpoolexecutor import secede as leave_threads
+
+_own = local()
+
+
+@contextmanager
+def in_lane() -> Iterator[None]:
+    """While inside, this thread is one of phbatch's tasks, and no task of somebody else's that calls phbatch."""
+    _own.task = True
+    try:
+        yield
+    finally:
+        _own.task = False
 
 
 @contextmanager
@@ -35,7 +48,7 @@ def come_back() -> None:
 
 def _leave() -> None:
     """Let another thread start; a plain loop has none."""
-    if not getattr(thread_state, "proceed", False):
+    if not getattr(_own, "task", False) or not getattr(thread_state, "proceed", False):
         return
     try:
         get_worker()

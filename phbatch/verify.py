@@ -18,7 +18,7 @@ from phbatch.api import run
 from phbatch.config import StorageOptions
 from phbatch.engine import execute
 from phbatch.errors import OutputError, UsageError, first_line
-from phbatch.events import Listener, UnitFinished, ignore
+from phbatch.events import Listener, Stop, UnitFinished, ignore, never
 from phbatch.measure import with_statistics
 from phbatch.options import RedoOptions, parse_options
 from phbatch.output import commit_metadata, refusing_storage_errors
@@ -91,7 +91,9 @@ def verify(
     return replace(report, damages=(*report.damages, *found), recomputed=len(sample), largest_difference=largest)
 
 
-def repair(output: str | Path, *, listener: Listener = ignore, **options: Unpack[RedoOptions]) -> RunResult:
+def repair(
+    output: str | Path, *, listener: Listener = ignore, stop: Stop = never, **options: Unpack[RedoOptions]
+) -> RunResult:
     """Do again exactly what is missing or wrong, with the settings of the run that made the output.
 
     Parameters
@@ -100,6 +102,8 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Unpack
         Of `phbatch.run`, finished or not.
     listener : callable
         Called with every event.
+    stop : callable
+        As for `phbatch.run`.
     **options
         `input` where it was moved; `model`, `memory`, `workers`, `scheduler`, `retries`, `storage_options` as for
         `phbatch.run`.
@@ -125,7 +129,7 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Unpack
             _require_inputs(arguments, geometry, report, store)
             with refusing_storage_errors(place):
                 _take_back(place, report.damages, store)
-    return run(output=place, listener=listener, **arguments)
+    return run(output=place, listener=listener, stop=stop, **arguments)
 
 
 def _storage_options(function: str, options: Mapping[str, Any]) -> StorageOptions:

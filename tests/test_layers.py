@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve", "fingerprint"},
-    {"lane", "tasks", "retry", "engine", "settle", "graph", "lazy", "large"},
+    {"signals", "lane", "tasks", "retry", "engine", "settle", "graph", "lazy", "large"},
     {
         "output",
         "results",

@@ -78,7 +78,7 @@ def test_thin_frames_have_the_numbers_of_run_whatever_their_chunks(
     image = np.random.default_rng(3).integers(400, 900, shape).astype(dtype)
     zarr.create_array(tmp_path / "a.zarr", data=image)
     expected = phbatch.statistics(tmp_path / "a.zarr", axes="tyx", workers=1)
-    for length in (1, 5, 1000):
+    for length in (7, 1000):
         array = da.from_array(image, chunks=(1, min(length, shape[1]), min(length, shape[2])))
         found = phbatch.image_statistics(array, "tyx").compute()
         np.testing.assert_allclose(found["median"], expected.column("median"), rtol=1e-4)

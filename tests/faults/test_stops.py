@@ -20,7 +20,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import phbatch
-from phbatch import engine, retry
+from phbatch import engine, retry, signals
 from phbatch.errors import InputError, OutputError
 from phbatch.events import Event, UnitFinished
 from phbatch.retry import call_with_retries, pause_s
@@ -149,7 +149,7 @@ def test_an_interrupt_within_distributed_waits_until_it_is_done(
 ) -> None:
     source = make_input(tmp_path / "in.zarr", (3, 40, 40), (1, 40, 40))
     original, done = getattr(Client, moment), []
-    monkeypatch.setattr(engine, "GRACE_S", 60)
+    monkeypatch.setattr(signals, "GRACE_S", 60)
 
     def interrupt() -> None:
         for _ in range(2):  # asked to stop, and to stop at once
@@ -173,7 +173,8 @@ def test_an_interrupt_within_distributed_waits_until_it_is_done(
         done.append(moment)
 
     def run() -> None:
-        phbatch.run(source, tmp_path / "out.zarr", model="none", scheduler=cluster)
+        with signals.stop_on_signal() as stop:
+            phbatch.run(source, tmp_path / "out.zarr", model="none", scheduler=cluster, stop=stop)
 
     monkeypatch.setattr(engine, "require_scheduler", lambda _: None)
     monkeypatch.setattr("phbatch.api.require_scheduler", lambda _: None)

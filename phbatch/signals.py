@@ -1,0 +1,62 @@
+"""Signals, which belong to the command line: the library leaves those of its host, and its timer, as they are."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+GRACE_S = 6.0
+"""What is in flight when a command is asked to stop may take this long; then it is dropped, and redone by the next."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_taken = {"by the command line": False}
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """While inside, the first SIGINT or SIGTERM asks to stop; a second SIGINT, or `GRACE_S`, interrupts at once."""
+    asked = threading.Event()
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGALRM or (asked.is_set() and number == signal.SIGINT):
+            raise KeyboardInterrupt
+        if not asked.is_set():
+            asked.set()
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+
+    previous: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.signal(number, ask) for number in _SIGNALS}
+    _taken["by the command line"] = bool(previous)
+    try:
+        yield asked.is_set
+    finally:
+        _taken["by the command line"] = False
+        if asked.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deferring_signals() -> Iterator[None]:
+    """While inside, the signals of the command line wait.
+
+    An interrupt within distributed makes it print tracebacks, and hang now and then.
+    """
+    met: list[int] = []
+    previous: dict[signal.Signals, Any] = {}
+    if _taken["by the command line"] and threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            previous[number] = signal.signal(number, lambda number, _: met.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for each in met:
+            signal.raise_signal(each)
