@@ -1,19 +1,29 @@
 # Everything on a fresh machine with Python 3.11 or newer and make: `make demo`, `make test`.
 PYTHON ?= python3
 VENV := .venv
+EXTRAS := test,lint
+DEMO := demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 RESULTS ?= build/benchmarks
 BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
 
-.PHONY: demo test soak lint audit benchmark soak-memory clean
+.PHONY: demo test smoke soak lint audit benchmark soak-memory clean
 
 demo: $(READY)
-	$(BIN)/phbatch demo demo
+	$(BIN)/phbatch demo $(DEMO)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# What tells within minutes whether another Python or other versions will do: statistics, a CARE model, shards, resume,
+# the guard of what is decoded, S3. `.ci/pythons` runs it on all that it finds.
+SMOKE := tests/test_statistics_table.py tests/test_csbdeep_parity.py tests/storage/test_encoding.py tests/test_resume.py \
+	tests/test_lane.py tests/faults/test_trust.py tests/faults/test_object_stores.py
+
+smoke: $(READY)
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) $(SMOKE)
 
 # The long part of the fault campaign, which takes hours.
 soak: $(READY)
@@ -50,8 +60,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("phbatch needs Python 3.11 or newer, set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build/pythons

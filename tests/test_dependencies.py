@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -44,3 +45,26 @@ def test_no_version_is_capped_without_a_reason() -> None:
         if re.search(r"<|==|~=", requirement):
             (line,) = [line for line in lines if requirement in line]
             assert "#" in line, f"{requirement} is capped and the line does not say why"
+
+
+UNDOCUMENTED = {"distributed.threadpoolexecutor"}
+"""A pool whose threads may leave it, which no library documents; `tests/test_lane.py` holds it, at all versions."""
+
+
+def test_no_library_is_used_by_its_internals() -> None:
+    modules = {module for path in PACKAGE.rglob("*.py") for module, _ in imports(path)}
+    internal = re.compile(r".*\._[a-z]|(zarr|dask|keras|numcodecs|jax)\.(core|src|base|_)")
+    foreign = {module for module in modules if not module.startswith("phbatch")}
+    assert {module for module in foreign if internal.match(module)} == set()
+    assert {module for module in foreign if module.startswith("distributed.")} == UNDOCUMENTED
+
+
+def test_every_python_that_is_claimed_is_checked() -> None:
+    """`.ci/pythons` reads the classifiers."""
+    pattern = r"Programming Language :: Python :: 3\.(\d+)"
+    minors = [int(found[1]) for line in PROJECT["classifiers"] if (found := re.fullmatch(pattern, line))]
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert PROJECT["requires-python"] == f">=3.{minors[0]}"
+    assert sys.version_info[:2] >= (3, minors[0])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Python 3.{minors[0]} to 3.{minors[-1]}" in readme
