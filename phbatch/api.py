@@ -216,10 +216,10 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     StatisticsTable
         A sequence with one dict per frame, in the order of t, c, z: ``t``, ``c``, ``z``, ``median``, ``mode``,
         ``mad``, ``mean``, ``std``, ``min``, ``max``, percentiles as ``p2`` and ``p99.8``, ``saturated``, ``zero``,
-        ``focus``, ``background`` (`phbatch.kernels.stats.FrameStatistics` says what they are), with `smooth_time` also
-        ``median_smooth`` and ``mode_smooth``, with another `scope` than ``image`` also ``pooled_median`` and so on,
-        and ``flags``, a list of words that is empty when the frame is good. Statistics of frames with NaN or infinity
-        are None.
+        ``focus``, ``background``, ``padding`` (`phbatch.kernels.stats.FrameStatistics` says what they are), with
+        `smooth_time` also ``median_smooth`` and ``mode_smooth``, with another `scope` than ``image`` also
+        ``pooled_median`` and so on, and ``flags``, a list of words that is empty when the frame is good. Statistics of
+        frames with NaN or infinity are None.
 
     Raises
     ------
