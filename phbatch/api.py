@@ -234,8 +234,7 @@ def statistics(
         ``focus``, ``background``, ``padding`` (`phbatch.kernels.stats.FrameStatistics` says what they are), with
         `smooth_time` also ``median_smooth`` and ``mode_smooth``, with another `scope` than ``image`` also
         ``pooled_median`` and so on, and ``flags``, a list of words that is empty when the frame is good. Statistics of
-        frames with NaN or infinity
-        are None.
+        frames with NaN or infinity are None.
 
     Raises
     ------

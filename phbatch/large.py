@@ -111,16 +111,17 @@ def _read_part(source: Source, key: FrameKey, rows: slice, columns: slice) -> ND
 def _find_padding(
     source: Source, key: FrameKey, chunks: Sequence[int], radius: int, pool: ThreadPoolExecutor
 ) -> Padding | None:
-    """From the zeros at the borders of all chunks, where the border of the frame holds some."""
+    """From the zeros at the borders of all parts, where the border of the frame holds some."""
     height, width = source.shape[3:]
     rows, columns = (
         [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]
         for chunk, size in zip(chunks, (height, width), strict=True)
     )
-    lines = [(slice(y, y + 1), slice(0, width)) for y in (0, height - 1)]
-    lines += [(slice(0, height), slice(x, x + 1)) for x in (0, width - 1)]
-    if not may_have_padding([_read_part(source, key, *line).ravel() for line in lines]):
-        return None
+    if min(len(rows), len(columns)) > 2:  # else all chunks are at the border
+        lines = [(slice(y, y + 1), slice(0, width)) for y in (0, height - 1)]
+        lines += [(slice(0, height), slice(x, x + 1)) for x in (0, width - 1)]
+        if not may_have_padding([_read_part(source, key, *line).ravel() for line in lines]):
+            return None
 
     def look(row: slice, column: slice) -> Runs:
         return Runs.from_block(_read_part(source, key, row, column))

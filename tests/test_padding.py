@@ -36,12 +36,15 @@ def store(path: Path, frames: np.ndarray, chunks: tuple[int, ...]) -> str:
     return str(path)
 
 
-def test_frames_beyond_memory_have_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chunks", [(1, 30, 50), (1, 30, 410)])
+def test_frames_beyond_memory_have_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...]
+) -> None:
     monkeypatch.setattr("phbatch.memory._LARGE_CHUNK", 60)
     frames = movie((300, 410), 3)
     frames[1] = cropped(frames[1:2])[0]
     frames[2, :23] = 0
-    source = open_source(store(tmp_path / "large.zarr", frames, (1, 30, 50)), None)
+    source = open_source(store(tmp_path / "large.zarr", frames, chunks), None)
     resolved = resolve_statistics(RunSettings(), source, available_bytes=10**10, cores=2)
     pieces = [row.statistics for row in measure_large_frames(source, resolved.geometry, resolved.recipe, 2)]
     assert pieces == [measure_frame(frame, 2.0) for frame in frames]
