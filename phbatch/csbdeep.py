@@ -14,8 +14,9 @@ import numpy as np
 from csbdeep.data import Normalizer
 from numpy.typing import NDArray
 
-from phbatch.config import Normalization
+from phbatch.config import Normalization, RunSettings
 from phbatch.errors import InputError
+from phbatch.idle import require_effect
 from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.stats import measure_frame, native
 from phbatch.stages.statistics import percentiles_for
@@ -125,8 +126,14 @@ def patch_normalization(method: str = "median", factor: float = 1.0, sigma: floa
     callable
         ``(patches_x, patches_y, x, y, mask, channel) -> (patches_x, patches_y)``, float32. The last two axes of `x`
         other than `channel` must be Y and X.
+
+    Raises
+    ------
+    UsageError
+        `factor` would do nothing with the method.
     """
     rule = Normalization(method=method, factor=factor, sigma=sigma)
+    require_effect(RunSettings(factor=factor if factor != 1 else None), rule, network=False)
 
     def normalization(
         patches_x: NDArray[Any],

@@ -25,6 +25,7 @@ from phbatch.care.polyphase import PLAIN
 from phbatch.config import FLOAT32, FRAME_BACKGROUNDS, Normalization, parse_settings
 from phbatch.errors import UsageError
 from phbatch.events import Notice, log
+from phbatch.idle import require_effect
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.padding import Runs, join_runs
@@ -175,8 +176,10 @@ def normalize(
     >>> normalize(frames, "tyx")[0, 20, 20].compute()
     np.float32(1.0)
     """
+    settings = parse_options("normalize", {"normalize": normalize, **options})
     array, axes = open_lazy(array, axes)
-    rule, _ = resolve_rule(parse_options("normalize", {"normalize": normalize, **options}), None)
+    rule, _ = resolve_rule(settings, None)
+    require_effect(settings, rule, network=False, table=False)
     percentiles = percentiles_for(rule.pmin, rule.pmax)
     rows = image_statistics(array, axes, sigma=rule.sigma, percentiles=percentiles)
     expand = tuple(np.newaxis if axis in "yx" else slice(None) for axis in axes)
@@ -251,6 +254,7 @@ def restore(
         available_bytes=int(psutil.virtual_memory().available),
         cores=cpu_count() or 1,
     )
+    require_effect(settings, resolved.recipe.rule, network=True, table=False)
     for notice in resolved.notices:
         log(notice)
     # To choose the fastest form of the network would compute before anything is asked.

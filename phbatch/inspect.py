@@ -47,6 +47,8 @@ def info(
     UsageError
         `benchmark` of what is no model.
     """
+    if backend != "tensorflow" and not benchmark:
+        raise UsageError(f"--backend={backend} acts on the measurement; give --benchmark, too, or leave it out.")
     folder = Path(str(path)).expanduser()
     if str(path) in bundled_models() or (folder / "config.json").exists():
         model = open_model(path)

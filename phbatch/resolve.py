@@ -16,6 +16,7 @@ from phbatch.care.steps import window_dtype
 from phbatch.config import FRAME_BACKGROUNDS, Normalization, Precision, RunSettings, first_problem
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
+from phbatch.idle import require_effect
 from phbatch.kernels.intensity import Packing, find_normalizer
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.tiling import TilePlan, choose_tile
@@ -174,6 +175,7 @@ def resolve_run(
         With the value, the rule and the remedy.
     """
     rule, notices = resolve_rule(settings, model)
+    require_effect(settings, rule, network=model is not None)
     geometry = _resolve_geometry(settings, source, model)
     n_input = len(geometry.channels) if geometry.stacked else 1
     if settings.rescale and geometry.n_output != n_input:

@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"kernels", "simulate"},
     {"storage", "care"},
     {"stages"},
-    {"memory", "planning", "resolve", "fingerprint"},
+    {"memory", "planning", "idle", "resolve", "fingerprint"},
     {"signals", "lane", "tasks", "retry", "engine", "settle", "graph", "lazy", "large"},
     {
         "output",
