@@ -7,24 +7,32 @@ stretched in frames that hold little signal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import cpu_count
 from time import perf_counter
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.axes import to_region
+from phbatch.axes import FrameKey, to_region
+from phbatch.care.model import DEFAULT_MODEL, Model, open_model
 from phbatch.config import Normalization, RunSettings, parse_settings
-from phbatch.errors import InputError
-from phbatch.kernels.intensity import make_affine
+from phbatch.errors import InputError, UsageError
+from phbatch.kernels.downsample import area_average
+from phbatch.kernels.histogram import STD_PER_MAD
+from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.smoothing import smooth_float
-from phbatch.kernels.stats import measure_frame
+from phbatch.kernels.stats import FrameStatistics
 from phbatch.prepare import available_bytes
-from phbatch.resolve import resolve_statistics
+from phbatch.profiles import profile_of
+from phbatch.resolve import ResolvedStatistics, resolve_rule, resolve_statistics
+from phbatch.stages.preparation import PreparedFrame, Profile, prepare_frame
 from phbatch.stages.statistics import percentiles_for
+from phbatch.storage.ome import ImageMetadata
+from phbatch.storage.profile import read_profile
 from phbatch.storage.source import Source, open_source
 
 RULES = (
@@ -36,9 +44,19 @@ RULES = (
     Normalization(method="zscore"),
 )
 
+OPTIONS = frozenset(
+    {"model", "sigma", "pmin", "pmax", "value", "illumination", "illumination_mode", "downscale"}
+    | {"axes", "channel", "frames", "memory", "storage_options"}
+)
+"""Settings of a run that a comparison takes, too."""
+
 _PATCH = 32
 _FLAT_FRACTION = 0.1
-_TIE = 0.05
+_TIE = 0.01  # of the contrast: drift that nobody sees
+_STRETCH_TIE = 0.05
+_PICTURES = 4
+_PICTURE_PIXELS = 240
+_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "millisecond": 1e-3, "microsecond": 1e-6}
 
 
 @dataclass(frozen=True)
@@ -51,12 +69,13 @@ class Comparison:
         In words.
     level : float
         Median over frames of the background's normalized level.
-    drift : float
-        Largest minus smallest level over the frames, in units of `contrast`.
+    drift : float or None
+        Largest minus smallest level over the frames, in units of `contrast`; None of a single frame.
     noise : float
         Median over frames of the normalized noise of the background, in units of `contrast`.
-    stretch : float
-        Largest over smallest normalized noise of the background: 1 where a rule never exaggerates it.
+    stretch : float or None
+        Largest over smallest normalized noise of the background: 1 where a rule never exaggerates it; None of a single
+        frame.
     contrast : float
         Median over frames of the normalized range of the smoothed frame, from its 0.2 to its 99.8 percentile.
     outside : float
@@ -71,9 +90,9 @@ class Comparison:
 
     rule: str
     level: float
-    drift: float
+    drift: float | None
     noise: float
-    stretch: float
+    stretch: float | None
     contrast: float
     outside: float
     ms_per_mpx: float
@@ -84,13 +103,95 @@ class Comparison:
         """Plain values, for JSON."""
         return asdict(self)
 
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A sampled frame, made small.
+
+    Attributes
+    ----------
+    title : str
+        Which frame, and when.
+    image : (y, x) ndarray of float32
+        As the normalization sees it, in counts.
+    patches : tuple of (y, x, side)
+        What is taken for background, in pixels of `image`.
+    """
+
+    title: str
+    image: NDArray[np.float32]
+    patches: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonReport(Sequence[Comparison]):
+    """The rules side by side: a sequence of `Comparison`, and what they were found on.
+
+    Attributes
+    ----------
+    rows : tuple of Comparison
+        One per rule.
+    frames : tuple of int
+        Indices along t of the frames.
+    times : tuple of float
+        When they were taken, in `time_unit`.
+    time_unit : str or None
+        None where the image does not say it: `times` are then the indices.
+    model, model_rule : str or None
+        Name of the model that the rules are for, and the rule that it was trained with.
+    notices : tuple of str
+        Frames and rules that were left out, and why.
+    pictures : tuple of Picture
+        Some of the frames.
+    """
+
+    rows: tuple[Comparison, ...]
+    frames: tuple[int, ...]
+    times: tuple[float, ...]
+    time_unit: str | None = None
+    model: str | None = None
+    model_rule: str | None = None
+    notices: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    @overload
+    def __getitem__(self, index: int) -> Comparison: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Comparison]: ...
+
+    def __getitem__(self, index: int | slice) -> Comparison | Sequence[Comparison]:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
     @property
-    def unsteadiness(self) -> float:
-        """What the recommendation minimizes: drift, plus the logarithm of the stretch."""
-        return self.drift + float(np.log(self.stretch))
+    def recommendation(self) -> tuple[Comparison | None, str]:
+        """As `recommend` says, and what it means for the model."""
+        best, reason = recommend(self.rows, self.model_rule)
+        if best is None or self.model is None:
+            return best, reason
+        if best.rule == self.model_rule:
+            return best, f"{reason} The model {self.model} was trained with it."
+        return best, (
+            f"{reason} The model {self.model} was trained with {self.model_rule}, which is another rule: keep that one"
+            " for this model, or train a model with this one."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        best, reason = self.recommendation
+        names = ("frames", "times", "time_unit", "model", "model_rule", "notices")
+        return {
+            "recommended": best.rule if best is not None else None,
+            "reason": reason,
+            "rules": [row.as_dict() for row in self.rows],
+            **{name: getattr(self, name) for name in names},
+        }
 
 
-def compare_rules(input: str, *, samples: int = 12, **options: Any) -> list[Comparison]:
+def compare_rules(input: str, *, samples: int = 12, **options: Any) -> ComparisonReport:
     """Compare the normalization rules on frames sampled evenly over time.
 
     Parameters
@@ -100,31 +201,51 @@ def compare_rules(input: str, *, samples: int = 12, **options: Any) -> list[Comp
     samples : int
         Number of frames, of the first channel (or that of `channel`) and the middle plane.
     **options
-        `axes`, `channel`, `frames`, `memory`, `storage_options`.
+        `model` (for its rule; default: the bundled one), `sigma`, `pmin`, `pmax`, `value`, `illumination`,
+        `illumination_mode`, `downscale`, `axes`, `channel`, `frames`, `memory`, `storage_options`: as for `run`.
 
     Returns
     -------
-    list of Comparison
-        One per rule; see `recommend`.
+    ComparisonReport
+        One `Comparison` per rule that applies to the image; see its `recommendation`.
 
     Raises
     ------
     InputError
-        The input cannot be read, or no sampled frame can be normalized by every rule.
+        The input cannot be read, or no sampled frame can be normalized.
+    UsageError
+        An option that means nothing here.
     """
     settings = parse_settings(options)
+    useless = sorted(name for name, value in options.items() if value is not None and name not in OPTIONS)
+    if useless:
+        raise UsageError(f"{useless[0]!r} means nothing in a comparison of rules; leave it out.")
+    model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
     source = open_source(str(input), settings.axes, settings.storage_options)
-    frames = [frame for frame in _sample(source, settings, samples) if _usable(frame)]
-    if not frames:
-        raise InputError(
-            "none of the sampled frames can be normalized (constant, or NaN); choose others with --frames."
-        )
-    patches = [_flat_patches(frame) for frame in frames]
-    return [_judge(rule, frames, patches) for rule in RULES]
+    with _Sampler.open(source, settings, samples) as sampler:
+        rules, keys, notices = _choose_rules(sampler, settings, model)
+        found = [_measure_rules(sampler.frame(key), rules) for key in keys]
+        shown = [keys[int(index)] for index in np.unique(np.linspace(0, len(keys) - 1, _PICTURES).round())]
+        times, unit = _times(source.metadata, [key.t for key in keys])
+        named = dict(zip(keys, times, strict=True))
+        pictures = tuple(_draw(sampler.frame(key), key, named[key], unit) for key in shown)
+    return ComparisonReport(
+        rows=tuple(_judge(rule, [frame[index] for frame in found]) for index, rule in enumerate(rules)),
+        frames=tuple(key.t for key in keys),
+        times=times,
+        time_unit=unit,
+        model=model.name if model is not None else None,
+        model_rule=_describe(resolve_rule(RunSettings(), model)[0]) if model is not None else None,
+        notices=notices,
+        pictures=pictures,
+    )
 
 
-def recommend(found: Sequence[Comparison]) -> tuple[Comparison, str]:
-    """The rule with the steadiest background, and why, in one sentence; of near equals the first, which is simplest.
+def recommend(found: Sequence[Comparison], preferred: str | None = None) -> tuple[Comparison | None, str]:
+    """The rule whose background drifts least, and why, in one sentence; None where a single frame was looked at.
+
+    Of rules that drift alike, within 0.01 of the contrast, the one that stretches the noise least; of those that do so
+    alike the preferred one, or the first, which is simplest.
 
     Examples
     --------
@@ -132,32 +253,122 @@ def recommend(found: Sequence[Comparison]) -> tuple[Comparison, str]:
     >>> recommend(rows)[0].rule
     'median'
     """
-    least = min(row.unsteadiness for row in found)
-    best = next(row for row in found if row.unsteadiness <= least + _TIE)
+    rows = [(row, row.drift, row.stretch) for row in found if row.drift is not None and row.stretch is not None]
+    if not rows:
+        return None, "nothing: one frame shows no drift; sample two or more."
+    least = min(drift for _, drift, _ in rows)
+    steady = [(row, drift, stretch) for row, drift, stretch in rows if drift <= least + _TIE]
+    even = min(stretch for _, _, stretch in steady) * (1 + _STRETCH_TIE)
+    equals = [entry for entry in steady if entry[2] <= even]
+    best, drift, stretch = next((entry for entry in equals if entry[0].rule == preferred), equals[0])
+    worst, its_drift, its_stretch = max(rows, key=lambda entry: entry[1])
     reason = (
-        f"{best.rule}: its background drifts by {best.drift:.3f} of the contrast and its noise is stretched"
-        f" {best.stretch:.2f} x at most"
+        f"{best.rule}: its background drifts by {drift:.3f} of the contrast and its noise is stretched"
+        f" {stretch:.2f} x at most"
     )
-    worst = max(found, key=lambda row: row.unsteadiness)
-    return best, f"{reason}; {worst.rule} drifts by {worst.drift:.3f} and stretches {worst.stretch:.2f} x."
+    return best, f"{reason}; {worst.rule} drifts by {its_drift:.3f} and stretches {its_stretch:.2f} x."
 
 
-def _sample(source: Source, settings: RunSettings, samples: int) -> list[NDArray[Any]]:
-    resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
-    keys = list(resolved.geometry.grid)
-    middle = source.shape[2] // 2
-    chosen = [key for key in keys if key.c == keys[0].c and key.z == middle]
-    picked = [chosen[int(index)] for index in np.unique(np.linspace(0, len(chosen) - 1, samples).round())]
-    frames = []
-    for key in picked:
-        region = to_region((key.t, key.c, middle, 0, 0), (key.t + 1, key.c + 1, middle + 1, *source.shape[3:]))
-        frames.append(source.read_or_refuse(region)[0, 0, 0])
-    return frames
+class _Sampler:
+    """Frames sampled over time, prepared as those of a run; one in memory at once."""
+
+    def __init__(self, source: Source, resolved: ResolvedStatistics, samples: int, profile: Profile | None) -> None:
+        keys = list(resolved.geometry.grid)
+        middle = source.shape[2] // 2
+        chosen = [key for key in keys if key.c == keys[0].c and key.z == middle]
+        self.keys = [chosen[int(index)] for index in np.unique(np.linspace(0, len(chosen) - 1, samples).round())]
+        self._source, self._preparation = source, resolved.recipe.preparation
+        self._correction = None if profile is None else profile.correction(self._preparation, keys[0].c, middle)
+
+    @classmethod
+    @contextmanager
+    def open(cls, source: Source, settings: RunSettings, samples: int) -> Iterator[_Sampler]:
+        resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+        with profile_of(settings, source, resolved.geometry) as place:
+            profile = Profile(*read_profile(place, settings.storage_options)) if place else None
+            yield cls(source, resolved, samples, profile)
+
+    def frame(self, key: FrameKey) -> PreparedFrame:
+        start, stop = (key.t, key.c, key.z or 0), (key.t + 1, key.c + 1, (key.z or 0) + 1)
+        block = self._source.read_or_refuse(to_region((*start, 0, 0), (*stop, *self._source.shape[3:])))
+        correction = self._correction
+        corrections = None if correction is None else lambda _c, _z: correction
+        return prepare_frame(block, (0, 0, 0), self._preparation, corrections)
 
 
-def _usable(frame: NDArray[Any]) -> bool:
-    statistics = measure_frame(frame, 2.0, percentiles_for(2.0, 99.8))
-    return all(make_affine(statistics, rule) is not None for rule in RULES)
+def _choose_rules(
+    sampler: _Sampler, settings: RunSettings, model: Model | None
+) -> tuple[list[Normalization], list[FrameKey], tuple[str, ...]]:
+    """Rules that apply to the image, frames to which they do, and what is left out."""
+    given = {name: getattr(settings, name) for name in ("sigma", "pmin", "pmax") if getattr(settings, name) is not None}
+    rules = [Normalization.model_validate(rule.model_dump() | given) for rule in RULES]
+    own = resolve_rule(RunSettings(), model)[0] if model is not None else None
+    if own is not None and own.describe() not in [rule.describe() for rule in rules]:
+        rules.append(own)
+    first = rules[0]
+    wanted = tuple(percentile for rule in rules for percentile in (rule.pmin, rule.pmax))
+    more = percentiles_for(first.pmin, first.pmax, wanted)
+    measured = {key: sampler.frame(key).measure(first.sigma, more) for key in sampler.keys}
+    kept = {key: found for key, found in measured.items() if any(_applies(rule, found) for rule in rules)}
+    if not kept:
+        raise InputError(
+            "none of the sampled frames can be normalized (constant, or NaN); choose others with --frames."
+        )
+    fitting = [rule for rule in rules if np.mean([_applies(rule, found) for found in kept.values()]) > 0.5]
+    left_out = [_describe(rule) for rule in rules if rule not in fitting]
+    notices = []
+    if left_out:
+        notices.append(f"{', '.join(left_out)} left out: the background of most frames is not above zero.")
+    if left_out or settings.value is not None:
+        scale = settings.value or float(f"{np.median([_spread(found, first) for found in kept.values()]):.3g}")
+        fitting += [Normalization(method="fixed", value=scale)] if scale > 0 else []
+    keys = [key for key, found in kept.items() if all(_applies(rule, found) for rule in fitting)]
+    if len(keys) < len(measured):
+        lost = [str(key.t) for key in measured if key not in keys]
+        notices.append(f"frames {', '.join(lost)} left out: they cannot be normalized by every rule.")
+    return fitting, keys, tuple(notices)
+
+
+def _applies(rule: Normalization, found: FrameStatistics) -> bool:
+    """Whether a frame has the scale of a rule; a background within its own noise of zero is none."""
+    if make_affine(found, rule) is None:
+        return False
+    level = {"median": found.median, "mode": found.mode}.get(rule.method)
+    return level is None or level > STD_PER_MAD * found.mad
+
+
+def _spread(found: FrameStatistics, rule: Normalization) -> float:
+    return found.percentiles[rule.pmax] - found.percentiles[rule.pmin]
+
+
+def _describe(rule: Normalization) -> str:
+    return rule.describe().removesuffix(", sigma 2 px")
+
+
+def _times(metadata: ImageMetadata, indices: Sequence[int]) -> tuple[tuple[float, ...], str | None]:
+    """When frames were taken, in the unit that suits; their indices where the image does not say it."""
+    t = metadata.axes.find("t")
+    unit = metadata.units[t] if t >= 0 else None
+    if unit is None:
+        return tuple(float(index) for index in indices), None
+    times = np.asarray(indices) * metadata.scale[t] + metadata.translation[t]
+    if unit in _SECONDS:
+        times = times * _SECONDS[unit]
+        longest = float(np.abs(times).max())
+        unit = "hour" if longest >= 3 * 3600 else "minute" if longest >= 180 else "second"
+        times = times / _SECONDS[unit]
+    return tuple(float(time) for time in times), unit
+
+
+def _draw(frame: PreparedFrame, key: FrameKey, time: float, unit: str | None) -> Picture:
+    image = frame.normalize(Affine())
+    factor = -(-max(image.shape) // _PICTURE_PIXELS)
+    patches = tuple(
+        (rows.start / factor, columns.start / factor, (rows.stop - rows.start) / factor)
+        for rows, columns in _flat_patches(image)
+    )
+    title = f"frame {key.t}" if unit is None else f"frame {key.t}, {time:.4g} {unit}{'' if time == 1 else 's'}"
+    return Picture(title, area_average(image, factor), patches)
 
 
 def _flat_patches(frame: NDArray[Any]) -> list[tuple[slice, slice]]:
@@ -173,32 +384,59 @@ def _flat_patches(frame: NDArray[Any]) -> list[tuple[slice, slice]]:
     return windows[: max(1, int(len(windows) * _FLAT_FRACTION))]
 
 
-def _judge(rule: Normalization, frames: list[NDArray[Any]], patches: list[list[tuple[slice, slice]]]) -> Comparison:
-    levels, noises, contrasts, outside, seconds = [], [], [], [], []
-    for frame, windows in zip(frames, patches, strict=True):
+@dataclass(frozen=True)
+class _Measured:
+    """What one rule does to one frame."""
+
+    level: float
+    noise: float
+    contrast: float
+    outside: float
+    ms_per_mpx: float
+
+
+def _measure_rules(frame: PreparedFrame, rules: Sequence[Normalization]) -> list[_Measured]:
+    windows = _flat_patches(frame.normalize(Affine()))
+    found = []
+    for rule in rules:
         started = perf_counter()
-        affine = make_affine(measure_frame(frame, rule.sigma, percentiles_for(rule.pmin, rule.pmax)), rule)
-        if affine is None:  # `_usable` saw to it
-            continue
-        image = affine.apply(frame)
-        seconds.append(perf_counter() - started)
-        levels.append(float(np.median([image[window].mean() for window in windows])))
-        noises.append(float(np.median([image[window].std() for window in windows])))
+        affine = make_affine(frame.measure(rule.sigma, percentiles_for(rule.pmin, rule.pmax)), rule)
+        if affine is None:  # `_choose_rules` saw to it
+            raise ValueError(f"{rule.describe()} does not apply")
+        image = frame.normalize(affine)
+        milliseconds = 1e3 * (perf_counter() - started)
         low, high = np.percentile(smooth_float(image, 2.0), (0.2, 99.8))
-        contrasts.append(float(high - low))
-        outside.append(float(((image < 0) | (image > 1)).mean()))
-    contrast = float(np.median(contrasts))
-    pixels = frames[0].size / 1e6
-    center = float(np.median(levels))
+        found.append(
+            _Measured(
+                level=float(np.median([image[window].mean() for window in windows])),
+                noise=float(np.median([image[window].std() for window in windows])),
+                contrast=float(high - low),
+                outside=float(((image < 0) | (image > 1)).mean()),
+                ms_per_mpx=milliseconds / (frame.source.size / 1e6),
+            )
+        )
+    return found
+
+
+def _judge(rule: Normalization, found: Sequence[_Measured]) -> Comparison:
+    levels, noises = ([getattr(frame, name) for frame in found] for name in ("level", "noise"))
+    contrast = max(float(np.median([frame.contrast for frame in found])), 1e-30)
+    center, noise = float(np.median(levels)), float(np.median(noises))
+    several = len(found) > 1
     return Comparison(
-        rule=rule.describe().removesuffix(", sigma 2 px"),
+        rule=_describe(rule),
         level=center,
-        drift=float(np.ptp(levels)) / contrast,
-        noise=float(np.median(noises)) / contrast,
-        stretch=float(max(noises) / max(min(noises), 1e-30)),
+        drift=float(np.ptp(levels)) / contrast if several else None,
+        noise=noise / contrast,
+        stretch=_ratio(max(noises), min(noises)) if several else None,
         contrast=contrast,
-        outside=float(np.mean(outside)),
-        ms_per_mpx=1e3 * float(np.median(seconds)) / pixels,
+        outside=float(np.mean([frame.outside for frame in found])),
+        ms_per_mpx=float(np.median([frame.ms_per_mpx for frame in found])),
         levels=tuple((level - center) / contrast for level in levels),
-        noises=tuple(noise / float(np.median(noises)) for noise in noises),
+        noises=tuple(_ratio(value, noise) for value in noises),
     )
+
+
+def _ratio(value: float, to: float) -> float:
+    """A quotient that is 1 where both are zero: background without noise is not stretched."""
+    return 1.0 if value == to else float(value / max(to, 1e-30))
