@@ -1,6 +1,7 @@
 from . import csbdeep, report, simulate
 from .api import plan, run, statistics
-from .compare import Comparison, compare_rules
+from .compare import compare_rules
+from .comparison import Comparison, ComparisonReport
 from .config import Normalization, RunSettings
 from .demo import DemoResult, run_demo, write_time_lapse
 from .errors import (
@@ -22,6 +23,7 @@ from .verify import repair, verify
 
 __all__ = [
     "Comparison",
+    "ComparisonReport",
     "Damage",
     "DemoResult",
     "IlluminationResult",

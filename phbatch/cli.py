@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shlex
 import sys
 import tomllib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import click
 
 import phbatch
-from phbatch.command_options import common_options, redo_options, run_options, statistics_options, storage_option
+from phbatch.command_options import (
+    common_options,
+    comparison_options,
+    quiet_option,
+    redo_options,
+    run_options,
+    statistics_options,
+    storage_option,
+)
 from phbatch.config import SETTING_NAMES
 from phbatch.errors import OutputError, PhbatchError, UsageError
 from phbatch.signals import stop_on_signal
@@ -32,8 +42,9 @@ def cli() -> None:
 @cli.command()
 @run_options
 @click.option("--profile", is_flag=True, help="Show which stage the time went to.")
+@quiet_option
 @common_options
-def run(input: str, output: str | None, profile: bool, as_json: bool, debug: bool, **options: Any) -> int:
+def run(input: str, output: str | None, profile: bool, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
     """Normalize and restore every frame of INPUT into OUTPUT.
 
     A run that was stopped continues when it is called again. OUTPUT is <stem>.phbatch.zarr beside INPUT unless it is
@@ -41,12 +52,14 @@ def run(input: str, output: str | None, profile: bool, as_json: bool, debug: boo
     """
     chosen = _with_config(options)
     command = shlex.join(["phbatch", *_without_storage_options(sys.argv[1:])])
-    with phbatch.report.ProgressReport() as listener, stop_on_signal() as stop:
+    with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
         result = phbatch.run(input, output, listener=listener, command=command, stop=stop, **chosen)
+    if as_json:
+        _print_record(result.as_dict())
+        return result.exit_code
     phbatch.report.print_result(result)
     if profile:
         phbatch.report.print_profile(result)
-    _print_record(as_json, result.as_dict())
     return result.exit_code
 
 
@@ -56,8 +69,10 @@ def run(input: str, output: str | None, profile: bool, as_json: bool, debug: boo
 def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what `run` would do; no pixel is read."""
     report = phbatch.plan(input, output, **_with_config(options))
-    phbatch.report.print_plan(report)
-    _print_record(as_json, report.as_dict())
+    if as_json:
+        _print_record(report.as_dict())
+    else:
+        phbatch.report.print_plan(report)
 
 
 @cli.command()
@@ -70,29 +85,28 @@ def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: 
     metavar="FILE",
     help="Write .csv, .json or .parquet instead of printing.",
 )
+@quiet_option
 @common_options
-def stats(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> None:
+def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Measure every frame of INPUT: one row each."""
     if output is not None:
         phbatch.report.require_table_name(output)
     _require_folder(output, input)
-    with phbatch.report.ProgressReport() as listener, stop_on_signal() as stop:
+    with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
         rows = phbatch.statistics(input, listener=listener, stop=stop, **_given(options))
     if output is not None:
         phbatch.report.save_statistics(output, rows)
-        print(output)
-    elif not as_json:
-        phbatch.report.print_statistics(rows)
     if as_json:
-        _print_record(as_json, list(rows))
+        _print_record(list(rows))
+    elif output is not None:
+        print(output)
+    else:
+        phbatch.report.print_statistics(rows)
 
 
 @cli.command()
 @click.argument("input")
-@click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
-@storage_option
-@click.option("--channel", metavar="INDEX|NAME", help="Channel to sample.  [default: the first]")
-@click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]")
+@comparison_options
 @click.option("--samples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Frames to sample.")
 @click.option(
     "-o",
@@ -108,12 +122,15 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
         raise UsageError(f"--output {output} does not end in .html or .png; give a name that does.")
     _require_folder(output, input)
     found = phbatch.compare_rules(input, samples=samples, **_given(options))
-    phbatch.report.print_comparison(found)
     if output is not None:
         with _writing(output):
             phbatch.report.save_comparison(Path(output), found, Path(input).name)
+    if as_json:
+        _print_record(found.as_dict())
+        return
+    phbatch.report.print_comparison(found)
+    if output is not None:
         print(output)
-    _print_record(as_json, [row.as_dict() for row in found])
 
 
 @cli.command()
@@ -128,7 +145,7 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
 @click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
 @storage_option
 @click.option("--channel", metavar="INDEX|NAME", help="Channel to look at.  [default: all]")
-@click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t to sample from.  [default: all]")
+@click.option("--frames", metavar="T|START:STOP[:STEP]", help="Frames along t to sample from.  [default: all]")
 @click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]")
 @click.option("-o", "--output", required=True, metavar="PROFILE.zarr", help="Where to write the profile.")
 @common_options
@@ -138,10 +155,12 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
     picture = f"{output.rstrip('/').removesuffix('.zarr')}.png"
     with _writing(picture):
         phbatch.report.save_profile(Path(picture), found)
+    if as_json:
+        _print_record(found.facts)
+        return
     print(f"sampled   {len(found.facts['frames'])} frames over t")
     print(f"profile   {output}")
     print(f"picture   {picture}")
-    _print_record(as_json, found.facts)
 
 
 @cli.command()
@@ -151,26 +170,32 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the draw of these units.")
 @redo_options
+@quiet_option
 @common_options
-def verify(output: str, deep: int, seed: int, as_json: bool, debug: bool, **options: Any) -> int:
+def verify(output: str, deep: int, seed: int, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
     """Check that OUTPUT is whole: every unit finished, every object there, every checksum right."""
-    with phbatch.report.ProgressReport() as listener:
+    with phbatch.report.ProgressReport(quiet=quiet) as listener:
         found = phbatch.verify(output, deep=deep, seed=seed, listener=listener, **_given(options))
-    phbatch.report.print_verification(found)
-    _print_record(as_json, found.as_dict())
+    if as_json:
+        _print_record(found.as_dict())
+    else:
+        phbatch.report.print_verification(found)
     return found.exit_code
 
 
 @cli.command()
 @click.argument("output")
 @redo_options
+@quiet_option
 @common_options
-def repair(output: str, as_json: bool, debug: bool, **options: Any) -> int:
+def repair(output: str, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
     """Do again exactly what is missing or wrong in OUTPUT, with the settings that made it."""
-    with phbatch.report.ProgressReport() as listener, stop_on_signal() as stop:
+    with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
         result = phbatch.repair(output, listener=listener, stop=stop, **_given(options))
-    phbatch.report.print_result(result)
-    _print_record(as_json, result.as_dict())
+    if as_json:
+        _print_record(result.as_dict())
+    else:
+        phbatch.report.print_result(result)
     return result.exit_code
 
 
@@ -183,18 +208,23 @@ def repair(output: str, as_json: bool, debug: bool, **options: Any) -> int:
 def info(path: str, benchmark: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what is at PATH: an image, an output of phbatch, or a model."""
     facts = phbatch.info(path, benchmark=benchmark, **_given(options))
-    if not as_json:
+    if as_json:
+        _print_record(facts)
+    else:
         phbatch.report.print_info(facts)
-    _print_record(as_json, facts)
 
 
 @cli.command()
 @click.argument("folder", required=False, default="phbatch-demo")
+@quiet_option
 @common_options
-def demo(folder: str, as_json: bool, debug: bool) -> None:
+def demo(folder: str, quiet: bool, as_json: bool, debug: bool) -> None:
     """Restore a simulated time-lapse in FOLDER and draw a before/after picture."""
-    with phbatch.report.ProgressReport() as listener, stop_on_signal() as stop:
+    with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
         result = phbatch.run_demo(Path(folder), listener=listener, stop=stop)
+    if as_json:
+        _print_record({name: str(value) if isinstance(value, Path) else value for name, value in vars(result).items()})
+        return
     print(
         f"PSNR {result.psnr_before:.2f} dB -> {result.psnr_after:.2f} dB, SSIM {result.ssim_before:.3f} ->"
         f" {result.ssim_after:.3f}"
@@ -202,9 +232,6 @@ def demo(folder: str, as_json: bool, debug: bool) -> None:
     print(f"noisy     {result.noisy}")
     print(f"restored  {result.restored}")
     print(f"picture   {result.picture}")
-    _print_record(
-        as_json, {name: str(value) if isinstance(value, Path) else value for name, value in vars(result).items()}
-    )
 
 
 def main() -> None:
@@ -221,6 +248,9 @@ def main() -> None:
 
 def _call() -> int:
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no µ shows it escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         return cli.main(standalone_mode=False) or 0
     except click.ClickException as error:
@@ -297,9 +327,17 @@ def _with_config(options: dict[str, Any]) -> dict[str, Any]:
     return stored | _given(options)
 
 
-def _print_record(as_json: bool, record: Any) -> None:
-    if as_json:
-        print(json.dumps(record))
+def _print_record(record: Any) -> None:
+    print(json.dumps(_plain(record), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """A value without NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 if __name__ == "__main__":

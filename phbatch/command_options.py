@@ -56,7 +56,7 @@ statistics_options = grouped(
     click.option("--downscale", type=int, metavar="N", help="Area average over N x N pixels first.  [default: 1]"),
     click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx."),
     click.option("--channel", metavar="INDEX|NAME", help="Channel to process.  [default: all]"),
-    click.option("--frames", metavar="START:STOP[:STEP]", help="Frames along t.  [default: all]"),
+    click.option("--frames", metavar="T|START:STOP[:STEP]", help="Frames along t, as in Python.  [default: all]"),
     click.option(
         "--memory", metavar="SIZE", help="Memory the run may use, such as 8GB.  [default: half of what is free]"
     ),
@@ -146,8 +146,24 @@ run_options = grouped(
     click.option("--overwrite", is_flag=True, default=None, help="Start afresh where an output of phbatch exists."),
 )
 
+comparison_options = grouped(
+    click.option("--model", metavar="NAME|DIR|none", help="Whose rule it is held against.  [default: the bundled one]"),
+    click.option("--value", type=float, metavar="V", help="Also compare division by V."),
+    click.option("--sigma", type=float, metavar="PX", help="Smoothing before median and mode.  [default: 2]"),
+    click.option("--illumination", metavar="NAME|PATH", help="Uneven light, as in `run`.  [default: none]"),
+    click.option("--illumination-mode", type=click.Choice(["divide", "subtract"]), help="As in `run`."),
+    click.option("--downscale", type=int, metavar="N", help="Area average over N x N pixels first.  [default: 1]"),
+    click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx."),
+    click.option("--channel", metavar="INDEX|NAME", help="Channel to sample.  [default: the first]"),
+    click.option("--frames", metavar="T|START:STOP[:STEP]", help="Frames along t, as in Python.  [default: all]"),
+    click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]"),
+    storage_option,
+)
+
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress and no notices, only warnings and results.")
+
 common_options = grouped(
-    click.option("--json", "as_json", is_flag=True, help="Print one machine-readable record last."),
+    click.option("--json", "as_json", is_flag=True, help="Print one machine-readable record, and nothing else."),
     click.option("--debug", is_flag=True, help="Show the traceback of an error."),
 )
 

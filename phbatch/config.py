@@ -130,6 +130,10 @@ def _parse_path(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _parse_frames(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def parse_storage_options(value: Any) -> SecretStr | None:
     """Options of object stores as JSON that no message shows.
 
@@ -209,7 +213,9 @@ class RunSettings(_Settings):
     upscale_back: bool = Field(False, description="Return to the grid of the input at the end, bilinearly.")
     axes: str | None = Field(None, description="Axes of a bare array, such as tyx.")
     channel: int | str | None = Field(None, description="Index or name of the channel to process.")
-    frames: str | None = Field(None, description="Frames along t: START:STOP[:STEP].")
+    frames: Annotated[str | None, BeforeValidator(_parse_frames)] = Field(
+        None, description="Frames along t: one, or START:STOP[:STEP]; negative numbers count from the end."
+    )
     dtype: OutputDtype = Field("float32", description="Pixel type of the output.")
     rescale: bool = Field(False, description="Undo the normalization at the end: intensities of the input.")
     value_range: Annotated[tuple[Ordinary, Ordinary] | None, BeforeValidator(_parse_range)] = Field(
@@ -301,16 +307,20 @@ class RunSettings(_Settings):
 
         Examples
         --------
-        >>> list(RunSettings(frames="1:8:3").select_frames(6))
-        [1, 4]
+        >>> list(RunSettings(frames="1:8:3").select_frames(6)), list(RunSettings(frames="-2:").select_frames(6))
+        ([1, 4], [4, 5])
+        >>> list(RunSettings(frames="3").select_frames(6))
+        [3]
         """
         if self.frames is None:
             return range(count)
-        match = re.fullmatch(r"(\d*):(\d*)(?::(\d+))?", self.frames.strip())
-        if match is None or match[3] == "0":
-            raise ValueError(f"frames {self.frames!r} are not START:STOP[:STEP] with numbers from 0 and STEP from 1")
-        start, stop, step = (int(part) if part else None for part in match.groups())
-        return range(count)[slice(start, stop, step)]
+        text, indices = self.frames.strip(), range(count)
+        if re.fullmatch(r"-?[0-9]+", text):
+            return indices[int(text) :][:1] if -count <= int(text) else range(0)
+        match = re.fullmatch(r"(-?[0-9]+)?:(-?[0-9]+)?(?::([0-9]+)?)?", text)
+        if match is None or (match[3] is not None and int(match[3]) == 0):
+            raise ValueError(f"frames {self.frames!r} are neither a number nor START:STOP[:STEP] with STEP from 1")
+        return indices[slice(*(int(part) if part else None for part in match.groups()))]
 
 
 SETTING_NAMES = frozenset(field.alias or name for name, field in RunSettings.model_fields.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 from phbatch.care.choice import measure_forms
 from phbatch.care.model import Model, bundled_models, open_model
 from phbatch.care.weights import read_weights
-from phbatch.config import Backend, parse_settings
+from phbatch.config import Backend, StorageOptions, parse_settings
 from phbatch.errors import OutputError, UsageError
+from phbatch.planning import Geometry
+from phbatch.storage.ledger import Ledger
 from phbatch.storage.sink import read_output_attributes
 from phbatch.storage.source import open_source
 
@@ -78,8 +81,19 @@ def info(
     with suppress(OutputError):
         attributes = read_output_attributes(source.path, options)
         if attributes:
+            found |= _progress(source.path, attributes, options)
             found["phbatch"] = {key: value for key, value in attributes.items() if key != "statistics"}
     return found
+
+
+def _progress(path: str, attributes: Mapping[str, Any], options: StorageOptions) -> dict[str, Any]:
+    """Units that are finished of all, and frames."""
+    if "geometry" not in attributes:
+        return {}
+    geometry = Geometry.from_dict(attributes["geometry"])
+    keys = {unit.key for unit in geometry.units}
+    finished = sum(record["unit"] in keys for record in Ledger(path, options).current())
+    return {"frames": geometry.frames, "finished": f"{finished} of {len(keys)} units"}
 
 
 def _model_info(model: Model) -> dict[str, Any]:

@@ -28,13 +28,26 @@ GivenStorageOptions = Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str
 
 
 class SampleOptions(TypedDict, total=False):
-    """What `phbatch.illumination` and `phbatch.compare_rules` act on; None is as if it were not given."""
+    """What `phbatch.illumination` acts on; None is as if it were not given."""
 
     axes: str | None
     channel: int | str | None
     frames: str | None
     memory: int | str | None
     storage_options: GivenStorageOptions | None
+
+
+class CompareOptions(SampleOptions, total=False):
+    """What `phbatch.compare_rules` acts on."""
+
+    model: str | Path | None
+    sigma: float | None
+    pmin: float | None
+    pmax: float | None
+    value: float | None
+    illumination: str | Path | None
+    illumination_mode: IlluminationMode | None
+    downscale: int | None
 
 
 class StatisticsOptions(SampleOptions, total=False):
@@ -132,7 +145,7 @@ ACTED_ON: dict[str, frozenset[str]] = {
         ("plan", RunOptions, set()),
         ("statistics", StatisticsOptions, set()),
         ("illumination", SampleOptions, set()),
-        ("compare_rules", SampleOptions, set()),
+        ("compare_rules", CompareOptions, set()),
         ("normalize", NormalizeOptions, {"normalize"}),
         ("restore", RestoreOptions, {"model"}),
         ("verify", RedoOptions, set()),

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import json
 import sys
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,9 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from phbatch.compare import Comparison, recommend
 from phbatch.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
 from phbatch.memory import format_bytes
+from phbatch.pages import print_comparison, save_comparison
 from phbatch.profiles import IlluminationResult
 from phbatch.results import PlanReport, RunResult, VerifyReport
 from phbatch.stages.table import StatisticsTable
@@ -57,10 +53,13 @@ class ProgressReport:
     ----------
     console : rich.console.Console, optional
         Default: the standard error stream.
+    quiet : bool
+        Whether only warnings and failures are shown.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self._console = console or Console(stderr=True)
+        self._quiet = quiet
         self._bar: Progress | None = None
         self._task: Any = None
         self._total = self._done = self._frames_now = 0
@@ -77,14 +76,18 @@ class ProgressReport:
     def __call__(self, event: Event) -> None:
         """Show an event."""
         match event:
-            case Notice(text, warning):
-                self._say(f"warning: {text}" if warning else text, "yellow" if warning else None)
+            case Notice(text, True):
+                self._say(f"warning: {text}", "yellow")
+            case UnitFailed(unit, error):
+                self._say(f"unit {unit} failed: {error}", "red")
+            case _ if self._quiet:
+                pass
+            case Notice(text):
+                self._say(text)
             case RunStarted():
                 self._start(event)
             case UnitFinished(_, frames):
                 self._advance(frames)
-            case UnitFailed(unit, error):
-                self._say(f"unit {unit} failed: {error}", "red")
 
     def _start(self, event: RunStarted) -> None:
         self._total, self._done, self._pixels = event.frames, event.frames_done, event.frame_pixels
@@ -183,31 +186,66 @@ def print_profile(result: RunResult) -> None:
 
 def print_verification(report: VerifyReport) -> None:
     """Print what `phbatch verify` found."""
-    print(f"checked {report.objects:,} objects of {report.units:,} units, {format_bytes(report.bytes)}")
+    print(f"checked {report.objects:,} objects of {report.finished:,} units, {format_bytes(report.bytes)}")
     if report.recomputed:
         print(f"computed {report.recomputed} units again, largest difference {report.largest_difference:.2g} std")
     _print_few("damaged", {damage.place: damage.problem for damage in report.damages})
     if report.frames:
         more = f" and {len(report.frames) - _FRAMES_SHOWN} more" if len(report.frames) > _FRAMES_SHOWN else ""
         print(f"frames that are hurt: {', '.join(report.frames[:_FRAMES_SHOWN])}{more}")
-    print(f"mend it with: phbatch repair {report.output}" if report.damages else "the output is whole")
+    if report.unfinished:
+        what = "a run is at it" if report.running else "the run was stopped"
+        print(f"unfinished: {report.finished:,} of {report.units:,} units are done, {what}")
+    if report.damages and not report.running:
+        print(f"mend it with: phbatch repair {report.output}")
+    elif report.damages:
+        print(f"wait for the run, then mend it with: phbatch repair {report.output}")
+    elif report.unfinished and not report.running:
+        print("what is done is whole; call the same `phbatch run` again to continue")
+    else:
+        print("what is done is whole" if report.unfinished else "the output is whole")
+
+
+_INFO_LINES = 24  # of a terminal
+_RUN_FACTS = ("status", "command", "input", "normalization", "model", "tile", "batch", "network", "precision")
 
 
 def print_info(facts: Mapping[str, Any]) -> None:
-    """Print what `phbatch.info` found."""
-    rows = {}
-    for name, value in facts.items():
-        if name == "forms":
-            continue
-        if isinstance(value, dict):
-            rows[name] = json.dumps(value, indent=None if name in ("scale", "units") else 1)
-        elif isinstance(value, list):
-            rows[name] = ", ".join(str(part) for part in value) or "none"
-        else:
-            rows[name] = format_bytes(value) if name == "bytes" else str(value)
-    _print_pairs(rows)
+    """Print what `phbatch.info` found, on one screen; ``--json`` has everything."""
+    rows = {name: _fact(name, value) for name, value in facts.items() if name not in ("forms", "phbatch")}
+    if facts["kind"] == "model":
+        rows |= {name: _short(value) for name, value in rows.items()}
+    run = facts.get("phbatch")
+    if run:
+        rows |= {name: _short(_run_fact(run[name])) for name in _RUN_FACTS if run.get(name) is not None}
+        rows |= {"warnings": str(len(run["notices"]))} if run.get("notices") else {}
+    lines = _INFO_LINES - 1 - (len(facts.get("forms", ())) + 1 if "forms" in facts else 0)
+    shown = dict(list(rows.items())[: lines if len(rows) <= lines else lines - 1])
+    _print_pairs({name: value.replace("\n", " ") for name, value in shown.items()})
+    if len(shown) < len(rows):
+        print(f"{len(rows) - len(shown)} more with --json")
     if "forms" in facts:
         _print_forms(facts["forms"])
+
+
+def _fact(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items()) or "none"
+    if isinstance(value, list):
+        return _short(", ".join(str(part) for part in value)) or "none"
+    return format_bytes(value) if name == "bytes" else str(value)
+
+
+def _run_fact(value: Any) -> str:
+    if isinstance(value, dict):
+        for name in ("name", "method", "shape", "precision"):
+            if name in value:
+                return _fact(name, value[name])
+    return _fact("", value)
+
+
+def _short(text: str, length: int = 200) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _print_forms(forms: Sequence[Mapping[str, Any]]) -> None:
@@ -238,63 +276,6 @@ def print_statistics(rows: StatisticsTable) -> None:
     Console().print(table)
 
 
-_COMPARISON_COLUMNS = ("level", "drift", "noise", "stretch", "contrast", "outside", "ms_per_mpx")
-
-
-def print_comparison(found: Sequence[Comparison]) -> None:
-    """Print the rules side by side, and the recommendation."""
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("rule")
-    for name in _COMPARISON_COLUMNS:
-        table.add_column(name, justify="right")
-    for row in found:
-        table.add_row(row.rule, *(f"{getattr(row, name):.4g}" for name in _COMPARISON_COLUMNS))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(f"recommended: {recommend(found)[1]}")
-
-
-def save_comparison(path: Path, found: Sequence[Comparison], title: str) -> None:
-    """Write the comparison: a picture where `path` ends in .png, else a page with the table and the picture."""
-    if path.suffix.lower() == ".png":
-        path.write_bytes(_draw_comparison(found))
-        return
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("rule", *_COMPARISON_COLUMNS))
-    body = "".join(
-        f"<tr><td>{escape(row.rule)}</td>"
-        + "".join(f"<td>{getattr(row, name):.4g}</td>" for name in _COMPARISON_COLUMNS)
-        + "</tr>"
-        for row in found
-    )
-    style = (
-        "body{font:15px sans-serif;margin:2em}td,th{padding:.3em .8em;text-align:right}td:first-child{text-align:left}"
-    )
-    page = (
-        f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{style}</style>"
-        f"<h1>Normalization of {escape(title)}</h1><p>Recommended: {escape(recommend(found)[1])}</p>"
-        f"<table><tr>{head}</tr>{body}</table>"
-        f'<img alt="background over time" src="data:image/png;base64,{b64encode(_draw_comparison(found)).decode()}">'
-        f"<p>{escape(_COMPARISON_WORDS)}</p>"
-    )
-    path.write_text(page, encoding="utf-8")
-
-
-def _draw_comparison(found: Sequence[Comparison]) -> bytes:
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for row in found:
-        left.plot(row.levels, marker="o", markersize=3, label=row.rule)
-        right.plot(row.noises, marker="o", markersize=3)
-    left.set_ylabel("drift of the background / contrast")
-    right.set_ylabel("noise of the background / its median")
-    for axes in (left, right):
-        axes.set_xlabel("sampled frame")
-        axes.grid(alpha=0.3)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(found), fontsize=9)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    return picture.getvalue()
-
-
 def save_profile(path: Path, found: IlluminationResult) -> None:
     """Save a picture of a profile: the background of each channel (its middle plane) over its mean, and two sections.
 
@@ -321,13 +302,6 @@ def save_profile(path: Path, found: IlluminationResult) -> None:
         sections.set_xlabel("pixels from the middle")
         sections.legend(fontsize=8)
     figure.savefig(path, dpi=110)
-
-
-_COMPARISON_WORDS = (
-    "level: of the background. drift: its largest change over the frames, in units of the contrast. noise: of the"
-    " background, in the same units. stretch: largest over smallest noise. contrast: range of the smoothed frame, from"
-    " 0.2 to 99.8 %. outside: fraction of pixels outside of [0, 1]. ms_per_mpx: cost per megapixel on one core."
-)
 
 
 def save_before_after(path: Path, images: Sequence[tuple[str, NDArray[Any]]], crop: int = 160) -> None:

@@ -179,7 +179,11 @@ class VerifyReport:
     units, objects, bytes : int
         Units that a whole output has; objects that were compared with their checksums, and their bytes.
     damages : tuple of Damage
-        Empty where the output is whole.
+        Empty where what is done is whole.
+    finished : int
+        Units that are done; those of a run that was not finished are no damage.
+    complete, running : bool
+        Whether the run came to its end, and whether one is writing the output now.
     recomputed : int
         Units that were computed again from the input.
     largest_difference : float
@@ -191,6 +195,9 @@ class VerifyReport:
     objects: int
     bytes: int
     damages: tuple[Damage, ...]
+    finished: int = 0
+    complete: bool = True
+    running: bool = False
     recomputed: int = 0
     largest_difference: float = 0.0
 
@@ -200,10 +207,15 @@ class VerifyReport:
         return list(dict.fromkeys(frame for damage in self.damages for frame in damage.frames))
 
     @property
+    def unfinished(self) -> bool:
+        """Whether the run is still to be continued."""
+        return not self.complete
+
+    @property
     def exit_code(self) -> int:
-        """Of the command line: 0, or 3 where anything is wrong."""
-        return 3 if self.damages else 0
+        """Of the command line: 0, or 3 where anything is wrong or missing."""
+        return 3 if self.damages or self.unfinished else 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self) | {"frames": self.frames, "exit_code": self.exit_code}
+        return asdict(self) | {"frames": self.frames, "unfinished": self.unfinished, "exit_code": self.exit_code}

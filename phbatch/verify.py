@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isclose, isnan
+from math import isclose, isnan, prod
 from os import cpu_count
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,7 +18,7 @@ from phbatch.api import run
 from phbatch.config import StorageOptions
 from phbatch.engine import execute
 from phbatch.errors import OutputError, UsageError, first_line
-from phbatch.events import Listener, Stop, UnitFinished, ignore, never
+from phbatch.events import Listener, RunStarted, Stop, UnitFinished, ignore, never
 from phbatch.measure import with_statistics
 from phbatch.options import RedoOptions, parse_options
 from phbatch.output import commit_metadata, refusing_storage_errors
@@ -28,10 +28,10 @@ from phbatch.results import Damage, RunResult, VerifyReport
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.audit import Expected, expected_objects, find_problems, remove_group, restore_document
 from phbatch.storage.ledger import METADATA, Ledger
-from phbatch.storage.lock import hold_output, new_token
+from phbatch.storage.lock import ROOT_DOCUMENTS, hold_output, is_held, new_token
 from phbatch.storage.sink import ATTRIBUTE, Sink, read_output_attributes
 from phbatch.storage.source import open_source
-from phbatch.storage.store import normalize_path
+from phbatch.storage.store import exists, normalize_path
 from phbatch.tasks import IMAGE, UNCERTAINTY, Job, compute_unit, forget_open_stores, load_predictor
 
 _OF_DEEP = ("input", "model", "memory", "scheduler", "retries")
@@ -85,7 +85,8 @@ def verify(
     if not deep:
         return report
     hurt = {damage.unit for damage in report.damages}
-    units = [unit for unit in geometry.units if unit.key not in hurt]
+    done = _Ledgered(place, store).finished
+    units = [unit for unit in geometry.units if unit.key in done - hurt]
     sample = random.Random(seed).sample(units, min(deep, len(units)))  # noqa: S311
     found, largest = _recompute(report.output, provenance, sample, listener, options)
     return replace(report, damages=(*report.damages, *found), recomputed=len(sample), largest_difference=largest)
@@ -153,6 +154,11 @@ class _Ledgered:
         self.units: set[str] = set()
         self.objects = self.bytes = 0
 
+    @property
+    def finished(self) -> set[str]:
+        """Units that are done."""
+        return {record["unit"] for record in self._ledger.current()} - {METADATA}
+
     def __iter__(self) -> Iterator[Expected]:
         for record in self._ledger.current():
             self.units.add(record["unit"])
@@ -176,15 +182,33 @@ def _verify_objects(
         unit = units.get(expected.owner)
         frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()
         damages.append(Damage(expected.key, problem, unit.key if unit is not None else None, frames))
-    damages += [
-        Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry))
-        for unit in geometry.units
-        if unit.key not in ledgered.units
-    ]
-    if ledgered.metadata is None or not ledgered.metadata["complete"]:
-        damages.append(Damage(METADATA, "is not in the ledger: the run was not finished"))
-    report = VerifyReport(output, len(units), ledgered.objects, ledgered.bytes, tuple(damages))
+    complete = ledgered.metadata is not None and bool(ledgered.metadata["complete"])
+    if complete:
+        damages += [
+            Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry))
+            for unit in geometry.units
+            if unit.key not in ledgered.units
+        ]
+    else:  # a run that ends now writes its last attributes and tables before the ledger says so
+        damages = [
+            damage for damage in damages if damage.unit is not None or not _is_newer(output, damage.place, store)
+        ]
+    finished = sum(key in ledgered.units for key in units)
+    running = not complete and is_held(output, store)
+    report = VerifyReport(
+        output, len(units), ledgered.objects, ledgered.bytes, tuple(damages), finished, complete, running
+    )
     return report, provenance, geometry
+
+
+def _is_newer(output: str, key: str, store: StorageOptions) -> bool:
+    """Whether the document of the root says that the run is complete, which the ledger does not know yet."""
+    if key not in ROOT_DOCUMENTS:
+        return False
+    try:
+        return (read_output_attributes(output, store) or {}).get("status") == "complete"
+    except OutputError:
+        return False
 
 
 def _provenance(output: str, metadata: Mapping[str, Any] | None, store: StorageOptions) -> dict[str, Any]:
@@ -195,10 +219,22 @@ def _provenance(output: str, metadata: Mapping[str, Any] | None, store: StorageO
     elif ".zattrs" in documents:
         found = json.loads(documents[".zattrs"]).get(ATTRIBUTE)
     else:
-        found = read_output_attributes(output, store)
+        found = _root_attributes(output, store)
     if not isinstance(found, dict) or "geometry" not in found:
         raise OutputError(f"{output} is no output of `phbatch run`, or one that was not begun; give the path of one.")
     return found
+
+
+def _root_attributes(output: str, store: StorageOptions) -> dict[str, Any] | None:
+    """Attributes of the root group; None where it has none of phbatch's."""
+    if not exists(output, options=store):
+        raise OutputError(f"{output} does not exist; correct the path.")
+    try:
+        return read_output_attributes(output, store)
+    except OutputError as error:
+        if isinstance(error.__cause__, ImportError) or "cannot be reached" in str(error):
+            raise
+        return None
 
 
 def _all_frames(unit: Unit, geometry: Geometry) -> tuple[str, ...]:
@@ -288,12 +324,14 @@ def _recompute(
         work = with_statistics(units, table, prepared.resolved.recipe.volumes)
     if prepared.settings.scheduler is None:
         load_predictor(prepared.job)
-    damages, largest = list[Damage](), 0.0
+    damages, largest, volumes = list[Damage](), 0.0, prepared.resolved.recipe.volumes
+    counts = {unit.key: sum(1 for _ in unit.frame_indices(volumes=volumes)) for unit in units}
+    listener(RunStarted(output, len(units), 0, sum(counts.values()), 0, prod(prepared.source.shape[3:])))
     for outcome in execute(
         _compare_unit, prepared.job, work, workers=prepared.resolved.workers, scheduler=prepared.settings.scheduler
     ):
         unit, key = outcome.unit, outcome.unit.key
-        listener(UnitFinished(key, len(unit.keep_t)))
+        listener(UnitFinished(key, counts[key]))
         if outcome.result is None:
             damages.append(Damage(key, f"cannot be computed again: {first_line(outcome.error)}"))
             continue

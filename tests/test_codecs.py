@@ -82,6 +82,7 @@ def test_the_profile_says_where_the_time_goes(phbatch_command: CommandLine, sour
         seconds for stage, seconds in record["stages"].items() if stage != "write"
     )  # during which others compute
     assert 0 < busy <= record["restoring_seconds"] * 2 + 0.01
+    assert phbatch_command("run", source, "--profile", "--overwrite", "--workers", "2") == 0
     assert "most of the time goes to predict" in phbatch_command.out
 
 

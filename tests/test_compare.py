@@ -10,7 +10,8 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.compare import RULES, compare_rules, recommend
+from phbatch.compare import RULES, compare_rules
+from phbatch.comparison import recommend
 from tests.handmade import CommandLine
 
 
@@ -61,10 +62,10 @@ def test_command_and_page(phbatch_command: CommandLine, growing: Path) -> None:
     strange = growing.rename(growing.parent / "<b>&growing.zarr")
     page = growing.parent / "page.html"
     assert phbatch_command("compare", strange, "--samples", "4", "-o", page, "--json") == 0
-    rows = json.loads(phbatch_command.out.splitlines()[-1])
-    assert len(rows) == len(RULES)
-    assert all(len(row["levels"]) == 4 for row in rows)
-    assert "recommended: m" in phbatch_command.out
+    record = json.loads(phbatch_command.out)
+    assert len(record["rules"]) == len(RULES)
+    assert all(len(row["levels"]) == 4 for row in record["rules"])
+    assert record["recommended"].startswith("m")
     text = page.read_text()
     assert "&lt;b&gt;&amp;growing.zarr" in text
     assert "<b>" not in text

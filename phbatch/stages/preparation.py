@@ -154,6 +154,10 @@ class PreparedFrame:
         """Mergeable summary of what the normalization sees."""
         return frame_state(self._countable()[0], sigma, self._paddings(sigma)[1])
 
+    def paddings(self, sigma: float) -> list[Padding | None]:
+        """Padding of every plane, and how far smoothing by `sigma` pixels carries it."""
+        return self._paddings(sigma)[1]
+
     def _paddings(self, sigma: float) -> tuple[list[Extent | None], list[Padding | None]]:
         """Of every plane: its image as read, and its padding on the grid of averages, where light may have moved it."""
         found = [find_extent(plane) for plane in self.source.reshape(-1, *self.source.shape[-2:])]

@@ -132,6 +132,12 @@ def _require_output(output: str, options: StorageOptions) -> None:
         raise OutputError(f"{output} is no output of phbatch: it holds {strangers[0]}; choose another place.")
 
 
+def is_held(output: str, options: StorageOptions = None) -> bool:
+    """Whether a run seems to be writing an output now: one on another machine may have died."""
+    holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
+    return holder is not None and not _died_here(holder)
+
+
 @contextmanager
 def _locked(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
     path = local_path(output) / LOCK

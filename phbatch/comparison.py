@@ -1,0 +1,173 @@
+"""What a comparison of normalizations found, and what it recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TIE = 0.01  # of the contrast: drift that nobody sees
+_STRETCH_TIE = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one rule does to the sampled frames.
+
+    Attributes
+    ----------
+    rule : str
+        In words.
+    level : float
+        Median over frames of the background's normalized level.
+    drift : float or None
+        Largest minus smallest level over the frames, in units of `contrast`; None of a single frame.
+    noise : float
+        Median over frames of the normalized noise of the background, in units of `contrast`.
+    stretch : float or None
+        Largest over smallest normalized noise of the background: 1 where a rule never exaggerates it; None of a single
+        frame.
+    contrast : float
+        Median over frames of the normalized range of the smoothed frame, from its 0.2 to its 99.8 percentile.
+    outside : float
+        Fraction of the normalized pixels outside of [0, 1].
+    ms_per_mpx : float
+        Milliseconds per megapixel to measure and normalize, on one core.
+    levels : tuple of float
+        Level of the background in every sampled frame, less its median, in units of `contrast`.
+    noises : tuple of float
+        Normalized noise of the background in every sampled frame, over its median.
+    """
+
+    rule: str
+    level: float
+    drift: float | None
+    noise: float
+    stretch: float | None
+    contrast: float
+    outside: float
+    ms_per_mpx: float
+    levels: tuple[float, ...]
+    noises: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A sampled frame, made small.
+
+    Attributes
+    ----------
+    title : str
+        Which frame, and when.
+    image : (y, x) ndarray of float32
+        As the normalization sees it, in counts.
+    patches : tuple of (y, x, side)
+        What is taken for background, in pixels of `image`.
+    """
+
+    title: str
+    image: NDArray[np.float32]
+    patches: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonReport(Sequence[Comparison]):
+    """The rules side by side: a sequence of `Comparison`, and what they were found on.
+
+    Attributes
+    ----------
+    rows : tuple of Comparison
+        One per rule.
+    frames : tuple of int
+        Indices along t of the frames.
+    times : tuple of float
+        When they were taken, in `time_unit`.
+    time_unit : str or None
+        None where the image does not say it: `times` are then the indices.
+    model, model_rule : str or None
+        Name of the model that the rules are for, and the rule that it was trained with.
+    notices : tuple of str
+        Frames and rules that were left out, and why.
+    pictures : tuple of Picture
+        Some of the frames.
+    """
+
+    rows: tuple[Comparison, ...]
+    frames: tuple[int, ...]
+    times: tuple[float, ...]
+    time_unit: str | None = None
+    model: str | None = None
+    model_rule: str | None = None
+    notices: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    @overload
+    def __getitem__(self, index: int) -> Comparison: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Comparison]: ...
+
+    def __getitem__(self, index: int | slice) -> Comparison | Sequence[Comparison]:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def recommendation(self) -> tuple[Comparison | None, str]:
+        """As `recommend` says, and what it means for the model."""
+        best, reason = recommend(self.rows, self.model_rule)
+        if best is None or self.model is None:
+            return best, reason
+        if best.rule == self.model_rule:
+            return best, f"{reason} The model {self.model} was trained with it."
+        return best, (
+            f"{reason} The model {self.model} was trained with {self.model_rule}, which is another rule: keep that one"
+            " for this model, or train a model with this one."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        best, reason = self.recommendation
+        names = ("frames", "times", "time_unit", "model", "model_rule", "notices")
+        return {
+            "recommended": best.rule if best is not None else None,
+            "reason": reason,
+            "rules": [row.as_dict() for row in self.rows],
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+def recommend(found: Sequence[Comparison], preferred: str | None = None) -> tuple[Comparison | None, str]:
+    """The rule whose background drifts least, and why, in one sentence; None where a single frame was looked at.
+
+    Of rules that drift alike, within 0.01 of the contrast, the one that stretches the noise least; of those that do so
+    alike the preferred one, or the first, which is simplest.
+
+    Examples
+    --------
+    >>> rows = [Comparison(rule, 1, drift, 0, 1, 1, 0, 1, (), ()) for rule, drift in (("median", 0.1), ("minmax", 0.9))]
+    >>> recommend(rows)[0].rule
+    'median'
+    """
+    rows = [(row, row.drift, row.stretch) for row in found if row.drift is not None and row.stretch is not None]
+    if not rows:
+        return None, "nothing: one frame shows no drift; sample two or more."
+    least = min(drift for _, drift, _ in rows)
+    steady = [(row, drift, stretch) for row, drift, stretch in rows if drift <= least + _TIE]
+    even = min(stretch for _, _, stretch in steady) * (1 + _STRETCH_TIE)
+    equals = [entry for entry in steady if entry[2] <= even]
+    best, drift, stretch = next((entry for entry in equals if entry[0].rule == preferred), equals[0])
+    worst, its_drift, its_stretch = max(rows, key=lambda entry: entry[1])
+    reason = (
+        f"{best.rule}: its background drifts by {drift:.3f} of the contrast and its noise is stretched"
+        f" {stretch:.2f} x at most"
+    )
+    return best, f"{reason}; {worst.rule} drifts by {its_drift:.3f} and stretches {its_stretch:.2f} x."
