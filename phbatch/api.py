@@ -17,7 +17,7 @@ from phbatch.axes import FrameKey
 from phbatch.commit import restore_units
 from phbatch.config import parse_settings
 from phbatch.engine import require_scheduler, stop_on_signal
-from phbatch.events import Event, Listener, RunStarted, ignore
+from phbatch.events import Event, Listener, Notice, RunStarted, ignore
 from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.output import finish_image, refusing_storage_errors
 from phbatch.planning import Unit, region_size, source_reads
@@ -221,6 +221,8 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     source = open_source(str(input), settings.axes, settings.storage_options)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
+    for text in source.notices:
+        listener(Notice(text))
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
     with stop_on_signal() as stop, profile_of(settings, source, geometry) as profile:
         forget_open_stores()
