@@ -247,6 +247,8 @@ def statistics(
     source = open_source(str(input), settings.axes, settings.storage_options)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
+    for text in source.notices:
+        listener(Notice(text))
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
     with profile_of(settings, source, geometry) as profile:
         forget_open_stores()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +14,15 @@ CANONICAL = "tczyx"
 """Order of the axes inside phbatch, which is OME-NGFF's."""
 
 _GUESSES = {2: "yx", 3: "tyx", 5: "tczyx"}
+
+_WORDS = {
+    "t": ("t", "time", "times", "timepoint", "timepoints", "frame", "frames"),
+    "c": ("c", "ch", "channel", "channels"),
+    "z": ("z", "plane", "planes", "depth", "slice", "slices"),
+    "y": ("y", "row", "rows", "height"),
+    "x": ("x", "col", "cols", "column", "columns", "width"),
+}
+_LETTERS = {word: letter for letter, words in _WORDS.items() for word in words}
 
 Region = tuple[slice, slice, slice, slice, slice]
 """Five slices, one per axis of ``tczyx``, each with a start and a stop."""
@@ -63,21 +73,41 @@ def validate_axes(axes: str, ndim: int) -> str:
     return axes
 
 
-def infer_axes(ndim: int, names: Sequence[str | None] | None = None) -> str:
+def axis_letter(name: object) -> str | None:
+    """Letter of ``tczyx`` that a name of a dimension means in the field, in any case; None where it means none.
+
+    A number after an underscore is passed over, as xarray and multiscale images write ``y_0``.
+
+    Examples
+    --------
+    >>> axis_letter("Time"), axis_letter("channel"), axis_letter("plane"), axis_letter("y_0"), axis_letter("S")
+    ('t', 'c', 'z', 'y', None)
+    """
+    return _LETTERS.get(re.sub(r"_\d+$", "", str(name).strip().lower()))
+
+
+def infer_axes(ndim: int, names: Sequence[object] | None = None) -> str:
     """Axes of a bare array: from its dimension names if it has them, else from its number of dimensions.
 
     Raises
     ------
     InputError
-        Four dimensions without names may be ``tcyx``, ``tzyx`` or ``czyx``: nobody can know.
+        A name means none of the axes; or four dimensions without names, which may be ``tcyx``, ``tzyx`` or ``czyx``.
 
     Examples
     --------
-    >>> infer_axes(3), infer_axes(4, ["t", "z", "y", "x"])
+    >>> infer_axes(3), infer_axes(4, ["time", "z", "Y", "X"])
     ('tyx', 'tzyx')
     """
-    if names and all(name and name.lower() in CANONICAL and len(name) == 1 for name in names):
-        return validate_axes("".join(str(name) for name in names), ndim)
+    if names and any(name not in (None, "") for name in names):
+        letters = [axis_letter(name) for name in names]
+        if None in letters:
+            raise InputError(
+                f"the array's dimensions are named {', '.join(map(str, names))}, and {names[letters.index(None)]!r} is"
+                " no time, channel, z, y or x; say what they are, as in --axes tcyx, or choose a part that has"
+                " these axes alone."
+            )
+        return validate_axes("".join(letter for letter in letters if letter), ndim)
     if ndim not in _GUESSES:
         raise InputError(
             f"the array has {ndim} dimensions and no axes in its metadata; say what they are, as in --axes tcyx"

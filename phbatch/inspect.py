@@ -78,6 +78,8 @@ def info(
         "channels": list(metadata.channel_names),
         "bytes": int(array.size) * source.dtype.itemsize,
     }
+    if source.notices:
+        found["notices"] = list(source.notices)
     with suppress(OutputError):
         attributes = read_output_attributes(source.path, options)
         if attributes:

@@ -22,12 +22,13 @@ from phbatch.retry import is_out_of_place
 from phbatch.stages.recipe import Recipe
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.audit import record_small_objects
+from phbatch.storage.display import complete_channels
 from phbatch.storage.ledger import METADATA, Ledger
 from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
 from phbatch.storage.remote import is_web_server
 from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
 from phbatch.storage.source import Source
-from phbatch.storage.store import free_bytes, is_url, local_path, system_error
+from phbatch.storage.store import free_bytes, is_url, normalize_path, system_error, unresolved_path
 from phbatch.storage.table import STATISTICS
 from phbatch.tasks import IMAGE, UNCERTAINTY
 
@@ -108,19 +109,22 @@ class OutputImage:
         )
 
 
-def default_output(source: Source) -> str:
-    """``<stem>.phbatch.zarr`` beside the input, outside of the Zarr hierarchy that holds it."""
-    if is_url(source.path):
-        parent, _, name = source.path.rpartition("/")
+def default_output(path: str) -> str:
+    """``<stem>.phbatch.zarr`` beside the input, outside of the Zarr hierarchy that holds it.
+
+    A link is a place of its own: the output lies beside it, not beside what it leads to.
+    """
+    if is_url(path):
+        parent, _, name = normalize_path(path).rpartition("/")
         return f"{parent}/{name.removesuffix('.zarr')}.phbatch.zarr"
-    place = local_path(source.path)
+    place = unresolved_path(path)
     outermost, names = place, [place.name]
     for folder in place.parents:
         if any((folder / file).exists() for file in ("zarr.json", ".zgroup")):
             names = [*place.relative_to(folder).parts]
             outermost = folder
     stem = outermost.stem if outermost == place else ".".join([outermost.stem, *names])
-    return str(outermost.parent / f"{stem}.phbatch.zarr")
+    return str(outermost.parent.resolve() / f"{stem}.phbatch.zarr")
 
 
 def require_separate(source: Source, output: str) -> None:
@@ -239,7 +243,8 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None
     else:
         attributes["statistics"] = f"see the arrays of the group {STATISTICS}"
     sink.update_attributes(attributes)
-    if image.metadata.channels and not image.rescaled:
+    windowed = all("window" in channel for channel in image.metadata.channels)
+    if image.metadata.channels and not (image.rescaled and windowed):
         sink.update_channels(_display_windows(image, table))
     sink.remove_scratch()
     commit_metadata(sink.path, complete=True, options=sink.options)
@@ -253,10 +258,16 @@ def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:
 
 
 def _display_windows(image: OutputImage, table: StatisticsTable) -> list[dict[str, Any]]:
-    """OMERO channels whose window fits normalized intensities: the median over frames of the normalized percentiles."""
-    channels = []
+    """OMERO channels whose window fits the intensities: the median over frames of their percentiles, normalized or not.
+
+    In the input's counts, the input's own windows stay.
+    """
+    channels: list[Mapping[str, Any]] = []
     divisor, offset, indices = table.column("divisor"), table.column("offset"), table.column("c")
     for index, channel in zip(table.grid.channels, image.metadata.channels, strict=True):
+        if image.rescaled and "window" in channel:
+            channels.append(channel)
+            continue
         usable = (indices == index) & np.isfinite(divisor)
         window = {}
         for end, name, default in (
@@ -265,10 +276,12 @@ def _display_windows(image: OutputImage, table: StatisticsTable) -> list[dict[st
             ("end", "p99.8", 1.0),
             ("max", "max", 1.0),
         ):
-            normalized = (table.column(name)[usable] - offset[usable]) / divisor[usable]
-            window[end] = float(np.median(normalized)) if usable.any() else default
+            values = table.column(name)[usable]
+            if not image.rescaled:
+                values = (values - offset[usable]) / divisor[usable]
+            window[end] = float(np.median(values)) if usable.any() else default
             if image.packing is not None:
                 stored, _ = cast(np.array([window[end]], np.float32), np.dtype(image.dtype), image.packing)
                 window[end] = float(stored.item())
         channels.append(dict(channel) | {"window": window})
-    return channels
+    return complete_channels(channels)

@@ -139,7 +139,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
     if model is not None:
         read_weights(model.weights_path, model.config)
-    destination = normalize_path(str(output)) if output is not None else default_output(source)
+    destination = normalize_path(str(output)) if output is not None else default_output(input_path)
     require_separate(source, destination)
     recorded = read_output_attributes(destination, settings.storage_options)
     continued = None if settings.overwrite else recorded
@@ -180,7 +180,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         required = required_statistics(resolved.recipe.rule)
         given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
         require_good_frames(given, resolved.recipe)
-    notices = resolved.notices
+    notices = (*(Notice(text) for text in source.notices), *resolved.notices)
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
     if model is not None and model.choice:

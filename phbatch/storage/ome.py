@@ -8,15 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import Any, Literal
 
 import yaozarrs.v04
 import yaozarrs.v05
-from pydantic import ValidationError
+from pydantic import BaseModel
 
 from phbatch.axes import CANONICAL
-from phbatch.errors import InputError
+from phbatch.storage.display import complete_channels
+from phbatch.storage.multiscale import Multiscale, read_multiscale
 
 Version = Literal["0.4", "0.5"]
 
@@ -36,7 +36,7 @@ class ImageMetadata:
     units : tuple of str or None
         UDUNITS-2 names, per axis, such as ``"micrometer"``.
     channels : tuple of mapping
-        OMERO rendering of every channel as the input has it; empty where it has none.
+        OMERO rendering of every channel, as far as the input has it; empty where it has none.
     name : str or None
         Of the image.
     version : {"0.4", "0.5"} or None
@@ -59,8 +59,8 @@ class ImageMetadata:
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """Label of every channel, empty where the metadata has none."""
-        return tuple(str(channel.get("label", index)) for index, channel in enumerate(self.channels))
+        """Label of every channel, its index where it has none; empty where no channel has hints."""
+        return tuple(str(channel.get("label") or index) for index, channel in enumerate(self.channels))
 
     def with_time(self, start: int, step: int) -> ImageMetadata:
         """Metadata of every `step`-th frame from `start` on: the time scale grows, the origin moves."""
@@ -115,8 +115,10 @@ def image_attributes(attributes: Mapping[str, Any]) -> tuple[Version, Mapping[st
     return None
 
 
-def read_image_metadata(version: Version, attributes: Mapping[str, Any]) -> tuple[ImageMetadata, str]:
-    """Parse the metadata of an OME-Zarr image.
+def read_image_metadata(
+    version: Version, attributes: Mapping[str, Any], place: str = "INPUT"
+) -> tuple[ImageMetadata, Multiscale]:
+    """Parse the metadata of an OME-Zarr image; its channels are `phbatch.storage.display`'s to read.
 
     Parameters
     ----------
@@ -124,57 +126,32 @@ def read_image_metadata(version: Version, attributes: Mapping[str, Any]) -> tupl
         Of the metadata.
     attributes : mapping
         What `image_attributes` found.
+    place : str
+        Path of the group, for messages.
 
     Returns
     -------
     metadata : ImageMetadata
-        Of level 0 of the first multiscale.
-    path : str
-        Of the array of level 0 within the group.
+        Of level 0 of the first multiscale, in the order of ``tczyx``.
+    found : Multiscale
+        The same along the axes as they are stored, with the path of the array of level 0 within the group.
 
     Raises
     ------
     InputError
         The metadata break the specification, or name an axis that phbatch does not know.
     """
-    model = yaozarrs.v04.Image if version == "0.4" else yaozarrs.v05.Image
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that some file systems do not take: the array is there or not
-            image = model.model_validate(dict(attributes))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"the OME-Zarr {version} metadata are invalid at {place or 'their top'} ({first['msg']}); correct them,"
-            f" or give the"
-            " path of the array itself with --axes."
-        ) from error
-    multiscale = image.multiscales[0]
-    axes = "".join(_axis_letter(axis.name, axis.type) for axis in multiscale.axes)
-    dataset = multiscale.datasets[0]
-    scale, translation = (1.0,) * len(axes), (0.0,) * len(axes)
-    for transform in dataset.coordinateTransformations:
-        if transform.type == "scale":
-            scale = tuple(transform.scale)
-        else:
-            translation = tuple(transform.translation)
-    for axis, distance in zip(axes, scale, strict=False):
-        if not 0 < distance < inf:
-            raise InputError(
-                f"the OME-Zarr metadata say that pixels lie {distance} apart along {axis}; correct the scale, which is"
-                " a positive number."
-            )
+    found = read_multiscale(attributes, version, place)
+    order = [found.axes.index(axis) for axis in CANONICAL if axis in found.axes]
     metadata = ImageMetadata(
-        axes,
-        scale,
-        translation,
-        units=tuple(axis.unit for axis in multiscale.axes),
-        channels=tuple(attributes.get("omero", {}).get("channels", ())),
-        name=multiscale.name,
+        "".join(found.axes[index] for index in order),
+        tuple(found.scale[index] for index in order),
+        tuple(found.translation[index] for index in order),
+        tuple(found.units[index] for index in order),
+        name=found.name,
         version=version,
     )
-    return metadata, dataset.path
+    return metadata, found
 
 
 def make_image_attributes(metadata: ImageMetadata, version: Version, path: str = "0") -> dict[str, Any]:
@@ -204,17 +181,16 @@ def make_image_attributes(metadata: ImageMetadata, version: Version, path: str =
         multiscale["version"] = "0.4"
     attributes: dict[str, Any] = {"multiscales": [multiscale]}
     if metadata.channels:
-        attributes["omero"] = {"channels": [dict(channel) for channel in metadata.channels]}
+        attributes["omero"] = {"channels": complete_channels(metadata.channels)}
     if version == "0.4":
-        yaozarrs.v04.Image.model_validate(attributes)
+        _validate(yaozarrs.v04.Image, attributes)
         return attributes
     attributes["version"] = "0.5"
-    yaozarrs.v05.Image.model_validate(attributes)
+    _validate(yaozarrs.v05.Image, attributes)
     return {"ome": attributes}
 
 
-def _axis_letter(name: str, kind: str | None) -> str:
-    letter = {"time": "t", "channel": "c"}.get(kind or "", name.lower())
-    if letter not in CANONICAL:
-        raise InputError(f"axis {name!r} is unknown; phbatch reads images with the axes t, c, z, y and x.")
-    return letter
+def _validate(model: type[BaseModel], attributes: Mapping[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of units that NGFF does not list, which are the input's and are kept
+        model.model_validate(attributes)

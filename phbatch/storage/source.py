@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -19,6 +19,7 @@ from phbatch.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
 from phbatch.config import StorageOptions
 from phbatch.errors import InputError, UsageError, first_line
 from phbatch.storage.absence import noting_absence
+from phbatch.storage.display import read_channels
 from phbatch.storage.guard import require_decodable
 from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
 from phbatch.storage.stamps import ABSENT, Stamps, digest_stamps
@@ -56,6 +57,8 @@ class Source:
         For the axes that exist, in the order of ``tczyx``.
     options : SecretStr or None
         Of the object store.
+    notices : tuple of str
+        What of the metadata was taken otherwise than it is written.
     """
 
     path: str
@@ -64,6 +67,7 @@ class Source:
     stored_axes: str
     metadata: ImageMetadata
     options: StorageOptions = field(default=None, repr=False)
+    notices: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape:
@@ -238,14 +242,19 @@ def open_source(path: str, axes: str | None = None, options: StorageOptions = No
     path = normalize_path(path)
     node = _open(path, options=options)
     if isinstance(node, zarr.Array):
-        names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
-        stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, names)  # type: ignore[arg-type]
+        stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, _dimension_names(node))
         ordered = "".join(axis for axis in CANONICAL if axis in stored_axes)
         source = Source(path, "", node, stored_axes, ImageMetadata.bare(ordered), options)
     else:
         source = _open_image(path, node, axes, options)
     _validate(source)
     return source
+
+
+def _dimension_names(array: zarr.Array[Any]) -> list[object]:
+    """As Zarr 3 or xarray (in Zarr 2) has them; empty where there are none."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return list(names) if isinstance(names, str | list | tuple) else []
 
 
 def _open(path: str, node: str = "", options: StorageOptions = None) -> zarr.Array[Any] | zarr.Group:
@@ -262,11 +271,12 @@ def _open(path: str, node: str = "", options: StorageOptions = None) -> zarr.Arr
 
 def _open_image(path: str, group: zarr.Group, axes: str | None, options: StorageOptions) -> Source:
     attributes = group.attrs.asdict()
-    found = image_attributes(attributes)
-    if found is None:
+    image = image_attributes(attributes)
+    if image is None:
         raise InputError(f"{path} is a group and no OME-Zarr image{_what_group(group, attributes)}")
-    version, ome = found
-    metadata, node = read_image_metadata(version, ome)
+    version, ome = image
+    metadata, found = read_image_metadata(version, ome, path)
+    node = found.path
     try:
         array = _open(path, node, options)
     except InputError as error:
@@ -277,12 +287,17 @@ def _open_image(path: str, group: zarr.Group, axes: str | None, options: Storage
         raise InputError(
             f"{path}/{node} is a group where level 0 of the image should be an array; correct the metadata."
         )
-    validate_axes(metadata.axes, array.ndim)
-    if axes is not None and axes.lower() != metadata.axes:
+    if array.ndim != len(found.axes):
         raise InputError(
-            f"--axes {axes} contradicts the OME-Zarr metadata, which say {metadata.axes}; leave --axes out."
+            f"the OME-Zarr metadata name {len(found.axes)} axes ({', '.join(found.axes)}) and the array {path}/{node}"
+            f" has {array.ndim} dimensions; correct the metadata, or give that path with --axes."
         )
-    return Source(path, node, array, metadata.axes, metadata, options)
+    if axes is not None and axes.lower() != found.axes:
+        raise InputError(f"--axes {axes} contradicts the OME-Zarr metadata, which say {found.axes}; leave --axes out.")
+    count = array.shape[found.axes.index("c")] if "c" in found.axes else 1
+    channels, notices = read_channels(ome.get("omero"), count)
+    metadata = replace(metadata, channels=channels)
+    return Source(path, node, array, found.axes, metadata, options, (*found.notices, *notices))
 
 
 def _what_group(group: zarr.Group, attributes: dict[str, Any]) -> str:

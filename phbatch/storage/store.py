@@ -75,6 +75,16 @@ def local_path(path: str) -> Path:
     return Path(path.removeprefix("file://")).expanduser().resolve()
 
 
+def unresolved_path(path: str) -> Path:
+    """As `local_path`, with links as they are spelled; what comes before a ``..`` is followed, since that must be."""
+    place = Path.cwd() / Path(path.removeprefix("file://")).expanduser()
+    parts = place.parts
+    if ".." in parts:
+        last = len(parts) - parts[::-1].index("..")
+        place = Path(*parts[:last]).resolve().joinpath(*parts[last:])
+    return place
+
+
 def normalize_path(path: str) -> str:
     """One spelling per place: URLs without a trailing slash, local paths absolute.
 
