@@ -20,7 +20,7 @@ test: $(READY)
 # What tells within minutes whether another Python or other versions will do: statistics, a CARE model, shards, resume,
 # the guard of what is decoded, S3. `.ci/pythons` runs it on all that it finds.
 SMOKE := tests/test_statistics_table.py tests/test_csbdeep_parity.py tests/storage/test_encoding.py tests/test_resume.py \
-	tests/test_lane.py tests/faults/test_trust.py tests/faults/test_object_stores.py
+	tests/test_lane.py tests/test_dependencies.py tests/faults/test_trust.py tests/faults/test_object_stores.py
 
 smoke: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS) $(SMOKE)

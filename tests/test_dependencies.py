@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -68,3 +69,10 @@ def test_every_python_that_is_claimed_is_checked() -> None:
     assert sys.version_info[:2] >= (3, minors[0])
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"Python 3.{minors[0]} to 3.{minors[-1]}" in readme
+
+
+def test_a_function_is_not_hidden_by_the_module_of_its_name() -> None:
+    """Importing `phbatch.verify`, which has the function, hides it with lazy-loader below 0.6."""
+    code = "import phbatch; phbatch.repair; print(phbatch.verify.__class__.__name__, phbatch.info.__class__.__name__)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["function", "function"]
