@@ -28,7 +28,7 @@ from phbatch.storage.ome import ImageMetadata, Version, make_image_attributes
 from phbatch.storage.remote import is_web_server
 from phbatch.storage.sink import ATTRIBUTE, ArrayLayout, Sink, ZarrFormat, create_output, read_output_attributes
 from phbatch.storage.source import Source
-from phbatch.storage.store import free_bytes, is_url, normalize_path, system_error, unresolved_path
+from phbatch.storage.store import free_bytes, is_url, local_path, normalize_path, system_error, unresolved_path
 from phbatch.storage.table import STATISTICS
 from phbatch.tasks import IMAGE, UNCERTAINTY
 
