@@ -30,14 +30,14 @@ from phbatch.prepare import (
     search_for_nan,
     settle_network,
 )
-from phbatch.profiles import ensure_profile, profile_of
+from phbatch.profiles import IlluminationResult, estimate_light, keep_light, light_aside, profile_of
 from phbatch.resolve import resolve_statistics
 from phbatch.results import PlanReport, RunResult
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.lock import hold_output
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import open_source
-from phbatch.tasks import forget_open_stores, load_predictor
+from phbatch.tasks import Job, forget_open_stores, load_predictor
 
 
 def run(
@@ -105,12 +105,15 @@ def run(
         require_scheduler(settings.scheduler)
     with stop_on_signal() as stop:
         search_for_nan(prepared, stop)
+        prepared, light = _estimate_light(prepared, listener)
+        measured = _measure_first(prepared, light, stop)
         with hold_output(prepared.output, prepared.job.token, settings.storage_options):
             with refusing_storage_errors(prepared.output):
                 finished = open_output(prepared, command)
-                ensure_profile(prepared)
+                keep_light(prepared, light)
             todo = [unit for unit in units if unit.key not in finished]
-            measured = _statistics_before(prepared, stop) if todo else None
+            if measured is None and todo:
+                measured = _statistics_before(prepared, prepared.job, stop)
             listener(_started(prepared, units, todo))
             work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
             restoring = perf_counter()
@@ -226,7 +229,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
-    with stop_on_signal() as stop, profile_of(settings, source, geometry) as profile:
+    with stop_on_signal() as stop, profile_of(settings, source, geometry, listener) as profile:
         forget_open_stores()
         table = measure_frames(resolved, source, settings, profile, stop, listener)
     if uncorrected := _uncorrected(table):
@@ -243,13 +246,32 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _statistics_before(prepared: Prepared, stop: Callable[[], bool]) -> StatisticsTable | None:
+def _estimate_light(prepared: Prepared, listener: Listener) -> tuple[Prepared, IlluminationResult | None]:
+    """Estimate the profile of a run that needs one, and say what is wrong with it."""
+    said = len(prepared.notices)
+    prepared, light = estimate_light(prepared)
+    for notice in prepared.notices[said:]:
+        listener(notice)
+    return prepared, light
+
+
+def _measure_first(
+    prepared: Prepared, light: IlluminationResult | None, stop: Callable[[], bool]
+) -> StatisticsTable | None:
+    """Statistics of a run that will remove an output: what they refuse is refused while that is there."""
+    if not prepared.replaces or (light is not None and prepared.settings.scheduler is not None):
+        return None  # workers elsewhere read an estimated profile from the new output
+    with light_aside(prepared, light) as job:
+        return _statistics_before(prepared, job, stop)
+
+
+def _statistics_before(prepared: Prepared, job: Job, stop: Callable[[], bool]) -> StatisticsTable | None:
     """Statistics that must be known before the first frame is restored; None where each unit measures its own."""
     if prepared.given is not None or prepared.resolved.recipe.passes == 1:
         return prepared.given
     resolved = prepared.resolved
     return measure_before(
-        prepared.job,
+        job,
         resolved.geometry,
         prepared.source.dtype,
         workers=resolved.workers,

@@ -134,6 +134,8 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
     picture = f"{output.rstrip('/').removesuffix('.zarr')}.png"
     with _writing(picture):
         phbatch.report.save_profile(Path(picture), found)
+    for text in found.notices:
+        print(f"warning: {text}", file=sys.stderr)
     print(f"sampled   {len(found.facts['frames'])} frames over t")
     print(f"profile   {output}")
     print(f"picture   {picture}")
