@@ -278,3 +278,8 @@ def test_measured_first_or_after_is_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(first), pixels(second))
     again = phbatch.run(source, tmp_path / "second.zarr", **options)
     assert (again.units_done, again.units_skipped) == (0, second.units)
+
+
+def test_a_mode_without_light_is_refused() -> None:
+    with pytest.raises(phbatch.UsageError, match="illumination_mode needs an illumination"):
+        phbatch.plan("in.zarr", illumination_mode="subtract")

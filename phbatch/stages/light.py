@@ -81,9 +81,8 @@ def judge_profile(
         structure = max(structure, fine_structure(light))
     words = []
     if dead:
-        words.append(
-            f"{name} has {dead} dead pixel{'s' if dead > 1 else ''} (not above 0, or not finite); each takes the light about it."
-        )
+        pixels = "1 dead pixel" if dead == 1 else f"{dead} dead pixels"
+        words.append(f"{name} has {pixels} (not above 0, or not finite): the light about them is taken.")
     if dim:
         words.append(
             f"{name} is below a tenth of its mean in {dim} pixels; they are brightened {MAX_GAIN:g} times only."
