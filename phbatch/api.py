@@ -30,7 +30,7 @@ from phbatch.prepare import (
     search_for_nan,
     settle_network,
 )
-from phbatch.profiles import ensure_profile, profile_of
+from phbatch.profiles import IlluminationResult, estimate_light, keep_light, light_aside, profile_of
 from phbatch.resolve import resolve_statistics
 from phbatch.results import PlanReport, RunResult
 from phbatch.scale import require_good_frames, require_scale
@@ -38,7 +38,7 @@ from phbatch.stages.table import StatisticsTable
 from phbatch.storage.lock import hold_output
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import open_source
-from phbatch.tasks import forget_open_stores, load_predictor
+from phbatch.tasks import Job, forget_open_stores, load_predictor
 
 
 def run(
@@ -117,14 +117,15 @@ def run(
             said.append(event)
 
     search_for_nan(prepared, stop)
-    measured = _statistics_before_writing(prepared, stop, hear)
+    prepared, light = _estimate_light(prepared, listener)
+    measured = _measure_first(prepared, light, stop, hear)
     with hold_output(prepared.output, prepared.job.token, settings.storage_options):
         with refusing_storage_errors(prepared.output):
             finished = open_output(prepared, command)
-            ensure_profile(prepared)
+            keep_light(prepared, light)
         todo = [unit for unit in units if unit.key not in finished]
         if measured is None and todo:
-            measured = _statistics_before(prepared, stop, hear)
+            measured = _statistics_before(prepared, prepared.job, stop, hear)
         for notice in said:
             listener(notice)
         listener(_started(prepared, units, todo))
@@ -250,7 +251,7 @@ def statistics(
     for text in source.notices:
         listener(Notice(text))
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
-    with profile_of(settings, source, geometry) as profile:
+    with profile_of(settings, source, geometry, listener) as profile:
         forget_open_stores()
         table = measure_frames(resolved, source, settings, profile, stop, listener)
     if uncorrected := _uncorrected(table):
@@ -267,30 +268,40 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _statistics_before_writing(prepared: Prepared, stop: Stop, listener: Listener) -> StatisticsTable | None:
+def _estimate_light(prepared: Prepared, listener: Listener) -> tuple[Prepared, IlluminationResult | None]:
+    """Estimate the profile of a run that needs one, and say what is wrong with it."""
+    said = len(prepared.notices)
+    prepared, light = estimate_light(prepared)
+    for notice in prepared.notices[said:]:
+        listener(notice)
+    return prepared, light
+
+
+def _measure_first(
+    prepared: Prepared, light: IlluminationResult | None, stop: Stop, listener: Listener
+) -> StatisticsTable | None:
     """Refuse a new run that no frame has a scale in; returns the statistics where they are known with that."""
-    recipe = prepared.resolved.recipe
     if prepared.given is not None or prepared.continued:
         return prepared.given
-    if recipe.passes > 1 and not prepared.estimates_profile:
-        return _statistics_before(prepared, stop, listener)
-    require_scale(
-        prepared.job,
-        prepared.resolved.geometry.units,
-        workers=prepared.resolved.workers,
-        scheduler=prepared.settings.scheduler,
-        stop=stop,
-    )
+    if light is not None and prepared.settings.scheduler is not None:
+        return None  # workers elsewhere read an estimated profile from the new output
+    resolved = prepared.resolved
+    with light_aside(prepared, light) as job:
+        if resolved.recipe.passes > 1:
+            return _statistics_before(prepared, job, stop, listener)
+        require_scale(
+            job, resolved.geometry.units, workers=resolved.workers, scheduler=prepared.settings.scheduler, stop=stop
+        )
     return None
 
 
-def _statistics_before(prepared: Prepared, stop: Stop, listener: Listener) -> StatisticsTable | None:
+def _statistics_before(prepared: Prepared, job: Job, stop: Stop, listener: Listener) -> StatisticsTable | None:
     """Statistics that must be known before the first frame is restored; None where each unit measures its own."""
     if prepared.given is not None or prepared.resolved.recipe.passes == 1:
         return prepared.given
     resolved = prepared.resolved
     table = measure_before(
-        prepared.job,
+        job,
         resolved.geometry,
         prepared.source.dtype,
         workers=resolved.workers,

@@ -155,6 +155,8 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
     picture = f"{output.rstrip('/').removesuffix('.zarr')}.png"
     with _writing(picture):
         phbatch.report.save_profile(Path(picture), found)
+    for text in found.notices:
+        print(f"warning: {text}", file=sys.stderr)
     if as_json:
         _print_record(found.facts)
         return

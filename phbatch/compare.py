@@ -23,6 +23,7 @@ from phbatch.care.model import DEFAULT_MODEL, Model, open_model
 from phbatch.comparison import Comparison, ComparisonReport, Picture
 from phbatch.config import Normalization, RunSettings
 from phbatch.errors import InputError
+from phbatch.events import ignore
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.kernels.intensity import Affine, make_affine
@@ -117,7 +118,7 @@ class _Sampler:
     @contextmanager
     def open(cls, source: Source, settings: RunSettings, samples: int) -> Iterator[_Sampler]:
         resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
-        with profile_of(settings, source, resolved.geometry) as place:
+        with profile_of(settings, source, resolved.geometry, ignore) as place:
             profile = Profile(*read_profile(place, settings.storage_options)) if place else None
             yield cls(source, resolved, samples, profile)
 

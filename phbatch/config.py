@@ -275,6 +275,8 @@ class RunSettings(_Settings):
             )
         if self.upscale_back and self.downscale == 1:
             raise ValueError(say("--upscale-back needs a downscale of 2 or more: add --downscale, or leave it out"))
+        if self.illumination_mode != "divide" and self.illumination == "none":
+            raise ValueError(say("--illumination-mode needs an illumination: add --illumination, or leave it out"))
         if self.shuffle != "auto" and self.codec in ("zstd", "none"):
             raise ValueError(f"codec {self.codec} does not shuffle: leave shuffle out, or choose a Blosc codec")
         self._check_storing()

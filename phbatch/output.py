@@ -197,7 +197,7 @@ def create_image(
     commit_metadata(output, complete=False, options=options)
 
 
-def require_space(output: str, image: OutputImage, finished: float) -> None:
+def require_space(output: str, image: OutputImage, finished: float, freed: int = 0) -> None:
     """Refuse a local output that cannot fit even if it is compressed `COMPRESSION`-fold.
 
     Parameters
@@ -208,6 +208,8 @@ def require_space(output: str, image: OutputImage, finished: float) -> None:
         What will be written.
     finished : float
         Part of it that is already there, 0 to 1.
+    freed : int
+        Bytes of an earlier output, which will be removed first.
 
     Raises
     ------
@@ -217,7 +219,7 @@ def require_space(output: str, image: OutputImage, finished: float) -> None:
     free = free_bytes(output)
     itemsize = np.dtype(image.dtype).itemsize + (4 if image.uncertainty else 0)
     needed = int(prod(image.shape) * itemsize * (1 - finished) / COMPRESSION)
-    if free is not None and needed > free:
+    if free is not None and needed > free + freed:
         raise OutputError(
             f"{output} needs {format_bytes(needed)} even if it is compressed {COMPRESSION}-fold, and"
             f" {format_bytes(free)} are free; make room, or choose another place or a smaller --dtype."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,15 @@ from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, resolve_run
 from phbatch.scale import require_good_frames
 from phbatch.settle import choose_network, settle_cut, settle_precision
+from phbatch.stages.light import judge_profile, require_frames
+from phbatch.stages.preparation import Profile
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import METADATA, Ledger
-from phbatch.storage.profile import digest_profile, read_profile
+from phbatch.storage.profile import digest_profile, read_facts, read_profile
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output, require_own
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.stamps import Stamps
-from phbatch.storage.store import normalize_path
+from phbatch.storage.store import list_files, normalize_path
 from phbatch.tasks import Job, forget_open_stores
 
 PROFILE = "illumination"
@@ -120,16 +123,13 @@ class Prepared:
     profile_digest: str | None
     notices: tuple[Notice, ...]
     precision: PrecisionCheck | None = None
+    replaces: bool = False
+    """Whether an output that is there will be removed."""
 
     @property
     def continued(self) -> bool:
         """Whether an output was begun before."""
         return self.recorded is not None and "fingerprint" in self.recorded
-
-    @property
-    def estimates_profile(self) -> bool:
-        """Whether uneven light is estimated for the whole run, in the output."""
-        return self.job.profile == f"{self.output}/{PROFILE}"
 
 
 def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -> Prepared:
@@ -159,7 +159,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         network=begun.get("network") if settings.network == "auto" else None,
         precision=begun.get("precision") if settings.precision == "auto" else None,
     )
-    profile, digest = _find_profile(settings, source, destination)
+    profile, digest, warnings = _find_profile(settings, source, destination, resolved.geometry)
     image = OutputImage.make(source, resolved.geometry, resolved.recipe, settings)
     job = Job(
         source=source.path,
@@ -180,22 +180,26 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         required = required_statistics(resolved.recipe.rule)
         given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
         require_good_frames(given, resolved.recipe)
-    notices = (*(Notice(text) for text in source.notices), *resolved.notices)
+    notices = (*(Notice(text) for text in source.notices), *resolved.notices, *warnings)
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
     if model is not None and model.choice:
         notices = (Notice(f"weights: {model.choice}."), *notices)
-    return Prepared(settings, source, model, resolved, job, destination, image, continued, given, digest, notices)
+    replaces = settings.overwrite and recorded is not None
+    return Prepared(
+        settings, source, model, resolved, job, destination, image, continued, given, digest, notices, replaces=replaces
+    )
 
 
-def require_profile(path: str, source: Source, options: StorageOptions = None) -> str:
-    """Refuse a profile that does not fit the image; returns its digest.
+def require_profile(settings: RunSettings, source: Source, geometry: Geometry) -> tuple[str, tuple[Notice, ...]]:
+    """Refuse a given profile that does not fit the image, or holds no light; returns its digest and what is to be said.
 
     Raises
     ------
     InputError
-        It cannot be read, or has another shape.
+        It cannot be read, has another shape, or more than half of it is dead.
     """
+    path, options = settings.illumination, settings.storage_options
     background, dark = read_profile(path, options)
     n_c, n_z, y, x = source.shape[1:]
     for values in (background, dark):
@@ -207,17 +211,24 @@ def require_profile(path: str, source: Source, options: StorageOptions = None) -
                 f"illumination {path} is {'x'.join(map(str, values.shape))} (czyx) and the frames are"
                 f" {n_c}x{n_z}x{y}x{x}; give a profile of the same lengths, with 1 or all channels and planes."
             )
-    return digest_profile(background, dark)
+    facts = read_facts(path, options=options) or {}
+    planes = product(geometry.channels, range(n_z))
+    name = f"illumination {path}"
+    notices = judge_profile(Profile(background, dark), facts, settings.illumination_mode, planes, name)
+    return digest_profile(background, dark), notices
 
 
-def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[str, str | None]:
-    """Place of the profile of a run, and its digest where the user gave it; empty where there is none."""
+def _find_profile(
+    settings: RunSettings, source: Source, output: str, geometry: Geometry
+) -> tuple[str, str | None, tuple[Notice, ...]]:
+    """Place of the profile of a run, its digest where the user gave it, and what is to be said; empty without one."""
     method = settings.illumination
     if method == "none" or method in FRAME_BACKGROUNDS:
-        return "", None
+        return "", None, ()
     if method in ESTIMATED_BACKGROUNDS:
-        return f"{output}/{PROFILE}", None
-    return method, require_profile(method, source, settings.storage_options)
+        require_frames(method, len(geometry.times), f"illumination {method}")
+        return f"{output}/{PROFILE}", None, ()
+    return method, *require_profile(settings, source, geometry)
 
 
 def settle_network(prepared: Prepared) -> Prepared:
@@ -311,8 +322,9 @@ def open_output(prepared: Prepared, command: str) -> Finished:
                 f" to continue, choose"
                 " another output, or start afresh with --overwrite."
             )
+    removed = sum(size for _, size, _ in list_files(prepared.output, store)) if recorded or prepared.replaces else 0
+    require_space(prepared.output, prepared.image, 0, removed)
     remove_output(prepared.output, store)
-    require_space(prepared.output, prepared.image, 0)
     forget_open_stores()
     create_image(prepared.output, prepared.image, _provenance(prepared, mark, command), store)
     return finished

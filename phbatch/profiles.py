@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 from os import cpu_count
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from phbatch.axes import to_region
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
 from phbatch.errors import InputError, MemoryLimitError, UsageError
+from phbatch.events import Listener, Notice
 from phbatch.kernels.background import temporal_background
 from phbatch.memory import RESERVED_BYTES, format_bytes
 from phbatch.options import SampleOptions, parse_options
@@ -25,18 +27,18 @@ from phbatch.output import require_separate
 from phbatch.planning import Geometry
 from phbatch.prepare import PROFILE, Prepared, available_bytes, require_profile
 from phbatch.resolve import resolve_statistics
+from phbatch.stages.light import LEAST_FRAMES, judge_profile, require_frames
 from phbatch.stages.preparation import Profile, background_of
 from phbatch.storage.profile import read_facts, require_replaceable, write_profile
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.store import normalize_path
-from phbatch.tasks import forget_open_stores
+from phbatch.tasks import Job, forget_open_stores
 
 IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]
 
 SAMPLES = 32
 """Frames over t that a profile is estimated from, at most."""
 
-_LEAST_SAMPLES = 3
 _COPIES = 4  # of a sampled frame in float32: the stack, and what the median and BaSiC make of it
 
 
@@ -50,10 +52,13 @@ class IlluminationResult:
         Background and dark field, in counts, for every channel that was asked for.
     facts : dict
         Method, input, sampled frames.
+    notices : tuple of str
+        What to look at before it is used.
     """
 
     profile: Profile
     facts: dict[str, Any]
+    notices: tuple[str, ...] = ()
 
 
 def illumination(
@@ -98,10 +103,10 @@ def illumination(
     if place:
         require_separate(source, place)
         require_replaceable(place, store)
-    profile, facts = estimate_profile(source, resolved.geometry, method, settings)
+    estimated = _estimate(source, resolved.geometry, method, settings, "the profile")
     if place:
-        write_profile(place, profile.background, profile.dark, facts, options=store)
-    return IlluminationResult(profile, facts)
+        write_profile(place, estimated.profile.background, estimated.profile.dark, estimated.facts, options=store)
+    return estimated
 
 
 def estimate_profile(
@@ -114,6 +119,7 @@ def estimate_profile(
     InputError, MemoryLimitError, UsageError
         Too few frames, too little memory, or BaSiCPy is missing.
     """
+    require_frames(method, len(geometry.times), f"illumination {method}")
     times = _sample_times(source, geometry, settings)
     n_c, n_z = source.shape[1:3]
     background = np.ones((n_c, n_z, *source.shape[3:]), np.float32)
@@ -141,21 +147,45 @@ def estimate_profile(
     return Profile(background, dark), facts
 
 
-def ensure_profile(prepared: Prepared) -> None:
-    """Estimate the profile of a run and keep it in the output, unless an earlier call did."""
-    method = prepared.settings.illumination
+def estimate_light(prepared: Prepared) -> tuple[Prepared, IlluminationResult | None]:
+    """Estimate the profile of a run, unless an earlier call did, while nothing is written and all may be refused.
+
+    Raises
+    ------
+    InputError, MemoryLimitError, UsageError
+        As for `estimate_profile`; or the frames hold no light.
+    """
+    settings, method = prepared.settings, prepared.settings.illumination
     if method not in ESTIMATED_BACKGROUNDS or method in FRAME_BACKGROUNDS:
+        return prepared, None
+    if prepared.continued and _is_kept(prepared):
+        return prepared, None
+    found = _estimate(prepared.source, prepared.resolved.geometry, method, settings, f"illumination {method}")
+    notices = (Notice(text, warning=True) for text in found.notices)
+    return replace(prepared, notices=(*prepared.notices, *notices)), found
+
+
+def keep_light(prepared: Prepared, estimated: IlluminationResult | None) -> None:
+    """Keep what `estimate_light` found in the output, unless an earlier call did."""
+    if estimated is None or _is_kept(prepared):
         return
-    store = prepared.settings.storage_options
-    if "method" in (read_facts(prepared.output, PROFILE, store) or {}):
-        return
-    profile, facts = estimate_profile(prepared.source, prepared.resolved.geometry, method, prepared.settings)
-    write_profile(prepared.output, profile.background, profile.dark, facts, PROFILE, store)
+    profile, store = estimated.profile, prepared.settings.storage_options
+    write_profile(prepared.output, profile.background, profile.dark, estimated.facts, PROFILE, store)
     forget_open_stores()
 
 
 @contextmanager
-def profile_of(settings: RunSettings, source: Source, geometry: Geometry) -> Iterator[str]:
+def light_aside(prepared: Prepared, estimated: IlluminationResult | None) -> Iterator[Job]:
+    """The job of a run that measures before its output is there: an estimated profile lies in a temporary folder."""
+    if estimated is None:
+        yield prepared.job
+        return
+    with _scratch(estimated.profile, estimated.facts) as place:
+        yield replace(prepared.job, profile=place)
+
+
+@contextmanager
+def profile_of(settings: RunSettings, source: Source, geometry: Geometry, listener: Listener) -> Iterator[str]:
     """Place of the profile that statistics are measured with: given, or estimated into a temporary folder.
 
     Raises
@@ -167,7 +197,8 @@ def profile_of(settings: RunSettings, source: Source, geometry: Geometry) -> Ite
     if method == "none" or method in FRAME_BACKGROUNDS:
         yield ""
     elif method not in ESTIMATED_BACKGROUNDS:
-        require_profile(method, source, settings.storage_options)
+        for notice in require_profile(settings, source, geometry)[1]:
+            listener(notice)
         yield method
     elif settings.scheduler is not None:
         raise UsageError(
@@ -175,10 +206,31 @@ def profile_of(settings: RunSettings, source: Source, geometry: Geometry) -> Ite
             " profile with `phbatch illumination` and give its path."
         )
     else:
-        with TemporaryDirectory(prefix="phbatch-") as folder:
-            profile, facts = estimate_profile(source, geometry, method, settings)
-            write_profile(f"{folder}/profile.zarr", profile.background, profile.dark, facts)
-            yield f"{folder}/profile.zarr"
+        found = _estimate(source, geometry, method, settings, f"illumination {method}")
+        for text in found.notices:
+            listener(Notice(text, warning=True))
+        with _scratch(found.profile, found.facts) as place:
+            yield place
+
+
+@contextmanager
+def _scratch(profile: Profile, facts: dict[str, Any]) -> Iterator[str]:
+    with TemporaryDirectory(prefix="phbatch-") as folder:
+        place = f"{folder}/profile.zarr"
+        write_profile(place, profile.background, profile.dark, facts)
+        yield place
+
+
+def _is_kept(prepared: Prepared) -> bool:
+    return "method" in (read_facts(prepared.output, PROFILE, prepared.settings.storage_options) or {})
+
+
+def _estimate(source: Source, geometry: Geometry, method: str, settings: RunSettings, name: str) -> IlluminationResult:
+    """Estimate a profile and judge it."""
+    profile, facts = estimate_profile(source, geometry, method, settings)
+    planes = product(geometry.channels, range(source.shape[2]))
+    notices = judge_profile(profile, facts, settings.illumination_mode, planes, name)
+    return IlluminationResult(profile, facts, tuple(notice.text for notice in notices))
 
 
 def _sample_times(source: Source, geometry: Geometry, settings: RunSettings) -> list[int]:
@@ -187,8 +239,8 @@ def _sample_times(source: Source, geometry: Geometry, settings: RunSettings) -> 
     profile_bytes = 2 * frame_bytes * prod(source.shape[1:3])
     spare = allowed - RESERVED_BYTES - profile_bytes - prod(source.chunks) * source.dtype.itemsize
     count = min(SAMPLES, len(geometry.times), spare // (_COPIES * frame_bytes))
-    if count < min(_LEAST_SAMPLES, len(geometry.times)):
-        needed = allowed - spare + _LEAST_SAMPLES * _COPIES * frame_bytes
+    if count < min(LEAST_FRAMES, len(geometry.times)):
+        needed = allowed - spare + LEAST_FRAMES * _COPIES * frame_bytes
         raise MemoryLimitError(
             f"estimating the light needs {format_bytes(needed)} and may use {format_bytes(allowed)}; raise --memory."
         )

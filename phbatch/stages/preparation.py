@@ -19,6 +19,7 @@ from phbatch.errors import InputError
 from phbatch.kernels.background import gaussian_background, polynomial_background
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.downsample import area_average
+from phbatch.kernels.flatfield import mend_dead_pixels
 from phbatch.kernels.illumination import Correction, apply_normalized
 from phbatch.kernels.intensity import Affine
 from phbatch.kernels.padding import Extent, Padding, find_extent, image_pixels, padding_of
@@ -84,12 +85,19 @@ class Profile:
     dark: NDArray[np.float32] | None = None
 
     def correction(self, preparation: Preparation, c: int, z: int) -> Correction:
-        """The map of one channel and plane; area averaged as its frames are."""
-        background = area_average(_pick(self.background, c, z), preparation.downscale)
-        dark = None if self.dark is None else area_average(_pick(self.dark, c, z), preparation.downscale)
-        if preparation.mode == "subtract":
+        """The map of one channel and plane, mended where it is dead; area averaged as its frames are."""
+        place, divides = self.place(c, z), preparation.mode == "divide"
+        full, full_dark = self.background[place], None if self.dark is None else self.dark[place]
+        full, full_dark, _ = mend_dead_pixels(full, full_dark, divides=divides)
+        background = area_average(full, preparation.downscale)
+        dark = None if full_dark is None else area_average(full_dark, preparation.downscale)
+        if not divides:
             return Correction.subtract(background if dark is None else background - dark)
         return Correction.divide(background, 0.0 if dark is None else dark)
+
+    def place(self, c: int, z: int) -> tuple[int, int]:
+        """Channel and plane of the profile that a channel and plane of the image are corrected with."""
+        return c if len(self.background) > 1 else 0, z if self.background.shape[1] > 1 else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,11 +248,6 @@ def _correct_by_itself(plane: NDArray[Any], preparation: Preparation) -> Correct
     light = preparation.mode == "divide"
     background = background_of(plane, preparation.illumination, light=light)
     return Correction.divide(background) if light else Correction.subtract(background)
-
-
-def _pick(values: NDArray[np.float32], c: int, z: int) -> NDArray[np.float32]:
-    plane: NDArray[np.float32] = values[c if len(values) > 1 else 0, z if values.shape[1] > 1 else 0]
-    return plane
 
 
 def in_counts(statistics: FrameStatistics, fractions: int) -> FrameStatistics:
