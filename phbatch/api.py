@@ -27,6 +27,7 @@ from phbatch.prepare import (
     must_scan,
     open_output,
     prepare,
+    require_same_run,
     search_for_nan,
     settle_network,
 )
@@ -100,7 +101,9 @@ def run(
     """
     started, listener = perf_counter(), logging_notices(listener)
     settings = parse_options("run", options)
-    prepared = settle_network(prepare(str(input), output, settings))
+    prepared = prepare(str(input), output, settings)
+    require_same_run(prepared)
+    prepared = settle_network(prepared)
     for notice in prepared.notices:
         listener(notice)
     if not command:
@@ -174,6 +177,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Unpack[
         What `run` would refuse.
     """
     prepared = prepare(str(input), output, parse_options("plan", options))
+    require_same_run(prepared)
     resolved, recipe, source = prepared.resolved, prepared.resolved.recipe, prepared.source
     geometry = resolved.geometry
     for notice in prepared.notices:

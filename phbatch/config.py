@@ -353,4 +353,4 @@ def first_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{name!r} is no setting of phbatch; see `phbatch run --help` for their names."
     value = "(not shown)" if name.startswith("storage_options") else repr(problem["input"])
-    return f"--{name.replace('_', '-')}={value} is not valid: {message[:1].lower()}{message[1:]}."
+    return f"--{name.replace('_', '-')} {value} is not valid: {message[:1].lower()}{message[1:]}."

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from phbatch.care.model import Model
-from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
+from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, StorageOptions
+from phbatch.errors import OutputError
 from phbatch.kernels.intensity import describe_normalizer
 from phbatch.resolve import ResolvedRun
+from phbatch.storage.ledger import Ledger
 from phbatch.storage.source import Source
 
 NUMBERS_VERSION = 4
 """Raised whenever the pixels or statistics that phbatch computes change."""
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def fingerprint(
@@ -66,10 +71,44 @@ def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
     --------
     >>> find_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
     ['a.b was 1 and is 3']
+    >>> find_differences({"digest": 64 * "0"}, {"digest": 64 * "1"})
+    ['digest is another']
     """
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted({*old, *new}):
             found += find_differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
         return found
-    return [] if old == new else [f"{place} was {old} and is {new}"]
+    if old == new:
+        return []
+    digests = all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (old, new))
+    return [f"{place} is another" if digests else f"{place} was {old} and is {new}"]
+
+
+def require_same(
+    output: str, recorded: Mapping[str, Any], mark: Mapping[str, Any], options: StorageOptions = None
+) -> None:
+    """Refuse an output that holds units of another run.
+
+    Parameters
+    ----------
+    output : str
+        Place of an output that was begun.
+    recorded : mapping
+        What it says of its run.
+    mark : mapping
+        Fingerprint of the run that is asked for.
+    options : SecretStr or None
+        Of the object store.
+
+    Raises
+    ------
+    OutputError
+        What differs, and what to do.
+    """
+    differences = find_differences(recorded["fingerprint"], mark)
+    if differences and (recorded["status"] == "complete" or Ledger(output, options).holds_units()):
+        raise OutputError(
+            f"{output} exists and was begun differently ({'; '.join(differences[:4])}); repeat the old settings to"
+            " continue, choose another output, or start afresh with --overwrite."
+        )

@@ -21,7 +21,7 @@ from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
 from phbatch.engine import require_finite
 from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
-from phbatch.fingerprint import find_differences, fingerprint
+from phbatch.fingerprint import find_differences, fingerprint, require_same
 from phbatch.kernels.intensity import required_statistics
 from phbatch.measure import read_table
 from phbatch.output import (
@@ -146,7 +146,9 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     if continued is None or "fingerprint" not in continued:
         require_place(destination)
         require_own(destination, settings.storage_options)
-    begun = (continued or {}).get("fingerprint", {}).get("settings", {}) or {}
+    mark = (continued or {}).get("fingerprint", {})
+    same_model = model is not None and (mark.get("model") or {}).get("sha256") == model.sha256
+    begun = mark.get("settings", {}) if same_model else {}
     tile = begun.get("tile")
     resolved = resolve_run(
         settings,
@@ -295,33 +297,36 @@ def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
         )
 
 
-def open_output(prepared: Prepared, command: str) -> Finished:
-    """Create the output or continue it, while it is held; returns what is finished."""
-    settings, resolved = prepared.settings, prepared.resolved
+def require_same_run(prepared: Prepared) -> None:
+    """Refuse an output that holds units of another run, before anything is computed."""
+    if prepared.recorded is not None and prepared.continued:
+        require_same(prepared.output, prepared.recorded, _fingerprint(prepared), prepared.settings.storage_options)
+
+
+def _fingerprint(prepared: Prepared) -> dict[str, Any]:
     given = {
         "statistics": prepared.given.digest() if prepared.given is not None else None,
         "illumination": prepared.profile_digest,
     }
     with prepared.source.refusing_errors():
-        mark = fingerprint(settings, resolved, prepared.source, prepared.model, given)
-    store = settings.storage_options
+        return fingerprint(prepared.settings, prepared.resolved, prepared.source, prepared.model, given)
+
+
+def open_output(prepared: Prepared, command: str) -> Finished:
+    """Create the output or continue it, while it is held; returns what is finished."""
+    settings, resolved = prepared.settings, prepared.resolved
+    mark, store = _fingerprint(prepared), settings.storage_options
     recorded = None if settings.overwrite else read_output_attributes(prepared.output, store)
     finished = Finished(resolved.geometry)
     if recorded is not None and "fingerprint" in recorded:
-        differences = find_differences(recorded["fingerprint"], mark)
-        if not differences:
+        require_same(prepared.output, recorded, mark, store)
+        if not find_differences(recorded["fingerprint"], mark):
             Sink(prepared.output, store).remove_scratch()
             for record in Ledger(prepared.output, store).current():
                 finished.add(record)
             require_unchanged(prepared.source, resolved.geometry, finished.inputs, prepared.output, store)
             require_space(prepared.output, prepared.image, len(finished) / len(resolved.geometry.units))
             return finished
-        if recorded["status"] == "complete" or Ledger(prepared.output, store).holds_units():
-            raise OutputError(
-                f"{prepared.output} was begun differently ({'; '.join(differences[:4])}); repeat the old settings"
-                f" to continue, choose"
-                " another output, or start afresh with --overwrite."
-            )
     removed = sum(size for _, size, _ in list_files(prepared.output, store)) if recorded or prepared.replaces else 0
     require_space(prepared.output, prepared.image, 0, removed)
     remove_output(prepared.output, store)

@@ -390,7 +390,9 @@ def _resolve_tiles(
                 f" {smallest} or more."
             )
         chosen = tuple(min(asked, size) for size in padded)
-    elif tile is not None:
+    elif tile is not None and all(
+        length == size or smallest <= length < size for length, size in zip(tile, padded, strict=True)
+    ):
         chosen = tile
     else:
         fitting = spare_bytes // config.workspace_bytes_per_pixel

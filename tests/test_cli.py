@@ -281,7 +281,7 @@ def test_a_foreign_model_and_a_contradiction_are_said(
     assert "warning: model phase-2d was trained with median" in phbatch_command.err
     attributes = zarr.open_group(source.parent / "in.phbatch.zarr").attrs.asdict()["phbatch"]
     assert any("was trained with median" in notice for notice in attributes["notices"])
-    assert phbatch_command("plan", source) == 0
+    assert phbatch_command("plan", source, tmp_path / "other.zarr") == 0
     assert "model: phase-2d, bundled" in phbatch_command.out
 
 
