@@ -18,7 +18,7 @@ from phbatch.commit import restore_units
 from phbatch.config import parse_settings
 from phbatch.engine import require_scheduler, stop_on_signal
 from phbatch.events import Event, Listener, RunStarted, ignore
-from phbatch.measure import measure_before, measure_frames, with_statistics
+from phbatch.measure import describe, measure_before, measure_frames, with_statistics
 from phbatch.output import finish_image, refusing_storage_errors
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import (
@@ -224,7 +224,9 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
     with stop_on_signal() as stop, profile_of(settings, source, geometry) as profile:
         forget_open_stores()
-        return measure_frames(resolved, source, settings, profile, stop, listener)
+        table = measure_frames(resolved, source, settings, profile, stop, listener)
+    table.measured = describe(source, resolved.recipe)
+    return table
 
 
 def peak_rss_bytes() -> int:

@@ -22,7 +22,7 @@ from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
 from phbatch.fingerprint import find_differences, fingerprint
 from phbatch.kernels.intensity import required_statistics
-from phbatch.measure import read_table
+from phbatch.measure import describe, read_table, require_same_measurement
 from phbatch.output import (
     OutputImage,
     create_image,
@@ -169,11 +169,11 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         threads=settings.threads,
         storage_options=settings.storage_options,
     )
-    given = None
+    given, notices = None, resolved.notices
     if settings.stats is not None:
         required = required_statistics(resolved.recipe.rule)
         given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
-    notices = resolved.notices
+        notices += tuple(require_same_measurement(settings.stats, given, describe(source, resolved.recipe), required))
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
     return Prepared(settings, source, model, resolved, job, destination, image, continued, given, digest, notices)
