@@ -17,7 +17,7 @@ from phbatch.axes import FrameKey
 from phbatch.commit import restore_units
 from phbatch.engine import require_scheduler
 from phbatch.events import Event, Listener, Notice, RunStarted, Stop, ignore, log, logging_notices, never
-from phbatch.measure import measure_before, measure_frames, with_statistics
+from phbatch.measure import describe, measure_before, measure_frames, with_statistics
 from phbatch.options import RunOptions, StatisticsOptions, parse_options
 from phbatch.output import finish_image, refusing_storage_errors
 from phbatch.planning import Unit, region_size, source_reads
@@ -258,6 +258,7 @@ def statistics(
     with profile_of(settings, source, geometry, listener) as profile:
         forget_open_stores()
         table = measure_frames(resolved, source, settings, profile, stop, listener)
+    table.measured = describe(source, resolved.recipe)
     if uncorrected := _uncorrected(table):
         listener(uncorrected)
     return table

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from phbatch.axes import FrameGrid
+from phbatch.axes import FrameGrid, FrameKey
 from phbatch.config import RunSettings, StorageOptions
 from phbatch.engine import execute
 from phbatch.errors import InputError, InterruptedRunError, first_line
@@ -22,7 +22,7 @@ from phbatch.stages.recipe import Recipe
 from phbatch.stages.statistics import judge_series
 from phbatch.stages.table import StatisticsRow, StatisticsTable
 from phbatch.storage.source import Source
-from phbatch.storage.table import read_rows
+from phbatch.storage.table import MEASURED, describe_measurement, parse_measurement, read_rows
 from phbatch.tasks import Job, measure_unit, pool_unit
 
 Pool = tuple[int, int | None]
@@ -106,6 +106,14 @@ def measure_before(
     return table
 
 
+def describe(source: Source, recipe: Recipe) -> str:
+    """How a recipe measures an image, for the table that is made."""
+    light = recipe.preparation
+    return describe_measurement(
+        source.path, source.shape, recipe.rule.sigma, light.downscale, light.illumination, light.mode
+    )
+
+
 def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: StorageOptions = None) -> StatisticsTable:
     """Read the statistics of a run from a file of `phbatch stats`, or from another output of phbatch.
 
@@ -125,8 +133,9 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
     InputError
         A frame or a needed value is missing.
     """
-    table = StatisticsTable(grid)
+    table, seen = StatisticsTable(grid), set[FrameKey]()
     for row in read_rows(path, options):
+        table.measured = _one_measurement(path, table.measured, row.get(MEASURED) or "")
         try:
             parsed = StatisticsRow.from_dict({"z": 0} | dict(row) if grid.planes == 1 else row)
             wanted = parsed.key in grid
@@ -145,6 +154,11 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
                 " `phbatch stats`, or flag the frame.",
                 frame=str(parsed.key),
             )
+        if parsed.key in seen and str(table.statistics(parsed.key)) != str(parsed.statistics):
+            raise InputError(
+                f"{path} has two rows of frame {parsed.key} that differ; leave one.", frame=str(parsed.key)
+            )
+        seen.add(parsed.key)
         table.put(parsed.as_dict())
     missing = table.first_unknown()
     if missing is not None:
@@ -153,6 +167,60 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
             frame=str(missing),
         )
     return table
+
+
+def _one_measurement(path: str, before: str, said: str) -> str:
+    if before and said and before != said:
+        raise InputError(f"{path} has rows that were measured differently; measure all with one `phbatch stats`.")
+    return before or said
+
+
+def require_same_measurement(path: str, table: StatisticsTable, expected: str, required: Sequence[str]) -> list[Notice]:
+    """Refuse a table of another image, or of frames that were prepared otherwise than those of the run.
+
+    Parameters
+    ----------
+    path : str
+        For the message.
+    table : StatisticsTable
+        That was read; what it does not say of itself is not held against it.
+    expected : str
+        How the run would measure, by `phbatch.storage.table.describe_measurement`.
+    required : sequence of str
+        Columns that the normalization needs.
+
+    Returns
+    -------
+    list of Notice
+        Warnings of what may be right.
+
+    Raises
+    ------
+    InputError
+        What differs, and how to mend it.
+    """
+    said, ours = parse_measurement(table.measured), parse_measurement(expected)
+    names = ["downscale", "illumination"]
+    if not {"median", "mode", "mad"}.isdisjoint(required):
+        names.insert(0, "sigma")
+    if said.get("illumination") == ours["illumination"] != "none":
+        names.append("illumination-mode")
+    for name in names:
+        if name in said and said[name] != ours[name]:
+            raise InputError(
+                f"{path} was measured with {name} {said[name]} and this run has {name} {ours[name]}; give --{name}"
+                f" {said[name]}, or measure again with `phbatch stats`."
+            )
+    shapes = [facts.get("shape", ours["shape"]).split("x") for facts in (said, ours)]
+    if shapes[0][1:] != shapes[1][1:]:
+        raise InputError(
+            f"{path} is of an image of {said['shape']} (tczyx) and the input is {ours['shape']}; measure the input with"
+            " `phbatch stats`."
+        )
+    differing = [f"{name} {said[name]}" for name in ("input", "shape") if name in said and said[name] != ours[name]]
+    if not differing:
+        return []
+    return [Notice(f"{path} is of {', '.join(differing)}: make sure that it is of the same image.", warning=True)]
 
 
 def with_statistics(units: Sequence[Unit], table: StatisticsTable, volumes: bool) -> Iterator[Unit]:

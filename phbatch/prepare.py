@@ -23,7 +23,7 @@ from phbatch.errors import InputError, OutputError
 from phbatch.events import Notice
 from phbatch.fingerprint import find_differences, fingerprint, require_same
 from phbatch.kernels.intensity import required_statistics
-from phbatch.measure import read_table
+from phbatch.measure import describe, read_table, require_same_measurement
 from phbatch.output import (
     OutputImage,
     create_image,
@@ -182,6 +182,8 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         required = required_statistics(resolved.recipe.rule)
         given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
         require_good_frames(given, resolved.recipe)
+        wanted = describe(source, resolved.recipe)
+        warnings = (*warnings, *require_same_measurement(settings.stats, given, wanted, required))
     notices = (*(Notice(text) for text in source.notices), *resolved.notices, *warnings)
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,7 +24,7 @@ from phbatch.profiles import IlluminationResult
 from phbatch.results import PlanReport, RunResult, VerifyReport
 from phbatch.stages.table import StatisticsTable
 from phbatch.stages.timing import STAGES
-from phbatch.storage.table import csv_lines, require_table_name, write_rows
+from phbatch.storage.table import MEASURED, csv_lines, require_table_name, write_rows
 
 __all__ = [
     "ProgressReport",
@@ -260,13 +260,20 @@ def _print_forms(forms: Sequence[Mapping[str, Any]]) -> None:
 
 def save_statistics(path: str, rows: StatisticsTable) -> None:
     """Write the statistics table as CSV, JSON or Parquet, by the suffix of the file."""
-    write_rows(path, rows.names, rows)
+    write_rows(path, *_with_measurement(rows))
+
+
+def _with_measurement(rows: StatisticsTable) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
+    """Names and rows of a file, which says how its frames were measured."""
+    if not rows.measured:
+        return rows.names, iter(rows)
+    return (*rows.names, MEASURED), (row | {MEASURED: rows.measured} for row in rows)
 
 
 def print_statistics(rows: StatisticsTable) -> None:
     """Print the statistics table: for people on a terminal, as CSV where it is piped."""
     if not sys.stdout.isatty():
-        sys.stdout.writelines(csv_lines(rows.names, rows))
+        sys.stdout.writelines(csv_lines(*_with_measurement(rows)))
         return
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in rows.names:

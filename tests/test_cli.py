@@ -117,7 +117,7 @@ def test_statistics_table(phbatch_command: CommandLine, source: Path, tmp_path: 
     assert [row["median"] for row in rows] == np.median(frames, axis=(1, 2)).tolist()
     assert list(rows[0]) == [
         *("t", "c", "z", "median", "mode", "mad", "mean", "std", "min", "max", "p2", "p99.8"),
-        *("saturated", "zero", "focus", "background", "padding", "flags"),
+        *("saturated", "zero", "focus", "background", "padding", "flags", "measured"),
     ]
     assert rows[0]["flags"] == []
     assert phbatch_command("stats", source, "-o", tmp_path / "rows.csv", "--sigma", "0") == 0

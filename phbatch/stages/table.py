@@ -73,6 +73,11 @@ class StatisticsTable(Sequence[dict[str, Any]]):
     grid : FrameGrid
         Which frames.
 
+    Attributes
+    ----------
+    measured : str
+        How the frames were measured (`phbatch.storage.table.describe_measurement`); empty where that is not known.
+
     Examples
     --------
     >>> table = StatisticsTable(FrameGrid(range(2), (0,), None))
@@ -85,6 +90,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
 
     def __init__(self, grid: FrameGrid) -> None:
         self.grid = grid
+        self.measured = ""
         self._columns: dict[str, NDArray[np.float64]] = {}
         self._flags = np.zeros(len(grid), np.uint16)
         self._known = np.zeros(len(grid), bool)

@@ -1,92 +1,165 @@
-"""Comma-separated tables as spreadsheets save them: byte order marks, semicolons or tabs, decimal commas."""
+"""Tables as spreadsheets leave them: byte order marks, semicolons, decimal commas, quotes, empty lines, other orders.
+
+What can be read in one way only is read; everything else is a `ValueError` that says which cell, and why.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-_SEPARATORS = (",", ";", "\t")
-_TEXT = frozenset({"flags"})
-"""Columns whose cells are words."""
+_ENCODINGS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # by the byte order mark
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "#n/a"})
+_WORDS = re.compile(r"[\s,;|\[\]'\"]+")
+_GROSS = 10  # times the largest value of a frame: no statistic of it is beyond
 
 
-def read_cells(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a table of numbers by column, with decimal points, however a spreadsheet saved it.
-
-    Parameters
-    ----------
-    path : Path
-        UTF-8 or UTF-16 with a byte order mark, or UTF-8 without; cells are separated by commas, semicolons or tabs;
-        Excel's first line ``sep=;`` is understood. Empty lines are passed over, cells that lack at the end of a line
-        are empty.
-
-    Yields
-    ------
-    dict
-        Stripped cells by the name of their column in lower case.
+def read_csv(path: str) -> Iterator[dict[str, Any]]:
+    """Rows of a CSV file by the names of their columns, in lower case; values as in `parse_row`.
 
     Raises
     ------
     ValueError
-        It is no such text, a column is named twice, a line has more cells than there are columns, or a comma may be
-        of thousands as well as of decimals.
-    OSError
-        It cannot be read.
+        Says which line, and why.
     """
-    with path.open("rb") as file:
-        start = file.read(2)
-    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with Path(path).open("rb") as file:
+        encoding = _ENCODINGS.get(file.read(2), "utf-8-sig")
+    decimals = Decimals()
     try:
-        with path.open(encoding=encoding, newline="") as file:
-            yield from _read_lines(_Lines(file))
+        with Path(path).open(encoding=encoding, newline=None) as file:
+            first = next((line for line in file if line.strip()), "")
+            if first.lower().startswith("sep="):
+                first = next(file, "")
+            separator = max(",;\t|", key=first.count)
+            names = _names_of(next(csv.reader([first], delimiter=separator), []))
+            decimals.separator = separator
+            for cells in csv.reader(file, delimiter=separator):
+                if any(cell.strip() for cell in cells):
+                    if any(cell.strip() for cell in cells[len(names) :]):
+                        raise ValueError(f"the row {separator.join(cells[:4])}... has more cells than there are names")
+                    row = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+                    yield parse_row(row, decimals)
     except UnicodeError:
-        raise ValueError("it is not UTF-8; save it as 'CSV UTF-8'") from None
+        raise ValueError("it is not in UTF-8: save it as CSV UTF-8") from None
     except csv.Error as error:
-        raise ValueError(f"it is no table of separated values: {error}") from error
+        raise ValueError(str(error)) from None
 
 
-class _Lines(Iterator[str]):
-    """Lines of a file, and the number of the last one."""
+class Decimals:
+    """The decimal sign of a file, which must be one.
 
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self.number = 0
+    Attributes
+    ----------
+    separator : str
+        Of the cells; empty where there is none.
+    sign : str
+        What was found so far.
+    """
 
-    def __next__(self) -> str:
-        self.number += 1
-        return next(self._lines)
+    def __init__(self) -> None:
+        self.separator = self.sign = ""
+
+    def parse(self, text: str) -> float:
+        """A number as it was typed.
+
+        Raises
+        ------
+        ValueError
+            It is none, or could be two.
+
+        Examples
+        --------
+        >>> decimals = Decimals()
+        >>> decimals.separator = ";"
+        >>> decimals.parse("1500,25")
+        1500.25
+        """
+        text = text.strip()
+        if _NUMBER.fullmatch(text) is None:
+            why = (
+                "has separators of thousands"
+                if re.fullmatch(r"[+-]?\d{1,3}([., ]\d{3})+([.,]\d*)?", text)
+                else "is no number"
+            )
+            raise ValueError(f"{text!r} {why}")
+        sign = "," if "," in text else "." if "." in text else ""
+        if sign == "," and self.separator in (",", "") and re.fullmatch(r"[+-]?\d{1,3},\d{3}", text):
+            raise ValueError(f"{text!r} may have a decimal comma or a separator of thousands")
+        if sign and self.sign and sign != self.sign:
+            raise ValueError(f"{text!r} has another decimal sign than the numbers before it")
+        self.sign = sign or self.sign
+        return float(text.replace(",", "."))
 
 
-def _read_lines(lines: _Lines) -> Iterator[dict[str, str]]:
-    header = next(lines, "")
-    separator = ""
-    if header.lower().startswith("sep="):
-        separator = header[4:].strip("\r\n")[:1]
-        header = next(lines, "")
-    separator = separator or max(_SEPARATORS, key=header.count)
-    names = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=separator), [])]
-    repeated = next((name for at, name in enumerate(names) if name and name in names[:at]), None)
-    if repeated is not None:
-        raise ValueError(f"two of its columns are named {repeated!r}")
-    marks: set[str] = set()
-    for cells in csv.reader(lines, delimiter=separator):
-        if any(cell.strip() for cell in cells):
-            if any(cell.strip() for cell in cells[len(names) :]):
-                raise ValueError(
-                    f"line {lines.number} has {len(cells)} cells and the first line names {len(names)} columns"
-                )
-            row = dict(zip(names, [*cells, *[""] * (len(names) - len(cells))], strict=False))
-            yield {name: _cell(name, cell.strip(), separator, marks, lines.number) for name, cell in row.items()}
+def parse_row(row: Mapping[str, Any], decimals: Decimals | None = None) -> dict[str, Any]:
+    """Plain values of a row: t, c and z as int, numbers as float, None where one is missing, words as text or a list.
+
+    Raises
+    ------
+    ValueError
+        Names the cell.
+
+    Examples
+    --------
+    >>> parse_row({"t": "3.0", "median": "1500,5", "mode": "", "flags": "black, saturated"})
+    {'t': 3, 'median': 1500.5, 'mode': None, 'flags': ['black', 'saturated']}
+    """
+    decimals = decimals or Decimals()
+    parsed: dict[str, Any] = {}
+    for name, value in row.items():
+        try:
+            parsed[name] = _parse(name, value, decimals)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"{name} of frame t{row.get('t', '?')}: {error}") from None
+    _require_possible(parsed)
+    return parsed
 
 
-def _cell(name: str, text: str, separator: str, marks: set[str], line: int) -> str:
-    """A cell with a decimal point; `marks` are the decimal marks that the table was seen to use."""
-    if name in _TEXT:
-        return text
-    marks.update(mark for mark in ".," if mark in text)
-    if "," in text and (separator == "," or "." in marks or text.count(",") > 1):
-        raise ValueError(f"{text!r} in line {line}, column {name}, may mean thousands; write it with a point")
-    if "." in text and "," in marks:
-        raise ValueError(f"{text!r} in line {line}, column {name}, has a point where others have commas")
-    return text.replace(",", ".")
+def _parse(name: str, value: Any, decimals: Decimals) -> Any:
+    if name == "flags":
+        words = [value] if isinstance(value, str) else list(value if value is not None else ())
+        return [word for part in words for word in _WORDS.split(str(part)) if word and word.lower() not in _MISSING]
+    if name == "measured":
+        return str(value or "").strip()
+    if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
+        return None
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no number")
+    number = decimals.parse(value) if isinstance(value, str) else float(value)
+    if number != number:  # NaN
+        return None
+    if abs(number) == float("inf"):
+        raise ValueError(f"{value} is no number")
+    if name not in ("t", "c", "z"):
+        return number
+    if number != int(number) or number < 0:
+        raise ValueError(f"{value} is no index")
+    return int(number)
+
+
+def _require_possible(row: Mapping[str, Any]) -> None:
+    """Refuse a statistic far beyond the pixels that it is of: a decimal sign went missing."""
+    least, most = row.get("min"), row.get("max")
+    if least is None or most is None or row.get("flags"):
+        return
+    bound = _GROSS * max(abs(least), abs(most))
+    for name in ("median", "mode", "mean", *(name for name in row if name.startswith("p") and name[1:2].isdigit())):
+        value = row.get(name)
+        if value is not None and abs(value) > bound:
+            raise ValueError(
+                f"{name} of frame t{row.get('t')} is {value:g}, far beyond its pixels, which are {least:g} to {most:g}:"
+                " a spreadsheet may have taken a decimal point away"
+            )
+
+
+def _names_of(cells: list[str]) -> list[str]:
+    names = [cell.strip().lower() for cell in cells]
+    names = [re.sub(r"(?<=\d),(?=\d)", ".", name) for name in names]  # p99,8
+    doubled = next((name for name in names if name and names.count(name) > 1), None)
+    if doubled is not None:
+        raise ValueError(f"the column {doubled!r} is there twice")
+    return names

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import zarr
 from zarr.errors import BaseZarrError
@@ -16,12 +17,15 @@ from zarr.errors import BaseZarrError
 from phbatch.config import StorageOptions
 from phbatch.errors import InputError, OutputError, UsageError
 from phbatch.storage.guard import read_whole, require_harmless_codecs
-from phbatch.storage.spreadsheet import read_cells
+from phbatch.storage.spreadsheet import parse_row, read_csv
 from phbatch.storage.store import is_url, normalize_path, open_node
 
 SUFFIXES = (".csv", ".json", ".parquet")
 STATISTICS = "statistics"
 """Group of an output that holds its table, one array per column."""
+
+MEASURED = "measured"
+"""Column of a file that says how its frames were measured, as `describe_measurement` words it."""
 
 _ROWS_AT_ONCE = 10_000
 
@@ -62,6 +66,32 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
+def describe_measurement(
+    input: str, shape: Sequence[int], sigma: float, downscale: int, illumination: str, illumination_mode: str
+) -> str:
+    """How frames were measured, in a cell that every spreadsheet keeps.
+
+    Examples
+    --------
+    >>> describe_measurement("/data/in.zarr", (9, 1, 1, 40, 36), 2.0, 1, "none", "divide")
+    'sigma=2 downscale=1 illumination=none illumination-mode=divide shape=9x1x1x40x36 input=in.zarr'
+    """
+    facts = {
+        "sigma": f"{sigma:g}",
+        "downscale": str(downscale),
+        "illumination": quote(illumination.rstrip("/").rpartition("/")[2], safe=""),
+        "illumination-mode": illumination_mode,
+        "shape": "x".join(map(str, shape)),
+        "input": quote(input.rstrip("/").rpartition("/")[2], safe=""),
+    }
+    return " ".join(f"{name}={value}" for name, value in facts.items())
+
+
+def parse_measurement(text: str) -> dict[str, str]:
+    """The inverse of `describe_measurement`, in words."""
+    return {name: unquote(value) for name, _, value in (part.partition("=") for part in text.split()) if value}
+
+
 def write_rows(path: str, names: Sequence[str], rows: Iterable[Row]) -> None:
     """Write a table, a bounded number of rows in memory at once.
 
@@ -97,7 +127,8 @@ def read_rows(path: str, options: StorageOptions = None) -> Iterator[dict[str, A
     Yields
     ------
     dict
-        Numbers as int or float, None where a value is missing, ``flags`` as a list of words.
+        Numbers as int or float, None where a value is missing, ``flags`` as a list of words; ``measured`` says how the
+        frames were measured (`describe_measurement`) where the table does.
 
     Raises
     ------
@@ -111,17 +142,17 @@ def read_rows(path: str, options: StorageOptions = None) -> Iterator[dict[str, A
     require_table_name(path)
     try:
         if suffix == ".csv":
-            yield from (_parse_row(row) for row in read_cells(Path(path)))
+            yield from read_csv(path)
         elif suffix == ".json":
-            yield from (_parse_row(row) for row in json.loads(Path(path).read_text(encoding="utf-8-sig")))
+            yield from (parse_row(row) for row in json.loads(Path(path).read_text(encoding="utf-8-sig")))
         else:
             from pyarrow import parquet
 
             for batch in parquet.ParquetFile(path).iter_batches(_ROWS_AT_ONCE):
-                yield from (_parse_row(row) for row in batch.to_pylist())
+                yield from (parse_row(row) for row in batch.to_pylist())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} cannot be read as a table of statistics ({error}); correct it or make it with `phbatch stats`."
+            f"{path} cannot be read as a table of statistics ({error}); make it with `phbatch stats`."
         ) from error
 
 
@@ -144,7 +175,8 @@ def _write_parquet(path: Path, names: Sequence[str], rows: Iterable[Row]) -> Non
     import pyarrow
     from pyarrow import parquet
 
-    kinds = {"t": pyarrow.int64(), "c": pyarrow.int64(), "z": pyarrow.int64(), "flags": pyarrow.list_(pyarrow.string())}
+    kinds: dict[str, Any] = {name: pyarrow.int64() for name in ("t", "c", "z")}
+    kinds |= {"flags": pyarrow.list_(pyarrow.string()), MEASURED: pyarrow.string()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
     waiting = iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:
@@ -164,6 +196,7 @@ def _read_output(path: str, options: StorageOptions) -> Iterator[dict[str, Any]]
             require_harmless_codecs(array)
             columns[name] = read_whole(array).tolist()
         words: list[str] = attributes["flag_bits"]
+        measured = _measurement_of(place, options)
     except (OSError, BaseZarrError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} holds no table of statistics ({error}); give a finished output of phbatch, or a file of"
@@ -172,30 +205,19 @@ def _read_output(path: str, options: StorageOptions) -> Iterator[dict[str, Any]]
     for index in range(len(columns["t"])):
         row = {name: values[index] for name, values in columns.items()}
         row["z"] = None if row["z"] < 0 else row["z"]
-        yield row | {"flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1]}
+        yield row | {
+            "flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1],
+            MEASURED: measured,
+        }
 
 
-def _parse_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for name, value in row.items():
-        if name == "flags":
-            parsed[name] = value.split() if isinstance(value, str) else list(value or ())
-        elif value is None or value == "":
-            parsed[name] = None
-        else:
-            parsed[name] = _whole(name, value) if name in ("t", "c", "z") else _number(name, value)
-    return parsed
-
-
-def _number(name: str, value: Any) -> float:
+def _measurement_of(place: str, options: StorageOptions) -> str:
+    """How the frames of an output were measured, as its run recorded it; empty where it did not."""
+    recorded: Any = open_node(place, options=options).attrs.asdict().get("phbatch")
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{value!r} in column {name} is no number") from None
-
-
-def _whole(name: str, value: Any) -> int:
-    number = _number(name, value)
-    if not number.is_integer():
-        raise ValueError(f"{value!r} in column {name} is no whole number")
-    return int(number)
+        names = ("downscale", "illumination", "illumination_mode")
+        downscale, illumination, mode = (recorded["settings"][name] for name in names)
+        shape, sigma = recorded["geometry"]["shape"], recorded["normalization"]["sigma"]
+        return describe_measurement(recorded["input"], shape, sigma, downscale, illumination, mode)
+    except (KeyError, TypeError):
+        return ""

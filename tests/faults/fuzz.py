@@ -274,7 +274,10 @@ OPTIONS: dict[str, list[str]] = {
         ],
     ],
     "stats": STATISTICS,
-    "compare": ["--axes", "--channel", "--frames", "--samples"],
+    "compare": [
+        *("--axes", "--channel", "--frames", "--samples", "--sigma", "--illumination", "--illumination-mode"),
+        *("--downscale", "--memory", "--value"),
+    ],
     "illumination": ["--method", "--axes", "--channel", "--frames", "--memory"],
     "verify": ["--deep", "--seed", "--input", "--workers", "--memory"],
     "repair": ["--input", "--workers", "--memory"],
@@ -344,6 +347,8 @@ def _draw_line(draw: Random, command: str, name: str, output: str, model: str) -
         arguments += [option] if option in FLAGS else [option, str(draw.choice(VALUES[option]))]
     if draw.random() < 0.3:
         arguments.append("--json")
+    if draw.random() < 0.1 and command in ("run", "stats", "verify", "repair"):
+        arguments.append("--quiet")
     if draw.random() < 0.03:
         arguments.append(draw.choice(["--quite", "--debug", "", "µ", "extra"]))
     return Line(tuple(arguments), places)
