@@ -27,6 +27,7 @@ from phbatch.prepare import (
     must_scan,
     open_output,
     prepare,
+    require_input,
     search_for_nan,
     settle_network,
 )
@@ -35,6 +36,7 @@ from phbatch.resolve import resolve_statistics
 from phbatch.results import PlanReport, RunResult
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.lock import hold_output
+from phbatch.storage.presence import require_chunks
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import open_source
 from phbatch.tasks import forget_open_stores, load_predictor
@@ -93,7 +95,7 @@ def run(
     """
     started = perf_counter()
     settings = parse_settings(options)
-    prepared = settle_network(prepare(str(input), output, settings))
+    prepared = settle_network(require_input(prepare(str(input), output, settings)))
     for notice in prepared.notices:
         listener(notice)
     if not command:
@@ -221,7 +223,7 @@ def statistics(input: str | Path, *, listener: Listener = ignore, **options: Any
     source = open_source(str(input), settings.axes, settings.storage_options)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
-    for text in source.notices:
+    for text in (*source.notices, *require_chunks(source, geometry.times, geometry.channels)):
         listener(Notice(text))
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
     with stop_on_signal() as stop, profile_of(settings, source, geometry) as profile:

@@ -25,6 +25,7 @@ from phbatch.kernels.stats import measure_frame
 from phbatch.prepare import available_bytes
 from phbatch.resolve import resolve_statistics
 from phbatch.stages.statistics import percentiles_for
+from phbatch.storage.presence import require_chunks
 from phbatch.storage.source import Source, open_source
 
 RULES = (
@@ -144,6 +145,7 @@ def recommend(found: Sequence[Comparison]) -> tuple[Comparison, str]:
 
 def _sample(source: Source, settings: RunSettings, samples: int) -> list[NDArray[Any]]:
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+    require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
     keys = list(resolved.geometry.grid)
     middle = source.shape[2] // 2
     chosen = [key for key in keys if key.c == keys[0].c and key.z == middle]

@@ -29,6 +29,7 @@ from phbatch.resolve import ResolvedRun, resolve_run
 from phbatch.settle import choose_network, settle_cut, settle_precision
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import METADATA, Ledger
+from phbatch.storage.presence import require_chunks
 from phbatch.storage.profile import digest_profile, read_profile
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
@@ -167,6 +168,13 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     if settings.model is None and model is not None:
         notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
     return Prepared(settings, source, model, resolved, job, destination, image, continued, given, digest, notices)
+
+
+def require_input(prepared: Prepared) -> Prepared:
+    """Refuse an input of which nothing is stored; where a part is absent, it is a notice."""
+    geometry = prepared.resolved.geometry
+    said = require_chunks(prepared.source, geometry.times, geometry.channels)
+    return replace(prepared, notices=(*prepared.notices, *map(Notice, said)))
 
 
 def require_profile(path: str, source: Source, options: StorageOptions = None) -> str:

@@ -24,6 +24,7 @@ from phbatch.planning import Geometry
 from phbatch.prepare import PROFILE, Prepared, available_bytes, require_profile
 from phbatch.resolve import resolve_statistics
 from phbatch.stages.preparation import Profile, background_of
+from phbatch.storage.presence import require_chunks
 from phbatch.storage.profile import read_facts, write_profile
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.store import exists, normalize_path
@@ -88,6 +89,7 @@ def illumination(
     store = settings.storage_options
     source = open_source(str(input), settings.axes, store)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+    require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
     place = normalize_path(str(output)) if output is not None else ""
     if place and exists(place, options=store) and "method" not in (read_facts(place, options=store) or {}):
         raise OutputError(f"{output} exists and is no profile; choose another place, or remove it yourself.")
