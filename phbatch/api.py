@@ -27,6 +27,7 @@ from phbatch.prepare import (
     must_scan,
     open_output,
     prepare,
+    require_input,
     require_same_run,
     search_for_nan,
     settle_network,
@@ -37,6 +38,7 @@ from phbatch.results import PlanReport, RunResult
 from phbatch.scale import require_good_frames, require_scale
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.lock import hold_output
+from phbatch.storage.presence import require_chunks
 from phbatch.storage.sink import Sink
 from phbatch.storage.source import open_source
 from phbatch.tasks import Job, forget_open_stores, load_predictor
@@ -103,7 +105,7 @@ def run(
     settings = parse_options("run", options)
     prepared = prepare(str(input), output, settings)
     require_same_run(prepared)
-    prepared = settle_network(prepared)
+    prepared = settle_network(require_input(prepared))
     for notice in prepared.notices:
         listener(notice)
     if not command:
@@ -252,7 +254,7 @@ def statistics(
     source = open_source(str(input), settings.axes, settings.storage_options)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
-    for text in source.notices:
+    for text in (*source.notices, *require_chunks(source, geometry.times, geometry.channels)):
         listener(Notice(text))
     listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
     with profile_of(settings, source, geometry, listener) as profile:

@@ -36,6 +36,7 @@ from phbatch.resolve import ResolvedStatistics, resolve_rule, resolve_statistics
 from phbatch.stages.preparation import PreparedFrame, Profile, prepare_frame
 from phbatch.stages.statistics import percentiles_for
 from phbatch.storage.ome import ImageMetadata
+from phbatch.storage.presence import require_chunks
 from phbatch.storage.profile import read_profile
 from phbatch.storage.source import Source, open_source
 
@@ -118,6 +119,7 @@ class _Sampler:
     @contextmanager
     def open(cls, source: Source, settings: RunSettings, samples: int) -> Iterator[_Sampler]:
         resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+        require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
         with profile_of(settings, source, resolved.geometry, ignore) as place:
             profile = Profile(*read_profile(place, settings.storage_options)) if place else None
             yield cls(source, resolved, samples, profile)

@@ -40,6 +40,7 @@ from phbatch.stages.light import judge_profile, require_frames
 from phbatch.stages.preparation import Profile
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import METADATA, Ledger
+from phbatch.storage.presence import require_chunks
 from phbatch.storage.profile import digest_profile, read_facts, read_profile
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output, require_own
 from phbatch.storage.source import Source, open_source
@@ -193,6 +194,13 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     return Prepared(
         settings, source, model, resolved, job, destination, image, continued, given, digest, notices, replaces=replaces
     )
+
+
+def require_input(prepared: Prepared) -> Prepared:
+    """Refuse an input of which nothing is stored; where a part is absent, it is a notice."""
+    geometry = prepared.resolved.geometry
+    said = require_chunks(prepared.source, geometry.times, geometry.channels)
+    return replace(prepared, notices=(*prepared.notices, *map(Notice, said)))
 
 
 def require_profile(settings: RunSettings, source: Source, geometry: Geometry) -> tuple[str, tuple[Notice, ...]]:

@@ -29,6 +29,7 @@ from phbatch.prepare import PROFILE, Prepared, available_bytes, require_profile
 from phbatch.resolve import resolve_statistics
 from phbatch.stages.light import LEAST_FRAMES, judge_profile, require_frames
 from phbatch.stages.preparation import Profile, background_of
+from phbatch.storage.presence import require_chunks
 from phbatch.storage.profile import read_facts, require_replaceable, write_profile
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.store import normalize_path
@@ -99,6 +100,7 @@ def illumination(
     store = settings.storage_options
     source = open_source(str(input), settings.axes, store)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+    require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
     place = normalize_path(str(output)) if output is not None else ""
     if place:
         require_separate(source, place)

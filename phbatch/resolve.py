@@ -366,8 +366,13 @@ def _resolve_channels(settings: RunSettings, source: Image) -> tuple[int, ...]:
     if settings.channel is None:
         return tuple(range(count))
     asked = str(settings.channel)
-    if asked in names:
-        return (names.index(asked),)
+    found = [index for index, name in enumerate(names) if name == asked]
+    if len(found) > 1:
+        raise InputError(
+            f"--channel {asked} is the name of channels {', '.join(map(str, found))}; give the index of one."
+        )
+    if found:
+        return (found[0],)
     if asked.isdecimal() and int(asked) < count:
         return (int(asked),)
     known = f" or a name of {', '.join(names)}" if names else ""

@@ -22,6 +22,7 @@ from phbatch.storage.absence import noting_absence
 from phbatch.storage.display import read_channels
 from phbatch.storage.guard import require_decodable
 from phbatch.storage.ome import ImageMetadata, image_attributes, read_image_metadata
+from phbatch.storage.refusals import explain_failure, explain_group, require_place
 from phbatch.storage.stamps import ABSENT, Stamps, digest_stamps
 from phbatch.storage.store import (
     chunk_keys,
@@ -240,6 +241,7 @@ def open_source(path: str, axes: str | None = None, options: StorageOptions = No
         No Zarr, an array that is missing, unknown axes, an axis of length zero, or a dtype that is no real number.
     """
     path = normalize_path(path)
+    require_place(path)
     node = _open(path, options=options)
     if isinstance(node, zarr.Array):
         stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, _dimension_names(node))
@@ -263,23 +265,27 @@ def _open(path: str, node: str = "", options: StorageOptions = None) -> zarr.Arr
     except UsageError:
         raise
     except Exception as error:  # what damaged metadata make the libraries raise has no bounds
-        place = f"{path}/{node}" if node else path
-        missing = isinstance(error, FileNotFoundError)
-        reason = "holds no Zarr array or group" if missing else f"cannot be read as Zarr ({_short_line(error)})"
-        raise InputError(f"{place} {reason}; give the path of a Zarr array or an OME-Zarr image.") from error
+        raise explain_failure(path, node, error, options) from error
 
 
 def _open_image(path: str, group: zarr.Group, axes: str | None, options: StorageOptions) -> Source:
     attributes = group.attrs.asdict()
     image = image_attributes(attributes)
     if image is None:
-        raise InputError(f"{path} is a group and no OME-Zarr image{_what_group(group, attributes)}")
+        raise explain_group(path, attributes, options)
     version, ome = image
+    if "image-label" in ome:
+        raise InputError(
+            f"{path} is a label image (a segmentation), whose numbers are names; give the image that it belongs to, or"
+            " the array itself with --axes."
+        )
     metadata, found = read_image_metadata(version, ome, path)
     node = found.path
     try:
         array = _open(path, node, options)
     except InputError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise InputError(
             f"{path} names level 0 as {node!r} and that array is missing; restore it or correct the metadata."
         ) from error
@@ -298,22 +304,6 @@ def _open_image(path: str, group: zarr.Group, axes: str | None, options: Storage
     channels, notices = read_channels(ome.get("omero"), count)
     metadata = replace(metadata, channels=channels)
     return Source(path, node, array, found.axes, metadata, options, (*found.notices, *notices))
-
-
-def _what_group(group: zarr.Group, attributes: dict[str, Any]) -> str:
-    """What the group is instead, and the remedy."""
-    ome = attributes.get("ome")
-    ome = ome if isinstance(ome, dict) else attributes
-    if "plate" in ome:
-        return "; it is a plate: give the path of one field of a well, such as INPUT/A/1/0."
-    if "bioformats2raw.layout" in ome:
-        return "; it is a bioformats2raw collection: give the path of one image, such as INPUT/0."
-    names = sorted(name for name, _ in group.arrays())
-    if names:
-        return (
-            f"; it holds the arrays {', '.join(names[:5])}: give the path of one with --axes, such as INPUT/{names[0]}."
-        )
-    return " and holds no array; give the path of an image."
 
 
 def _validate(source: Source) -> None:
