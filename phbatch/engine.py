@@ -5,23 +5,21 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
-from time import perf_counter
+from threading import Semaphore
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from distributed import Client, as_completed
-from distributed.threadpoolexecutor import ThreadPoolExecutor
-
-from phbatch.errors import InterruptedRunError, UsageError
-from phbatch.lane import come_back
+from phbatch.cluster import Crew, connect
+from phbatch.dispatch import Dispatch
+from phbatch.errors import InterruptedRunError
+from phbatch.events import Listener, ignore
+from phbatch.lane import has_left, in_lane
+from phbatch.outcome import Outcome, attempt
 from phbatch.planning import Unit
-from phbatch.retry import call_with_retries
 from phbatch.tasks import Job, nonfinite_error, scan_unit
 
 Result = TypeVar("Result")
@@ -29,24 +27,7 @@ Result = TypeVar("Result")
 GRACE_S = 6.0
 """What is in flight when a run is asked to stop may take this long; then it is dropped, and redone by the next call."""
 
-BUNDLE_S = 0.1
-"""Seconds of work that units share a call through a Dask scheduler for, since such a call costs milliseconds."""
-
-_LARGEST_BUNDLE = 64
-
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-_POLL_S, _CLOSING_S = 1.0, 2.0  # how long signals may wait for distributed
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Result]):
-    """What became of a unit: a result or an error, and after how many attempts."""
-
-    unit: Unit
-    result: Result | None = None
-    error: BaseException | None = None
-    attempts: int = 1
 
 
 def require_finite(
@@ -83,6 +64,7 @@ def execute(
     workers: int,
     scheduler: str | None = None,
     stop: Callable[[], bool] = lambda: False,
+    listener: Listener = ignore,
 ) -> Generator[Outcome[Result], None, None]:
     """Run a task on every unit, in any order, a bounded number at once.
 
@@ -100,6 +82,8 @@ def execute(
         Address of a Dask scheduler whose workers see the same files.
     stop : callable
         Asked before each unit is started; where it says so, what is running is finished and no more is started.
+    listener : callable
+        Called with notices of a Dask cluster: workers that are awaited, left out, or lost.
 
     Yields
     ------
@@ -109,219 +93,103 @@ def execute(
     Raises
     ------
     InterruptedRunError
-        The Dask scheduler is gone, or somebody cancelled the work.
+        The Dask scheduler or all of its workers are gone, somebody cancelled the work, or all units fail alike.
     """
-    if workers == 1 and scheduler is None:
+    if scheduler is not None:
+        yield from _execute_there(partial(attempt, task, job), units, job, workers, scheduler, stop, listener)
+        return
+    if workers == 1:
         for unit in units:
             if stop():
                 return
-            yield _attempt(task, job, unit)
+            yield attempt(task, job, unit)
         return
-    opened = _open_threads(workers, stop) if scheduler is None else _open_cluster(workers, scheduler)
-    with opened as pool:
+    with _open_threads(workers, partial(attempt, task, job), stop) as (start, finished):
         waiting = iter(units)
-        running: dict[Any, list[Unit]] = {}
-        together = 1
-
-        def start_next() -> None:
-            bundle = [] if stop() else list(islice(waiting, together))
-            if bundle:
-                running[pool.start(_attempt_all, task, job, bundle)] = bundle
-
-        for _ in range(pool.window):
-            start_next()
+        running = sum(start(unit) for unit in islice(waiting, 2 * workers))
         while running:
-            future, found = pool.next_finished()
-            bundle = running.pop(future)
-            if isinstance(found, _Bundle):
-                outcomes: list[Outcome[Result]] = found.outcomes
-                if pool.bundles:
-                    together = _bundle_size(len(bundle), found.seconds)
-            else:  # no task of it returned; None: the run is to stop
-                outcomes = [] if found is None else [Outcome(unit, error=found) for unit in bundle]
-            start_next()
+            outcome = finished.get()
+            running -= 1
+            if not stop():
+                running += sum(start(unit) for unit in islice(waiting, 1))
+            if outcome is not None:
+                yield outcome
+
+
+Started = Callable[[Unit], bool]
+Finished = SimpleQueue[Outcome[Result] | None]
+
+
+@contextmanager
+def _open_threads(
+    workers: int, attempt_unit: Callable[[Unit], Outcome[Result]], stop: Callable[[], bool]
+) -> Iterator[tuple[Started, Finished[Result]]]:
+    """Threads of this process; a call costs a hundredth of one through a Dask scheduler (benchmarks/growth.py).
+
+    As many units compute as there are workers, and as many wait for the disk (`phbatch.lane`) or for their turn; those
+    that still do when the run is to stop give None.
+    """
+    lane, todo, finished = Semaphore(workers), SimpleQueue[Unit | None](), SimpleQueue[Outcome[Result] | None]()
+
+    def work() -> None:
+        while (unit := todo.get()) is not None:
+            lane.acquire()
+            with in_lane(lane.release, lane.acquire):
+                try:
+                    outcome = None if stop() else attempt_unit(unit)
+                except BaseException as error:  # not an Exception: of a task that ends its thread
+                    outcome = Outcome(unit, error=error)
+                if not has_left():
+                    lane.release()
+            finished.put(outcome)
+
+    def start(unit: Unit) -> bool:
+        todo.put(unit)
+        return True
+
+    for index in range(2 * workers):
+        # Daemons: what is in flight when a run is dropped is not waited for.
+        threading.Thread(target=work, name=f"phbatch-{index}", daemon=True).start()
+    try:
+        yield start, finished
+    finally:
+        for _ in range(2 * workers):
+            todo.put(None)
+
+
+def _execute_there(
+    attempt_unit: Callable[[Any], Outcome[Result]],
+    units: Iterable[Any],
+    job: Job,
+    workers: int,
+    scheduler: str,
+    stop: Callable[[], bool],
+    listener: Listener,
+) -> Iterator[Outcome[Result]]:
+    with connect(scheduler, stop) as client:
+        crew = Crew(client, scheduler, job.memory, listener)
+        crew.wait(stop)
+        with closing(Dispatch(client, crew, attempt_unit, units, workers, stop).outcomes()) as outcomes:
             yield from outcomes
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """Where calls run.
-
-    Attributes
-    ----------
-    start : callable
-        Starts a call and gives its future.
-    next_finished : callable
-        Waits for the next future that is finished, and gives it and its result or error.
-    window : int
-        Calls that are started at once.
-    bundles : bool
-        Whether a call costs so much by itself that short units share one.
-    """
-
-    start: Callable[..., Any]
-    next_finished: Callable[[], tuple[Any, Any]]
-    window: int
-    bundles: bool
-
-
-@contextmanager
-def _open_threads(workers: int, stop: Callable[[], bool]) -> Iterator[_Pool]:
-    """Threads of this process; a call costs a hundredth of one through a Dask scheduler (benchmarks/growth.py).
-
-    As many calls compute as there are workers, and as many wait for the disk (`phbatch.lane`) or for their turn; those
-    that still do when the run is to stop give None.
-    """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="phbatch")
-    finished: SimpleQueue[Any] = SimpleQueue()
-
-    def start(function: Callable[..., Any], *arguments: Any) -> Any:
-        future = pool.submit(lambda: None if stop() else function(*arguments))
-        future.add_done_callback(finished.put)
-        return future
-
-    def next_finished() -> tuple[Any, Any]:
-        future = finished.get()
-        return future, future.exception() or future.result()
-
-    try:
-        yield _Pool(start, next_finished, 2 * workers, bundles=False)
-    finally:
-        # Dask's threads are daemons: what is in flight when a run is dropped is not waited for.
-        pool.shutdown(wait=False)
-
-
-@contextmanager
-def _open_cluster(workers: int, scheduler: str) -> Iterator[_Pool]:
-    with _connect(scheduler) as client:
-        finished = as_completed()
-
-        def start(function: Callable[..., Any], *arguments: Any) -> Any:
-            with _deferring_signals():
-                future = client.submit(function, *arguments, pure=False)
-                finished.add(future)
-            return future
-
-        def next_finished() -> tuple[Any, Any]:
-            future = next(finished)
-            return future, _result_or_error(future, scheduler)
-
-        with _deferring_signals():
-            threads = sum(client.nthreads().values())
-        yield _Pool(start, next_finished, 2 * max(workers, threads), bundles=True)
-
-
-def _result_or_error(future: Any, scheduler: str) -> Any:
-    """What a future of a Dask cluster returned, or the error that it raised.
-
-    Raises
-    ------
-    InterruptedRunError
-        The scheduler is gone, or somebody cancelled the work.
-    """
-    while True:
-        try:
-            with _deferring_signals(), suppress(TimeoutError):
-                return future.exception(timeout=_POLL_S) or future.result(timeout=_POLL_S)
-        except CancelledError as error:
-            raise InterruptedRunError(
-                f"the work was cancelled on the Dask scheduler at {scheduler}, or it is gone; what is finished stays:"
-                " start one, and call the same command again to continue."
-            ) from error
-
-
-@dataclass(frozen=True)
-class _Bundle(Generic[Result]):
-    """What became of units that shared a call, and the seconds that they took together."""
-
-    outcomes: list[Outcome[Result]]
-    seconds: float
-
-
-def _attempt_all(task: Callable[[Job, Unit], Result], job: Job, units: Sequence[Unit]) -> _Bundle[Result]:
-    """A unit that fails for good is set aside and reported; the others go on."""
-    started = perf_counter()
-    outcomes = []
-    for unit in units:
-        come_back()
-        outcomes.append(_attempt(task, job, unit))
-    return _Bundle(outcomes, perf_counter() - started)
-
-
-def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outcome[Result]:
-    found, attempts = call_with_retries(partial(task, job, unit), job.retries)
-    if isinstance(found, Exception):
-        return Outcome(unit, error=found, attempts=attempts)
-    return Outcome(unit, result=found, attempts=attempts)
-
-
-def _bundle_size(size: int, seconds: float) -> int:
-    """Units of the next call, from how long the last one took: at most twice as many as before.
-
-    Examples
-    --------
-    >>> _bundle_size(4, 0.002), _bundle_size(4, 0.08), _bundle_size(4, 8.0)
-    (8, 5, 1)
-    """
-    fitting = int(BUNDLE_S * size / max(seconds, 1e-9))
-    return max(1, min(fitting, 2 * size, _LARGEST_BUNDLE))
-
-
-def call_there(function: Callable[..., Result], scheduler: str | None, *arguments: Any) -> Result:
-    """Call a function where units will run: in this process, or on one worker of a Dask cluster."""
+def call_there(function: Callable[..., Result], scheduler: str | None, job: Job, *arguments: Any) -> Result:
+    """Call a function of a job where its units will run: in this process, or on one worker of a Dask cluster."""
     if scheduler is None:
-        return function(*arguments)
-    with _connect(scheduler) as client:
-        with _deferring_signals():
-            future = client.submit(function, *arguments, pure=False)
-        found = _result_or_error(future, scheduler)
-    if isinstance(found, BaseException):
-        raise found
-    result: Result = found
+        return function(job, *arguments)
+    call = partial(_call, function, job)
+    (outcome,) = _execute_there(call, [arguments], job, 1, scheduler, lambda: False, ignore)
+    if outcome.error is not None:
+        raise outcome.error
+    result: Result = outcome.result  # type: ignore[assignment]
     return result
 
 
-def require_scheduler(address: str) -> None:
-    """Refuse an address where no Dask scheduler answers, before anything is written.
-
-    Raises
-    ------
-    UsageError
-        Nothing answers within ten seconds.
-    """
-    with _connect(address):
-        pass
-
-
-@contextmanager
-def _connect(scheduler: str) -> Iterator[Client]:
+def _call(function: Callable[..., Result], job: Job, arguments: Any) -> Outcome[Result]:
     try:
-        with _deferring_signals():
-            client = Client(scheduler, timeout="10s")
-    except (OSError, TimeoutError, ValueError) as error:
-        raise UsageError(f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
-    try:
-        yield client
-    finally:
-        with _deferring_signals(), suppress(TimeoutError):
-            client.close(timeout=_CLOSING_S)
-
-
-@contextmanager
-def _deferring_signals() -> Iterator[None]:
-    """While inside, signals wait: an interrupt within distributed makes it print tracebacks, and hang now and then."""
-    met: list[int] = []
-    previous: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            previous[number] = signal.signal(number, lambda number, _: met.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for each in met:
-            signal.raise_signal(each)
+        return Outcome(arguments, result=function(job, *arguments))
+    except Exception as error:
+        return Outcome(arguments, error=error)
 
 
 @contextmanager
