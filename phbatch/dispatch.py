@@ -38,6 +38,7 @@ LOOK_S = 1.0
 """How often the scheduler is asked for its workers, at most."""
 
 _LARGEST_BUNDLE = 64
+_LOST = "the work was cancelled on {}, or it is gone"
 _MOST_WORKERS_TRIED = 2
 
 
@@ -266,7 +267,7 @@ class Dispatch(Generic[Result]):
         except TimeoutError:
             return None
         except CancelledError as error:
-            raise self._gone("the work was cancelled on {}, or it is gone") from error
+            raise self._gone(_LOST) from error
 
     def _look(self) -> None:
         """Meet new workers, call anew what waits for workers that went, and end where none is left."""
@@ -277,7 +278,7 @@ class Dispatch(Generic[Result]):
         try:
             crew.look()
         except (OSError, TimeoutError, CancelledError) as error:
-            raise self._gone("{} does not answer") from error
+            raise self._gone(_LOST) from error
         now = monotonic()
         self._next_look = now + max(LOOK_S, 20 * (now - started))  # a twentieth of the time, however many there are
         if crew.threads and not crew.paused:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import islice
 from queue import SimpleQueue
 from threading import Semaphore
 from types import FrameType
@@ -104,54 +103,56 @@ def execute(
                 return
             yield attempt(task, job, unit)
         return
-    with _open_threads(workers, partial(attempt, task, job), stop) as (start, finished):
-        waiting = iter(units)
-        running = sum(start(unit) for unit in islice(waiting, 2 * workers))
-        while running:
-            outcome = finished.get()
-            running -= 1
-            if not stop():
-                running += sum(start(unit) for unit in islice(waiting, 1))
-            if outcome is not None:
-                yield outcome
+    yield from _execute_in_threads(partial(attempt, task, job), iter(units), workers, stop)
 
 
-Started = Callable[[Unit], bool]
-Finished = SimpleQueue[Outcome[Result] | None]
-
-
-@contextmanager
-def _open_threads(
-    workers: int, attempt_unit: Callable[[Unit], Outcome[Result]], stop: Callable[[], bool]
-) -> Iterator[tuple[Started, Finished[Result]]]:
+def _execute_in_threads(
+    attempt_unit: Callable[[Unit], Outcome[Result]], units: Iterator[Unit], workers: int, stop: Callable[[], bool]
+) -> Iterator[Outcome[Result]]:
     """Threads of this process; a call costs a hundredth of one through a Dask scheduler (benchmarks/growth.py).
 
-    As many units compute as there are workers, and as many wait for the disk (`phbatch.lane`) or for their turn; those
-    that still do when the run is to stop give None.
+    As many units compute as there are workers, and as many wait for the disk (`phbatch.lane`) or for their turn; what
+    still does when the run is to stop is not done.
     """
-    lane, todo, finished = Semaphore(workers), SimpleQueue[Unit | None](), SimpleQueue[Outcome[Result] | None]()
+    lane, todo, found = Semaphore(workers), SimpleQueue[Unit | None](), SimpleQueue[list[Outcome[Result]] | None]()
+
+    def leave() -> None:
+        lane.release()
+        found.put(None)
 
     def work() -> None:
         while (unit := todo.get()) is not None:
             lane.acquire()
-            with in_lane(lane.release, lane.acquire):
+            with in_lane(leave, lane.acquire):
                 try:
-                    outcome = None if stop() else attempt_unit(unit)
-                except BaseException as error:  # not an Exception: of a task that ends its thread
-                    outcome = Outcome(unit, error=error)
+                    outcomes = [] if stop() else [attempt_unit(unit)]
+                except BaseException as error:  # of a task that would end its thread
+                    outcomes = [Outcome(unit, error=error)]
                 if not has_left():
                     lane.release()
-            finished.put(outcome)
+            found.put(outcomes)
 
-    def start(unit: Unit) -> bool:
-        todo.put(unit)
-        return True
+    def start(most: int) -> int:
+        started = 0
+        while started < most and not stop() and (unit := next(units, None)) is not None:
+            todo.put(unit)
+            started += 1
+        return started
 
     for index in range(2 * workers):
         # Daemons: what is in flight when a run is dropped is not waited for.
         threading.Thread(target=work, name=f"phbatch-{index}", daemon=True).start()
     try:
-        yield start, finished
+        window = workers
+        running = start(window)
+        while running:
+            outcomes = found.get()
+            if outcomes is None:  # units do wait for the disk: others may start meanwhile
+                window = min(window + 1, 2 * workers)
+            else:
+                running -= 1
+            running += start(window - running)
+            yield from outcomes or []
     finally:
         for _ in range(2 * workers):
             todo.put(None)
