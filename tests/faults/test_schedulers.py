@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import socket
@@ -48,7 +49,7 @@ def open_cluster(workers: int) -> LocalCluster:
         processes=False,
         protocol="tcp",
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=50,
     )
 
@@ -107,7 +108,7 @@ def test_a_port_that_speaks_no_dask_is_refused(
     source = time_lapse(tmp_path)
     with (
         listening(reply) as port,
-        pytest.raises(phbatch.UsageError, match="no Dask scheduler answers at .*--scheduler"),
+        pytest.raises(phbatch.UsageError, match=r"no Dask scheduler answers at .*--scheduler"),
     ):
         phbatch.run(source, model="none", scheduler=f"{scheme}127.0.0.1:{port}")
     assert [path.name for path in tmp_path.iterdir()] == ["in.zarr"]
@@ -341,7 +342,7 @@ def test_a_run_that_loses_all_workers_ends_and_is_continued(tmp_path: Path, monk
             elif isinstance(event, Notice):
                 notices.append(event.text)
 
-        with pytest.raises(phbatch.InterruptedRunError, match="all workers of the Dask scheduler at .* are gone"):
+        with pytest.raises(phbatch.InterruptedRunError, match=r"all workers of the Dask scheduler at .* are gone"):
             slow_run(monkeypatch, source, output, shrinking, leave)
         monkeypatch.undo()
         assert any("all workers are gone; waiting up to 1 s" in text for text in notices)
@@ -454,3 +455,17 @@ def test_a_lock_that_names_no_process_is_held_all_the_same(tmp_path: Path) -> No
     for holder in ({"token": "x"}, {"token": "x", "host": "h"}, {"token": "x", "process": 1}):
         with pytest.raises(OutputError, match="is being written by another run"):
             raise lock._held(str(tmp_path), holder)
+
+
+def test_no_cluster_of_ours_asks_for_a_port_that_may_be_taken() -> None:
+    """Without an address, and with None, distributed binds 8787, and warns where it cannot."""
+    root = Path(__file__).parents[2]
+    calls = [
+        (path.name, {word.arg: ast.unparse(word.value) for word in call.keywords})
+        for folder in ("tests", "benchmarks", "phbatch")
+        for path in (root / folder).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("LocalCluster")
+    ]
+    assert calls
+    assert [name for name, words in calls if words.get("dashboard_address") != "'127.0.0.1:0'"] == []
