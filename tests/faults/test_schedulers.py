@@ -330,6 +330,12 @@ def test_units_that_fail_everywhere_are_reported_with_their_workers_and_exclude_
 # Workers that go
 
 
+def end_workers(found: LocalCluster) -> None:
+    """At once: a worker that closes in peace waits 30 s for a thread that leaves its pool meanwhile."""
+    for worker in found.workers.values():
+        found.sync(worker.close, executor_wait=False, nanny=False)
+
+
 def test_a_run_that_loses_all_workers_ends_and_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "WORKERS_S", 1.0)
     monkeypatch.setattr(dispatch, "WORKERS_S", 1.0)
@@ -338,7 +344,7 @@ def test_a_run_that_loses_all_workers_ends_and_is_continued(tmp_path: Path, monk
 
         def leave(event: Event) -> None:
             if isinstance(event, UnitFinished):
-                shrinking.scale(0)
+                end_workers(shrinking)
             elif isinstance(event, Notice):
                 notices.append(event.text)
 
@@ -347,8 +353,8 @@ def test_a_run_that_loses_all_workers_ends_and_is_continued(tmp_path: Path, monk
         monkeypatch.undo()
         assert any("all workers are gone; waiting up to 1 s" in text for text in notices)
         done = phbatch.run(source, output, model="none", workers=1)
-    assert 1 <= done.units_skipped < 60
-    assert phbatch.verify(output).damages == ()
+        assert 1 <= done.units_skipped < 60
+        assert phbatch.verify(output).damages == ()
 
 
 def slow_run(
@@ -376,9 +382,9 @@ def test_a_worker_that_comes_after_all_went_finishes_the_run(tmp_path: Path, mon
         def change(event: Event) -> None:
             if isinstance(event, UnitFinished) and not said:
                 said.append("left")
-                changing.scale(0)
+                end_workers(changing)
             if isinstance(event, Notice) and "all workers are gone" in event.text:
-                changing.scale(1)
+                changing.scale(2)  # the one that went counts, too
 
         result = slow_run(monkeypatch, source, output, changing, change)
         monkeypatch.undo()
