@@ -103,7 +103,7 @@ def run(
     if settings.scheduler is None:
         load_predictor(prepared.job)
     with stop_on_signal() as stop:
-        search_for_nan(prepared, stop)
+        search_for_nan(prepared, stop, listener)
         with hold_output(prepared.output, prepared.job.token, settings.storage_options):
             with refusing_storage_errors(prepared.output):
                 finished = open_output(prepared, command)

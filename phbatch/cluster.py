@@ -7,6 +7,7 @@ import logging
 import pkgutil
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from distributed import Client, Security, rpc
+from distributed.versions import VersionMismatchWarning
 
 from phbatch.errors import InterruptedRunError, UsageError, first_line
 from phbatch.events import Listener, Notice
@@ -95,7 +97,9 @@ def connect(scheduler: str, stop: Stop = lambda: False) -> Iterator[Client]:
             if "workers" not in found:
                 raise ValueError(f"a Dask {found.get('type')} is there")
             make = partial(Client, scheduler, timeout=ANSWER_S, set_as_default=False)
-            client = ask(make, 2 * ANSWER_S, stop)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", VersionMismatchWarning)  # `phbatch.versions` says what matters
+                client = ask(make, 2 * ANSWER_S, stop)
         except InterruptedRunError:
             raise
         except Exception as error:  # whatever a port that speaks something else makes of it

@@ -182,7 +182,7 @@ class Dispatch(Generic[Result]):
         self._running: dict[Any, tuple[list[Try], frozenset[str]]] = {}
         self._finished: SimpleQueue[Any] = SimpleQueue()
         self._together = 1
-        self._next_look = self._working = monotonic()
+        self._next_look = self._working = self._heard = monotonic()
 
     def outcomes(self) -> Generator[Outcome[Result], None, None]:
         """Outcomes, as units finish.
@@ -277,9 +277,11 @@ class Dispatch(Generic[Result]):
         crew = self._crew
         try:
             crew.look()
-        except (OSError, TimeoutError, CancelledError) as error:
-            raise self._gone(_LOST) from error
-        now = monotonic()
+        except (OSError, TimeoutError) as error:  # it may be busy for a while
+            if monotonic() - self._heard > WORKERS_S:
+                raise self._gone(_LOST) from error
+            return
+        now = self._heard = monotonic()
         self._next_look = now + max(LOOK_S, 20 * (now - started))  # a twentieth of the time, however many there are
         if crew.threads and not crew.paused:
             self._working = now

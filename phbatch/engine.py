@@ -30,7 +30,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 def require_finite(
-    job: Job, units: Sequence[Unit], *, workers: int, scheduler: str | None, stop: Callable[[], bool] = lambda: False
+    job: Job,
+    units: Sequence[Unit],
+    *,
+    workers: int,
+    scheduler: str | None,
+    stop: Callable[[], bool] = lambda: False,
+    listener: Listener = ignore,
 ) -> None:
     """Read a float input once and refuse it where a frame holds NaN or infinity, before anything is written.
 
@@ -44,7 +50,7 @@ def require_finite(
         `stop` said so before all units were searched.
     """
     searched = 0
-    for outcome in execute(scan_unit, job, units, workers=workers, scheduler=scheduler, stop=stop):
+    for outcome in execute(scan_unit, job, units, workers=workers, scheduler=scheduler, stop=stop, listener=listener):
         searched += 1
         if outcome.result is not None:
             raise nonfinite_error(outcome.result)

@@ -12,7 +12,7 @@ from phbatch.axes import FrameGrid
 from phbatch.config import RunSettings, StorageOptions
 from phbatch.engine import execute
 from phbatch.errors import InputError, InterruptedRunError
-from phbatch.events import Listener, UnitFinished, ignore, only_notices
+from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.kernels.stats import State, finalize, merge
 from phbatch.large import measure_large_frames, reduce_large_frames
 from phbatch.outcome import Outcome
@@ -176,8 +176,7 @@ def _pool(
     states: dict[Pool, State] = {}
     units = with_statistics(geometry.units, table, geometry.volumes)
     finished = 0
-    notices = only_notices(listener)
-    for outcome in execute(pool_unit, job, units, workers=workers, scheduler=scheduler, stop=stop, listener=notices):
+    for outcome in execute(pool_unit, job, units, workers=workers, scheduler=scheduler, stop=stop, listener=listener):
         if outcome.result is None:
             raise _unreadable(outcome)
         _merge_into(states, outcome.result)

@@ -267,7 +267,7 @@ def _with_recipe(prepared: Prepared, notice: str, **changes: Any) -> Prepared:
     )
 
 
-def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
+def search_for_nan(prepared: Prepared, stop: Callable[[], bool], listener: Listener) -> None:
     """Refuse a float input with NaN or infinity before anything is written, unless such frames may pass."""
     if must_scan(prepared):
         require_finite(
@@ -276,6 +276,7 @@ def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
             workers=prepared.resolved.workers,
             scheduler=prepared.settings.scheduler,
             stop=stop,
+            listener=listener,
         )
 
 

@@ -277,7 +277,12 @@ def _recompute(
         load_predictor(prepared.job)
     damages, largest = list[Damage](), 0.0
     for outcome in execute(
-        _compare_unit, prepared.job, work, workers=prepared.resolved.workers, scheduler=prepared.settings.scheduler
+        _compare_unit,
+        prepared.job,
+        work,
+        workers=prepared.resolved.workers,
+        scheduler=prepared.settings.scheduler,
+        listener=listener,
     ):
         unit, key = outcome.unit, outcome.unit.key
         listener(UnitFinished(key, len(unit.keep_t)))
