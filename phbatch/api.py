@@ -15,7 +15,6 @@ import numpy as np
 
 from phbatch.axes import FrameKey
 from phbatch.commit import restore_units
-from phbatch.engine import require_scheduler
 from phbatch.events import Event, Listener, Notice, RunStarted, Stop, ignore, log, logging_notices, never
 from phbatch.measure import describe, measure_before, measure_frames, with_statistics
 from phbatch.options import RunOptions, StatisticsOptions, parse_options
@@ -24,6 +23,7 @@ from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import (
     Prepared,
     available_bytes,
+    meet_cluster,
     must_scan,
     open_output,
     prepare,
@@ -105,7 +105,7 @@ def run(
     settings = parse_options("run", options)
     prepared = prepare(str(input), output, settings)
     require_same_run(prepared)
-    prepared = settle_network(require_input(prepared))
+    prepared = settle_network(meet_cluster(require_input(prepared), stop, listener))
     for notice in prepared.notices:
         listener(notice)
     if not command:
@@ -113,15 +113,13 @@ def run(
     units = prepared.resolved.geometry.units
     if settings.scheduler is None:
         load_predictor(prepared.job)
-    else:
-        require_scheduler(settings.scheduler)
     said: list[Notice] = []
 
     def hear(event: Event) -> None:
         if isinstance(event, Notice):
             said.append(event)
 
-    search_for_nan(prepared, stop)
+    search_for_nan(prepared, stop, hear)
     prepared, light = _estimate_light(prepared, listener)
     measured = _measure_first(prepared, light, stop, hear)
     with hold_output(prepared.output, prepared.job.token, settings.storage_options):

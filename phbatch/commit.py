@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Any
 
-from phbatch.engine import Outcome, execute
-from phbatch.errors import InterruptedRunError, OutputError, first_line
+from phbatch.engine import execute
+from phbatch.errors import InterruptedRunError, OutputError
 from phbatch.events import Listener, UnitFailed, UnitFinished
+from phbatch.finished import Finished
+from phbatch.outcome import Outcome
 from phbatch.output import storage_refusal
 from phbatch.planning import Unit
-from phbatch.prepare import Finished, Prepared
+from phbatch.prepare import Prepared
 from phbatch.retry import is_out_of_place
 from phbatch.storage.ledger import Ledger
 from phbatch.tasks import restore_unit
@@ -58,13 +60,14 @@ def restore_units(
         workers=workers,
         scheduler=scheduler,
         stop=lambda: bool(interrupted) or stop(),
+        listener=listener,
     )
 
     def take(outcome: Outcome[dict[str, Any]]) -> None:
         key = outcome.unit.key
         if outcome.result is None:
             _require_place(outcome.error, prepared.output, _progress(finished, total))
-            failed[key] = first_line(outcome.error)
+            failed[key] = outcome.problem
             listener(UnitFailed(key, failed[key]))
             return
         record = outcome.result | {"attempt": outcome.attempts}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from os import cpu_count
 from pathlib import Path
@@ -20,8 +17,9 @@ from phbatch.care.weights import read_weights
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, StorageOptions
 from phbatch.engine import require_finite
 from phbatch.errors import InputError, OutputError
-from phbatch.events import Notice
+from phbatch.events import Listener, Notice, Stop
 from phbatch.fingerprint import find_differences, fingerprint, require_same
+from phbatch.finished import Finished
 from phbatch.kernels.intensity import required_statistics
 from phbatch.measure import describe, read_table, require_same_measurement
 from phbatch.output import (
@@ -39,7 +37,7 @@ from phbatch.settle import choose_network, settle_cut, settle_precision
 from phbatch.stages.light import judge_profile, require_frames
 from phbatch.stages.preparation import Profile
 from phbatch.stages.table import StatisticsTable
-from phbatch.storage.ledger import METADATA, Ledger
+from phbatch.storage.ledger import Ledger
 from phbatch.storage.presence import require_chunks
 from phbatch.storage.profile import digest_profile, read_facts, read_profile
 from phbatch.storage.sink import Sink, read_output_attributes, remove_output, require_own
@@ -47,65 +45,10 @@ from phbatch.storage.source import Source, open_source
 from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import list_files, normalize_path
 from phbatch.tasks import Job, forget_open_stores
+from phbatch.versions import Versions, count_versions, differing_versions, meet_workers, versions_here
 
 PROFILE = "illumination"
 """Group of an output with the profile that was estimated for it."""
-
-_REPORTED_PACKAGES = ("phbatch", "numpy", "scipy", "zarr", "zarrs", "dask", "keras", "tensorflow", "jax")
-
-
-class Finished:
-    """The units of an output that are finished, and the statistics of their frames.
-
-    Parameters
-    ----------
-    geometry : Geometry
-        Of the run.
-
-    Attributes
-    ----------
-    table : StatisticsTable
-        Of the frames that are finished.
-    inputs : dict of str to str
-        Digest of what each unit was read from.
-    complete : bool
-        Whether tables and attributes are written, too.
-    stages : dict of str to float
-        Seconds that the units of this call spent in each stage, see `phbatch.stages.timing`.
-    """
-
-    def __init__(self, geometry: Geometry) -> None:
-        self.complete = False
-        self.table = StatisticsTable(geometry.grid)
-        self.stages: dict[str, float] = {}
-        self.inputs: dict[str, str] = {}
-        self._clipped: dict[str, int] = {}
-
-    def __contains__(self, unit: str) -> bool:
-        return unit in self._clipped
-
-    def __len__(self) -> int:
-        return len(self._clipped)
-
-    @property
-    def clipped(self) -> int:
-        """Pixels that the output's dtype could not hold."""
-        return sum(self._clipped.values())
-
-    def spend(self, stages: Mapping[str, float]) -> None:
-        """Count where the time of a unit went."""
-        for stage, seconds in stages.items():
-            self.stages[stage] = self.stages.get(stage, 0.0) + seconds
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take in what the ledger says of a unit."""
-        if record["unit"] == METADATA:
-            self.complete = record["complete"]
-            return
-        self._clipped[record["unit"]] = record["clipped"]
-        self.inputs[record["unit"]] = record["input"]
-        for row in record["statistics"]:
-            self.table.put(row)
 
 
 @dataclass(frozen=True)
@@ -126,6 +69,7 @@ class Prepared:
     precision: PrecisionCheck | None = None
     replaces: bool = False
     """Whether an output that is there will be removed."""
+    workers: Mapping[str, Versions] = field(default_factory=dict)
 
     @property
     def continued(self) -> bool:
@@ -177,6 +121,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         retries=settings.retries,
         threads=settings.threads,
         storage_options=settings.storage_options,
+        memory=resolved.memory,
     )
     given = None
     if settings.stats is not None:
@@ -243,6 +188,22 @@ def _find_profile(
     return method, *require_profile(settings, source, geometry)
 
 
+def meet_cluster(prepared: Prepared, stop: Stop, listener: Listener) -> Prepared:
+    """Take in the versions of the workers that will compute, where the run has a Dask cluster.
+
+    Raises
+    ------
+    UsageError
+        No scheduler answers, or none of its workers can be used.
+    """
+    if prepared.settings.scheduler is None:
+        return prepared
+    workers = meet_workers(prepared.settings.scheduler, prepared.resolved.memory, stop, listener)
+    return replace(
+        prepared, workers=workers, notices=(*prepared.notices, *differing_versions(workers, versions_here()))
+    )
+
+
 def settle_network(prepared: Prepared) -> Prepared:
     """Replace ``auto`` by what is fastest where the run will be: form, tile and batch; and check the precision.
 
@@ -290,12 +251,12 @@ def _with_recipe(prepared: Prepared, notice: str, **changes: Any) -> Prepared:
     return replace(
         prepared,
         resolved=replace(prepared.resolved, recipe=recipe),
-        job=replace(prepared.job, recipe=recipe),
+        job=replace(prepared.job, recipe=recipe, memory=prepared.resolved.memory),
         notices=(*prepared.notices, *([Notice(notice)] if notice else [])),
     )
 
 
-def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
+def search_for_nan(prepared: Prepared, stop: Callable[[], bool], listener: Listener) -> None:
     """Refuse a float input with NaN or infinity before anything is written, unless such frames may pass."""
     if must_scan(prepared):
         require_finite(
@@ -304,6 +265,7 @@ def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
             workers=prepared.resolved.workers,
             scheduler=prepared.settings.scheduler,
             stop=stop,
+            listener=listener,
         )
 
 
@@ -422,7 +384,8 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "network": recipe.network if model else None,
         "precision": asdict(prepared.precision) if prepared.precision else None,
         "notices": [notice.text for notice in prepared.notices],
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": versions_here(),
+        "worker_versions": count_versions(prepared.workers) if prepared.workers else None,
         "fingerprint": mark,
     }
 
@@ -439,12 +402,4 @@ def _recorded_settings(prepared: Prepared) -> dict[str, Any]:
         found["stats"] = normalize_path(settings.stats)
     if prepared.profile_digest is not None:
         found["illumination"] = normalize_path(settings.illumination)
-    return found
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _REPORTED_PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
     return found

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from phbatch.api import run
 from phbatch.config import StorageOptions
 from phbatch.engine import execute
-from phbatch.errors import OutputError, UsageError, first_line
+from phbatch.errors import OutputError, UsageError
 from phbatch.events import Listener, RunStarted, Stop, UnitFinished, ignore, never
 from phbatch.measure import with_statistics
 from phbatch.options import RedoOptions, parse_options
@@ -328,12 +328,17 @@ def _recompute(
     counts = {unit.key: sum(1 for _ in unit.frame_indices(volumes=volumes)) for unit in units}
     listener(RunStarted(output, len(units), 0, sum(counts.values()), 0, prod(prepared.source.shape[3:])))
     for outcome in execute(
-        _compare_unit, prepared.job, work, workers=prepared.resolved.workers, scheduler=prepared.settings.scheduler
+        _compare_unit,
+        prepared.job,
+        work,
+        workers=prepared.resolved.workers,
+        scheduler=prepared.settings.scheduler,
+        listener=listener,
     ):
         unit, key = outcome.unit, outcome.unit.key
         listener(UnitFinished(key, counts[key]))
         if outcome.result is None:
-            damages.append(Damage(key, f"cannot be computed again: {first_line(outcome.error)}"))
+            damages.append(Damage(key, f"cannot be computed again: {outcome.problem}"))
             continue
         comparisons, rows, digest = outcome.result
         if digest != records[key]["input"]:

@@ -20,7 +20,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import phbatch
-from phbatch import engine, retry, signals
+from phbatch import retry, signals
 from phbatch.errors import InputError, OutputError
 from phbatch.events import Event, UnitFinished
 from phbatch.retry import call_with_retries, pause_s
@@ -176,8 +176,6 @@ def test_an_interrupt_within_distributed_waits_until_it_is_done(
         with signals.stop_on_signal() as stop:
             phbatch.run(source, tmp_path / "out.zarr", model="none", scheduler=cluster, stop=stop)
 
-    monkeypatch.setattr(engine, "require_scheduler", lambda _: None)
-    monkeypatch.setattr("phbatch.api.require_scheduler", lambda _: None)
     monkeypatch.setattr(Client, moment, submit if moment == "submit" else close)
     with small_units(), suppress(phbatch.InterruptedRunError, KeyboardInterrupt):
         run()
