@@ -24,7 +24,7 @@ from phbatch.care.model import DEFAULT_MODEL, open_model
 from phbatch.care.polyphase import PLAIN
 from phbatch.config import FLOAT32, FRAME_BACKGROUNDS, Normalization, parse_settings
 from phbatch.errors import UsageError
-from phbatch.events import Notice, log
+from phbatch.events import log
 from phbatch.idle import require_effect
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.intensity import Affine, make_affine
@@ -40,7 +40,7 @@ from phbatch.kernels.stats import (
     measure_frame,
     merge,
 )
-from phbatch.lazy import open_lazy
+from phbatch.lazy import open_lazy, warn_of_frames
 from phbatch.options import NormalizeOptions, RestoreOptions, parse_options
 from phbatch.resolve import resolve_rule, resolve_run
 from phbatch.stages.restoration import restore_block
@@ -424,7 +424,7 @@ def _restore_frames(block: Any, job: Job, block_info: Any = None) -> Any:
     rows = restored.statistics.items()
     _warn_of_unscaled([index for index, row in rows if make_affine(row, job.recipe.rule) is None], "tcz", block_info)
     uncorrected = [index for index, row in rows if "uncorrected" in row.flags]
-    _warn_of(
+    warn_of_frames(
         uncorrected,
         "tcz",
         block_info,
@@ -437,17 +437,4 @@ def _restore_frames(block: Any, job: Job, block_info: Any = None) -> Any:
 def _warn_of_unscaled(indices: Sequence[tuple[int | None, ...]], axes: str, block_info: Any) -> None:
     why = "they are left as they are, since they have no scale"
     which = "they are constant, hold NaN or infinity, or have a statistic that is not above 0"
-    _warn_of(indices, axes, block_info, why, which)
-
-
-def _warn_of(indices: Sequence[tuple[int | None, ...]], axes: str, block_info: Any, why: str, more: str) -> None:
-    """Tell of frames, by their indices within a block."""
-    if not indices:
-        return
-    starts = [start for start, _ in block_info[0]["array-location"]] if block_info else [0] * len(axes)
-    names = [
-        "/".join(f"{axis}{at + start}" for axis, at, start in zip(axes, index, starts, strict=False) if at is not None)
-        for index in indices
-    ]
-    others = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    log(Notice(f"frames {', '.join(names[:4])}{others}: {why}; {more}.", warning=True))
+    warn_of_frames(indices, axes, block_info, why, which)

@@ -1,7 +1,8 @@
-"""What people hand to the lazy functions, as a Dask array: Dask's own, NumPy's, xarray's, and stores such as Zarr's."""
+"""Arrays of other libraries as the lazy functions take them, and what these say of single frames."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from phbatch.axes import CANONICAL, infer_axes, validate_axes
 from phbatch.errors import InputError
+from phbatch.events import Notice, log
 
 
 def open_lazy(array: Any, axes: str | None) -> tuple[da.Array, str]:
@@ -65,3 +67,16 @@ def _find_axes(axes: str | None, ndim: int, names: Any) -> str:
                 f"axes {axes!r} contradict the dimensions of the array, which are {', '.join(words)}; leave axes out."
             )
     return axes
+
+
+def warn_of_frames(indices: Sequence[tuple[int | None, ...]], axes: str, block_info: Any, why: str, more: str) -> None:
+    """Tell of frames, by their indices within a block, as a warning in the log."""
+    if not indices:
+        return
+    starts = [start for start, _ in block_info[0]["array-location"]] if block_info else [0] * len(axes)
+    names = [
+        "/".join(f"{axis}{at + start}" for axis, at, start in zip(axes, index, starts, strict=False) if at is not None)
+        for index in indices
+    ]
+    others = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    log(Notice(f"frames {', '.join(names[:4])}{others}: {why}; {more}.", warning=True))
