@@ -19,8 +19,14 @@ test: $(READY)
 
 # What tells within minutes whether another Python or other versions will do: statistics, a CARE model, shards, resume,
 # the guard of what is decoded, S3. `.ci/pythons` runs it on all that it finds.
-SMOKE := tests/test_statistics_table.py tests/test_csbdeep_parity.py tests/storage/test_encoding.py tests/test_resume.py \
-	tests/test_lane.py tests/test_dependencies.py tests/faults/test_trust.py tests/faults/test_object_stores.py
+PARITY := tests/test_csbdeep_parity.py
+DAMAGED := tests/faults/test_damaged_inputs.py
+STORES := tests/faults/test_object_stores.py
+SMOKE := tests/test_dependencies.py tests/test_statistics_table.py tests/storage/test_encoding.py tests/test_lane.py \
+	tests/test_resume.py tests/faults/test_trust.py $(PARITY)::test_frames_of_any_size \
+	$(PARITY)::test_every_frame_of_a_series_is_normalized_and_restored_on_its_own \
+	$(DAMAGED)::test_the_guard_lets_good_chunks_pass $(DAMAGED)::test_a_bomb_in_an_object_store_is_refused \
+	$(STORES)::test_the_bytes_are_those_of_a_local_run
 
 smoke: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS) $(SMOKE)
