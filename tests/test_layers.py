@@ -54,6 +54,7 @@ DOORS = {
     "obstore": {"storage"},
     "yaozarrs": {"storage"},
     "pyarrow": {"storage"},
+    "pandas": {"stages"},
     "tifffile": {"storage"},
     "zlib_ng": {"storage"},
     "basicpy": {"profiles"},
@@ -74,7 +75,7 @@ DOORS = {
     "psutil": {"prepare", "graph"},
 }
 
-OPTIONAL = {"pyarrow", "basicpy", "obstore"}
+OPTIONAL = {"pyarrow", "pandas", "basicpy", "obstore"}
 """Libraries of extras, which may be absent: imported where they are needed."""
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.axes import FrameGrid, FrameKey
+from phbatch.errors import UsageError
 from phbatch.kernels.stats import FLAG_NAMES, FrameStatistics, flag_bits
+from phbatch.storage.table import arrow_stream
 
 _KEY_NAMES = ("t", "c", "z")
 _LEADING = ("median", "mode", "mad", "mean", "std", "min", "max")
@@ -154,6 +156,34 @@ class StatisticsTable(Sequence[dict[str, Any]]):
             return [None] * len(self)
         values = self.column(name)
         return [value if known else None for value, known in zip(values.tolist(), np.isfinite(values), strict=True)]
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas.DataFrame, one row per frame; flags are words with blanks between, as in CSV.
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise UsageError(
+                "to_pandas needs the library pandas; install it with `pip install 'phbatch[pandas]'`, or take columns"
+                " with column()."
+            ) from error
+        return DataFrame(self._plain_columns())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The table by the Arrow PyCapsule protocol, which pyarrow, polars, DuckDB and pandas 3 take."""
+        return arrow_stream(self._plain_columns(), requested_schema)
+
+    def _plain_columns(self) -> dict[str, Any]:
+        """Columns for other libraries: numbers as arrays, NaN where one is not known; flags as text."""
+        columns: dict[str, Any] = {name: self.column(name) for name in self.names if name != "flags"}
+        if self.grid.planes is None:
+            columns["z"] = np.full(len(self), np.nan)
+        return columns | {"flags": [" ".join(_flag_words(bits)) for bits in self._flags.tolist()]}
 
     def put(self, row: Mapping[str, Any]) -> None:
         """Set the row of a frame from plain values, as `StatisticsRow.as_dict` makes them."""

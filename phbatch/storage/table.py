@@ -48,6 +48,24 @@ def require_table_name(path: str) -> str:
     return suffix
 
 
+def arrow_stream(columns: Mapping[str, Any], requested_schema: object = None) -> object:
+    """Columns as a stream of Arrow's PyCapsule protocol.
+
+    Raises
+    ------
+    UsageError
+        pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise UsageError(
+            "Arrow needs the library pyarrow; install it with `pip install 'phbatch[parquet]'`."
+        ) from error
+    found: object = pyarrow.table(dict(columns)).__arrow_c_stream__(requested_schema)
+    return found
+
+
 def csv_lines(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
     """Lines of comma-separated values; lists of words are joined with blanks, and no text begins a formula."""
     writer = csv.writer(_Line(), lineterminator="\n")
