@@ -99,17 +99,17 @@ def connect(scheduler: str, stop: Stop = lambda: False) -> Iterator[Client]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", VersionMismatchWarning)  # `phbatch.versions` says what matters
                 client = ask(make, 2 * ANSWER_S, stop)
+            stack.enter_context(_quiet(client))
         except InterruptedRunError:
             raise
         except Exception as error:  # whatever a port that speaks something else makes of it
             raise UsageError(
                 f"no Dask scheduler answers at {scheduler} ({first_line(error)}); start one, or leave --scheduler out."
             ) from error
-        stack.enter_context(_quiet(client))
         try:
             yield client
         finally:
-            with deferring_signals(), suppress(TimeoutError):
+            with deferring_signals(), suppress(OSError):
                 client.close(timeout=_CLOSING_S)
 
 
@@ -135,8 +135,9 @@ def _quiet(client: Client) -> Iterator[None]:
     try:
         yield
     finally:
-        for logger in loggers:
-            logger.removeFilter(elsewhere)
+        if all(thread.ident != its_thread for thread in threading.enumerate()):  # else it may still complain
+            for logger in loggers:
+                logger.removeFilter(elsewhere)
 
 
 async def _this_thread() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -39,7 +40,6 @@ LOOK_S = 1.0
 """How often the scheduler is asked for its workers, at most."""
 
 _LARGEST_BUNDLE = 64
-_LOST = "the work was cancelled on {}, or it is gone"
 _MOST_WORKERS_TRIED = 2
 
 
@@ -276,10 +276,10 @@ class Dispatch(Generic[Result]):
         try:
             with deferring_signals():
                 return future.exception(timeout=LOOK_S) or future.result(timeout=LOOK_S)
-        except TimeoutError:
+        except OSError:  # or there was no time; a scheduler that is gone cancels it soon
             return None
         except CancelledError as error:
-            raise self._gone(_LOST) from error
+            raise lost(self._crew.scheduler) from error
 
     def _look(self) -> None:
         """Meet new workers, call anew what waits for workers that went, and end where none is left."""
@@ -291,7 +291,7 @@ class Dispatch(Generic[Result]):
             crew.look()
         except (OSError, TimeoutError) as error:  # it may be busy for a while
             if monotonic() - self._heard > WORKERS_S:
-                raise self._gone(_LOST) from error
+                raise lost(self._crew.scheduler) from error
             return
         now = self._heard = monotonic()
         self._next_look = now + max(LOOK_S, 20 * (now - started))  # a twentieth of the time, however many there are
@@ -302,16 +302,19 @@ class Dispatch(Generic[Result]):
         else:
             crew.say(f"all workers are gone; waiting up to {WORKERS_S:g} s for others.")
         if not crew.threads and now - self._working > WORKERS_S:
-            raise self._gone(f"all workers of {{}} are gone, {WORKERS_S:g} s long")
+            raise lost(crew.scheduler, f"all workers of {{}} are gone, {WORKERS_S:g} s long")
         if not crew.threads:
             return
         for future in [each for each, (_, allowed) in self._running.items() if allowed.isdisjoint(crew.threads)]:
             bundle, _ = self._running.pop(future)
             self._queue.append(bundle)
-            ask(future.cancel, ANSWER_S)
+            with suppress(OSError):
+                ask(future.cancel, ANSWER_S)
 
-    def _gone(self, what: str) -> InterruptedRunError:
-        return InterruptedRunError(
-            f"{what.format(f'the Dask scheduler at {self._crew.scheduler}')}; what is finished stays: start what is"
-            " missing, and call the same command again to continue."
-        )
+
+def lost(scheduler: str, what: str = "the work was cancelled on {}, or it is gone") -> InterruptedRunError:
+    """What is said of a run that lost its cluster."""
+    return InterruptedRunError(
+        f"{what.format(f'the Dask scheduler at {scheduler}')}; what is finished stays: start what is missing, and call"
+        " the same command again to continue."
+    )

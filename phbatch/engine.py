@@ -11,7 +11,7 @@ from threading import Semaphore
 from typing import Any, TypeVar
 
 from phbatch.cluster import Crew, connect
-from phbatch.dispatch import Dispatch
+from phbatch.dispatch import Dispatch, lost
 from phbatch.errors import InterruptedRunError
 from phbatch.events import Listener, ignore
 from phbatch.lane import has_left, in_lane
@@ -178,11 +178,14 @@ def _execute_there(
     stop: Callable[[], bool],
     listener: Listener,
 ) -> Iterator[Outcome[Result]]:
-    with connect(scheduler, stop) as client:
-        crew = Crew(client, scheduler, job.memory, listener)
-        crew.wait(stop)
-        with closing(Dispatch(client, crew, attempt_unit, units, workers, stop).outcomes()) as outcomes:
-            yield from outcomes
+    try:
+        with connect(scheduler, stop) as client:
+            crew = Crew(client, scheduler, job.memory, listener)
+            crew.wait(stop)
+            with closing(Dispatch(client, crew, attempt_unit, units, workers, stop).outcomes()) as outcomes:
+                yield from outcomes
+    except OSError as error:  # of the connection: those of units are outcomes, and it is none of the output
+        raise lost(scheduler) from error
 
 
 def call_there(function: Callable[..., Result], scheduler: str | None, job: Job, *arguments: Any) -> Result:

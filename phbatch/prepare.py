@@ -385,7 +385,7 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "precision": asdict(prepared.precision) if prepared.precision else None,
         "notices": [notice.text for notice in prepared.notices],
         "versions": versions_here(),
-        "worker_versions": count_versions(prepared.workers) if prepared.workers else None,
+        **_other_versions(prepared.workers),
         "fingerprint": mark,
     }
 
@@ -403,3 +403,8 @@ def _recorded_settings(prepared: Prepared) -> dict[str, Any]:
     if prepared.profile_digest is not None:
         found["illumination"] = normalize_path(settings.illumination)
     return found
+
+
+def _other_versions(workers: Mapping[str, Versions]) -> dict[str, Any]:
+    """Of workers, where these differ: else an output is the same wherever it was computed."""
+    return {"worker_versions": count_versions(workers)} if differing_versions(workers, versions_here()) else {}

@@ -429,9 +429,10 @@ def test_a_scheduler_that_dies_leaves_one_sentence(tmp_path: Path) -> None:
         for each in started:
             each.kill()
             each.wait(60)
-    assert process.returncode == 130
-    (line,) = [line for line in errors.splitlines() if line.strip()]
-    assert line.startswith("error: the work was cancelled on the Dask scheduler at ")
+    assert process.returncode == 130, errors
+    lines = [line for line in errors.splitlines() if line.strip()]
+    assert len(lines) == 1, errors
+    assert lines[0].startswith("error: the work was cancelled on the Dask scheduler at ")
 
 
 # What a host lends
