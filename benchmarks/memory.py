@@ -111,7 +111,7 @@ def main() -> None:
 
 def measure_case(case: Case, runs: int) -> tuple[int, int, int]:
     """Largest peak of some runs, the plan, both in bytes, and the number of workers."""
-    options = {"memory": "16GB", "network": "plain", "precision": "float32"} | case.options
+    options: dict[str, Any] = {"memory": "16GB", "network": "plain", "precision": "float32", **case.options}
     if "dtype_out" in options:
         options["dtype"] = options.pop("dtype_out")
     with tempfile.TemporaryDirectory(prefix="phbatch_memory_") as folder:
@@ -132,7 +132,9 @@ def write_input(path: Path, case: Case) -> Path:
     frame = np.tile(noise, [-(-length // 1100) for length in case.shape[-2:]])[: case.shape[-2], : case.shape[-1]]
     for first in range(0, case.shape[0], case.chunks[0]):
         last = min(first + case.chunks[0], case.shape[0])
-        array[first:last] = frame[first:last] if array.ndim == 2 else np.broadcast_to(frame, (last - first, *frame.shape))
+        array[first:last] = (
+            frame[first:last] if array.ndim == 2 else np.broadcast_to(frame, (last - first, *frame.shape))
+        )
     return path
 
 

@@ -245,6 +245,7 @@ class _DaskImage:
     chunks: Shape
     dtype: np.dtype[Any]
     metadata: ImageMetadata
+    copied: bool = False
 
 
 _AFFINE_DTYPE = np.dtype([("offset", np.float64), ("divisor", np.float64)])

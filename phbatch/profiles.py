@@ -19,7 +19,7 @@ from phbatch.axes import to_region
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, parse_settings
 from phbatch.errors import InputError, MemoryLimitError, OutputError, UsageError
 from phbatch.kernels.background import temporal_background
-from phbatch.memory import RESERVED_BYTES, format_bytes
+from phbatch.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, format_bytes, profile_bytes, sampled_frames
 from phbatch.planning import Geometry
 from phbatch.prepare import PROFILE, Prepared, available_bytes, require_profile
 from phbatch.resolve import resolve_statistics
@@ -31,11 +31,7 @@ from phbatch.tasks import forget_open_stores
 
 IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]
 
-SAMPLES = 32
-"""Frames over t that a profile is estimated from, at most."""
-
 _LEAST_SAMPLES = 3
-_COPIES = 4  # of a sampled frame in float32: the stack, and what the median and BaSiC make of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,13 +167,13 @@ def profile_of(settings: RunSettings, source: Source, geometry: Geometry) -> Ite
 
 
 def _sample_times(source: Source, geometry: Geometry, settings: RunSettings) -> list[int]:
-    frame_bytes = 4 * prod(source.shape[3:])
     allowed = int(settings.memory) if settings.memory is not None else available_bytes() // 2
-    profile_bytes = 2 * frame_bytes * prod(source.shape[1:3])
-    spare = allowed - RESERVED_BYTES - profile_bytes - prod(source.chunks) * source.dtype.itemsize
-    count = min(SAMPLES, len(geometry.times), spare // (_COPIES * frame_bytes))
+    libraries = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if settings.model != "none" else 0)
+    kept = profile_bytes(source.shape, dark=True) + prod(source.chunks) * source.dtype.itemsize
+    spare = allowed - libraries - kept
+    count, frame_bytes = sampled_frames(source.shape, source.dtype.itemsize, spare, len(geometry.times))
     if count < min(_LEAST_SAMPLES, len(geometry.times)):
-        needed = allowed - spare + _LEAST_SAMPLES * _COPIES * frame_bytes
+        needed = allowed - spare + _LEAST_SAMPLES * frame_bytes
         raise MemoryLimitError(
             f"estimating the light needs {format_bytes(needed)} and may use {format_bytes(allowed)}; raise --memory."
         )
