@@ -280,6 +280,7 @@ class _DaskImage:
     chunks: Shape
     dtype: np.dtype[Any]
     metadata: ImageMetadata
+    copied: bool = False
 
 
 _PLANE = (-2, -1)

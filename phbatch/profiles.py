@@ -21,7 +21,7 @@ from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
 from phbatch.errors import InputError, MemoryLimitError, UsageError
 from phbatch.events import Listener, Notice
 from phbatch.kernels.background import temporal_background
-from phbatch.memory import RESERVED_BYTES, format_bytes
+from phbatch.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, format_bytes, profile_bytes, sampled_frames
 from phbatch.options import SampleOptions, parse_options
 from phbatch.output import require_separate
 from phbatch.planning import Geometry
@@ -36,11 +36,6 @@ from phbatch.storage.store import normalize_path
 from phbatch.tasks import Job, forget_open_stores
 
 IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]
-
-SAMPLES = 32
-"""Frames over t that a profile is estimated from, at most."""
-
-_COPIES = 4  # of a sampled frame in float32: the stack, and what the median and BaSiC make of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,13 +231,13 @@ def _estimate(source: Source, geometry: Geometry, method: str, settings: RunSett
 
 
 def _sample_times(source: Source, geometry: Geometry, settings: RunSettings) -> list[int]:
-    frame_bytes = 4 * prod(source.shape[3:])
     allowed = int(settings.memory) if settings.memory is not None else available_bytes() // 2
-    profile_bytes = 2 * frame_bytes * prod(source.shape[1:3])
-    spare = allowed - RESERVED_BYTES - profile_bytes - prod(source.chunks) * source.dtype.itemsize
-    count = min(SAMPLES, len(geometry.times), spare // (_COPIES * frame_bytes))
+    libraries = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if settings.model != "none" else 0)
+    kept = profile_bytes(source.shape, dark=True) + prod(source.chunks) * source.dtype.itemsize
+    spare = allowed - libraries - kept
+    count, frame_bytes = sampled_frames(source.shape, source.dtype.itemsize, spare, len(geometry.times))
     if count < min(LEAST_FRAMES, len(geometry.times)):
-        needed = allowed - spare + LEAST_FRAMES * _COPIES * frame_bytes
+        needed = allowed - spare + LEAST_FRAMES * frame_bytes
         raise MemoryLimitError(
             f"estimating the light needs {format_bytes(needed)} and may use {format_bytes(allowed)}; raise --memory."
         )

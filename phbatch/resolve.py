@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +12,14 @@ from phbatch.axes import Shape
 from phbatch.care.model import Model
 from phbatch.care.polyphase import require_form
 from phbatch.care.steps import window_dtype
-from phbatch.config import FRAME_BACKGROUNDS, Normalization, Precision, RunSettings, first_problem
+from phbatch.config import (
+    ESTIMATED_BACKGROUNDS,
+    FRAME_BACKGROUNDS,
+    Normalization,
+    Precision,
+    RunSettings,
+    first_problem,
+)
 from phbatch.errors import InputError, ModelError, UsageError
 from phbatch.events import Notice
 from phbatch.idle import require_effect
@@ -24,10 +30,12 @@ from phbatch.memory import (
     RESERVED_BYTES,
     RESERVED_NETWORK_BYTES,
     MemoryPlan,
-    measuring_unit_bytes,
+    measuring_unit_memory,
     profile_bytes,
     reduction_bytes,
-    unit_bytes,
+    sampled_frames,
+    unit_knobs,
+    unit_memory,
 )
 from phbatch.planning import Geometry
 from phbatch.stages.preparation import Preparation
@@ -56,6 +64,10 @@ class Image(Protocol):
     @property
     def metadata(self) -> ImageMetadata:
         """Axes and channels."""
+
+    @property
+    def copied(self) -> bool:
+        """Whether what is read is copied, to bring its axes or bytes in order."""
 
 
 @dataclass(frozen=True)
@@ -188,23 +200,10 @@ def resolve_run(
     if settings.shard is not None and source.metadata.version == "0.4":
         raise UsageError("--shard needs Zarr 3, and OME-Zarr 0.4 is written as Zarr 2; leave it out.")
     allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
-    unit_mem = _unit_mem(settings, source, model, geometry)
-    reserved = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
-    reserved += _profile_mem(settings, source)
     batch = settings.batch or batch or 1
-    tiles = None
-    workers = settings.workers or max(1, min(_MOST_WORKERS, cores, len(geometry.units)))
-    if model is not None:
-        spare = max(0, allowed - reserved - unit_mem * (settings.workers or 1))
-        tiles = _resolve_tiles(settings, geometry, model, spare // batch, tile)
-    network_mem = model.config.workspace_bytes(tiles.tile, batch) if tiles and model else 0
-    if settings.workers is None:
-        workers = max(1, min(workers, (allowed - reserved - network_mem) // max(unit_mem, 1)))
     network = network or settings.network
     if model is not None and network != "auto":
         require_form(model.config, network)
-    memory = MemoryPlan(reserved, unit_mem, network_mem, workers, allowed)
-    memory.require_fit(tiles.tile if tiles else None)
     recipe = Recipe(
         rule=rule,
         dtype=settings.dtype,
@@ -212,7 +211,6 @@ def resolve_run(
         volumes=geometry.volumes,
         stacked=geometry.stacked,
         n_output=geometry.n_output,
-        tiles=tiles,
         batch=batch,
         network=network,
         precision=precision or settings.precision,
@@ -227,6 +225,16 @@ def resolve_run(
         windows="float32" if _resolve_preparation(settings).changes_pixels else window_dtype(source.dtype),
         packing=_resolve_packing(settings),
     )
+    memory = _plan_memory(settings, source, model, geometry, recipe, allowed)
+    if model is not None:
+        tiles = _resolve_tiles(settings, geometry, model, memory.network_room // batch, tile)
+        recipe = replace(recipe, tiles=tiles)
+        knobs = [f"lower --{name}" for name, value in (("tile", settings.tile), ("batch", batch)) if (value or 1) > 1]
+        network_mem = model.config.workspace_bytes(tiles.tile, batch)
+        memory = replace(memory, network_mem=network_mem, network_knobs=tuple(knobs))
+    workers = settings.workers or max(1, min(_MOST_WORKERS, cores, len(geometry.units), memory.fitting))
+    memory = replace(memory, in_flight=workers)
+    memory.require_fit(recipe.tiles.tile if recipe.tiles else None)
     return ResolvedRun(geometry, recipe, memory, workers, (*notices, *_packing_notices(recipe)))
 
 
@@ -257,34 +265,32 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
     rule, _ = resolve_rule(settings, None)
     geometry = _resolve_geometry(settings, source, None)
     allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
-    fixed_point = is_fixed_point(source.dtype)
-    unit_mem = measuring_unit_bytes(
-        frame_pixels=prod(source.shape[3:]),
-        frames=geometry.largest_unit_frames,
-        itemsize=source.dtype.itemsize,
-        chunk_bytes=prod(source.chunks) * source.dtype.itemsize,
-        fixed_point=fixed_point,
-        prepared=_resolve_preparation(settings).changes_pixels,
-    )
-    asked = settings.workers or max(1, min(_MOST_WORKERS, cores))
-    fitting = max(1, (allowed - RESERVED_BYTES) // max(unit_mem, 1))
-    workers = asked if settings.workers is not None else min(asked, fitting)
-    memory = MemoryPlan(RESERVED_BYTES + _profile_mem(settings, source), unit_mem, 0, workers, allowed)
-    preparation = _resolve_preparation(settings)
-    large = not preparation.changes_pixels and memory.projected_mem > allowed
-    if large:
-        reduction_mem = reduction_bytes(
-            source.shape, source.chunks, source.dtype.itemsize, fixed_point=fixed_point, workers=asked
-        )
-        memory = MemoryPlan(RESERVED_BYTES, reduction_mem, 0, 1, allowed)
-    memory.require_fit(None)
     recipe = Recipe(
         rule,
         smooth_time=settings.smooth_time,
         scope=settings.scope,
         percentiles=settings.percentiles,
-        preparation=preparation,
+        preparation=_resolve_preparation(settings),
     )
+    unit = measuring_unit_memory(geometry, recipe, source.dtype, copied=source.copied)
+    memory = MemoryPlan(
+        RESERVED_BYTES + _profile_mem(settings, source),
+        unit.computing,
+        0,
+        1,
+        allowed,
+        sampling_mem=_sampling_mem(settings, source, geometry, allowed - RESERVED_BYTES),
+        unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
+    )
+    asked = settings.workers or max(1, min(_MOST_WORKERS, cores))
+    workers = asked if settings.workers is not None else max(1, min(asked, memory.fitting))
+    memory = replace(memory, in_flight=workers)
+    large = not recipe.preparation.changes_pixels and memory.projected_mem > allowed
+    if large:
+        fixed_point, itemsize = is_fixed_point(source.dtype), source.dtype.itemsize
+        reduction = reduction_bytes(source.shape, source.chunks, itemsize, fixed_point=fixed_point, workers=asked)
+        memory = MemoryPlan(RESERVED_BYTES, reduction, 0, 1, allowed)
+    memory.require_fit(None)
     return ResolvedStatistics(geometry, recipe, asked if large else workers, large)
 
 
@@ -350,10 +356,36 @@ def _packing_notices(recipe: Recipe) -> tuple[Notice, ...]:
     )
 
 
+def _plan_memory(
+    settings: RunSettings, source: Image, model: Model | None, geometry: Geometry, recipe: Recipe, allowed: int
+) -> MemoryPlan:
+    """Of one unit at once, without the network's tensors."""
+    unit = unit_memory(geometry, recipe, source.dtype, network=model is not None, copied=source.copied)
+    libraries = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
+    return MemoryPlan(
+        libraries + _profile_mem(settings, source),
+        unit.computing,
+        0,
+        settings.workers or 1,
+        allowed,
+        waiting_mem=unit.waiting,
+        sampling_mem=_sampling_mem(settings, source, geometry, allowed - libraries),
+        unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
+    )
+
+
 def _profile_mem(settings: RunSettings, source: Image) -> int:
     if settings.illumination in ("none", *FRAME_BACKGROUNDS):
         return 0
-    return profile_bytes(source.shape)
+    return profile_bytes(source.shape, dark=settings.illumination != "temporal")
+
+
+def _sampling_mem(settings: RunSettings, source: Image, geometry: Geometry, spare: int) -> int:
+    """What the estimate of a profile takes of what is spare: as many frames as fit."""
+    if settings.illumination not in ESTIMATED_BACKGROUNDS or settings.illumination in FRAME_BACKGROUNDS:
+        return 0
+    count, frame = sampled_frames(source.shape, source.dtype.itemsize, spare, len(geometry.times))
+    return count * frame
 
 
 def _resolve_preparation(settings: RunSettings) -> Preparation:
@@ -403,22 +435,3 @@ def _resolve_tiles(
         fitting = spare_bytes // config.workspace_bytes_per_pixel
         chosen = choose_tile(shape, config.halo, config.grid, min(fitting, _TILE_PIXELS[config.n_dim]))
     return TilePlan(shape, chosen, config.halo, config.grid)
-
-
-def _unit_mem(settings: RunSettings, source: Image, model: Model | None, geometry: Geometry) -> int:
-    per_frame = prod(geometry.shape[3:]) * (geometry.shape[2] if geometry.volumes else 1)
-    per_frame *= len(geometry.channels) if geometry.stacked else 1
-    frames = geometry.largest_unit_frames // (len(geometry.channels) if geometry.stacked else 1)
-    output_pixels = per_frame * prod(geometry.output_shape[3:]) // prod(geometry.shape[3:])
-    return unit_bytes(
-        frame_pixels=per_frame,
-        frames=frames,
-        itemsize=source.dtype.itemsize,
-        output_itemsize=np.dtype(settings.dtype).itemsize + (4 if settings.uncertainty else 0),
-        outputs_per_frame=geometry.n_output,
-        chunk_bytes=prod(source.chunks) * source.dtype.itemsize,
-        network=model is not None,
-        fixed_point=is_fixed_point(source.dtype),
-        output_pixels=output_pixels,
-        prepared=_resolve_preparation(settings).changes_pixels,
-    )

@@ -262,7 +262,11 @@ def cast(
         clipped = int(np.count_nonzero(np.abs(image) > limit))
         return np.clip(image, -limit, limit).astype(dtype) if clipped else image.astype(dtype), clipped
     info = np.iinfo(dtype)
-    rounded = np.rint(image if packing is None else packing.apply(image))
+    if packing is None:
+        rounded = np.rint(image)
+    else:
+        rounded = packing.apply(image)
+        np.rint(rounded, out=rounded)
     clipped = rounded.size - int(np.count_nonzero((rounded >= info.min) & (rounded <= info.max)))
     rounded = np.fmin(np.fmax(rounded, info.min, out=rounded), info.max, out=rounded)  # unlike clip, these drop NaN
     return rounded.astype(dtype), clipped

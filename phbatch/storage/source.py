@@ -85,6 +85,13 @@ class Source:
         """Of the pixels, in native byte order."""
         return np.dtype(self.array.dtype).newbyteorder("=")
 
+    @property
+    def copied(self) -> bool:
+        """Whether a block is copied once it is read, to bring its axes or bytes in order."""
+        stored = np.dtype(self.array.dtype)
+        ordered = [axis for axis in CANONICAL if axis in self.stored_axes]
+        return [*self.stored_axes] != ordered or not stored.isnative or self.array.order != "C"
+
     def read(self, region: Region) -> NDArray[Any]:
         """Read a region; every chunk that it touches is decoded once.
 

@@ -17,6 +17,7 @@ import zarr
 import phbatch
 from phbatch.config import parse_storage_options
 from phbatch.events import Event, UnitFinished
+from phbatch.memory import UnitMemory
 from phbatch.storage import source as sources
 from phbatch.storage.remote import remove_objects
 from phbatch.storage.stamps import Stamps
@@ -182,6 +183,6 @@ def test_a_large_frame_that_vanishes_is_said(
         return original(self, region)
 
     monkeypatch.setattr(sources.Source, "_read_noting", vanish)
-    monkeypatch.setattr("phbatch.resolve.measuring_unit_bytes", lambda **_: 1 << 50)
+    monkeypatch.setattr("phbatch.resolve.measuring_unit_memory", lambda *_, **__: UnitMemory(1, 1 << 50, 1 << 50))
     assert phbatch_command("stats", tmp_path / "in.zarr") == 3
     assert "is gone" in phbatch_command.err
