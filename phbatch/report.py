@@ -196,6 +196,9 @@ def print_verification(report: VerifyReport) -> None:
     if report.unfinished:
         what = "a run is at it" if report.running else "the run was stopped"
         print(f"unfinished: {report.finished:,} of {report.units:,} units are done, {what}")
+        if report.missing and not report.running:
+            more = f" and {len(report.missing) - 10} more" if len(report.missing) > 10 else ""
+            print(f"not done: {', '.join(report.missing[:10])}{more}")
     if report.damages and not report.running:
         print(f"mend it with: phbatch repair {report.output}")
     elif report.damages:

@@ -182,6 +182,8 @@ class VerifyReport:
         Empty where what is done is whole.
     finished : int
         Units that are done; those of a run that was not finished are no damage.
+    missing : tuple of str
+        Units that a run which was not finished did not do.
     complete, running : bool
         Whether the run came to its end, and whether one is writing the output now.
     recomputed : int
@@ -196,6 +198,7 @@ class VerifyReport:
     bytes: int
     damages: tuple[Damage, ...]
     finished: int = 0
+    missing: tuple[str, ...] = ()
     complete: bool = True
     running: bool = False
     recomputed: int = 0

@@ -183,28 +183,31 @@ def _verify_objects(
         frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()
         damages.append(Damage(expected.key, problem, unit.key if unit is not None else None, frames))
     complete = ledgered.metadata is not None and bool(ledgered.metadata["complete"])
+    missing = [unit for unit in geometry.units if unit.key not in ledgered.units]
+    if not complete and _says_complete(output, store):
+        if missing:  # the ledger was cut
+            complete = True
+        else:  # the run ends now: its last attributes and tables are there before the ledger says so
+            damages = [damage for damage in damages if damage.place not in ROOT_DOCUMENTS]
     if complete:
-        damages += [
-            Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry))
-            for unit in geometry.units
-            if unit.key not in ledgered.units
-        ]
-    else:  # a run that ends now writes its last attributes and tables before the ledger says so
-        damages = [
-            damage for damage in damages if damage.unit is not None or not _is_newer(output, damage.place, store)
-        ]
-    finished = sum(key in ledgered.units for key in units)
+        damages += [Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry)) for unit in missing]
     running = not complete and is_held(output, store)
     report = VerifyReport(
-        output, len(units), ledgered.objects, ledgered.bytes, tuple(damages), finished, complete, running
+        output,
+        len(units),
+        ledgered.objects,
+        ledgered.bytes,
+        tuple(damages),
+        finished=len(units) - len(missing),
+        missing=() if complete else tuple(unit.key for unit in missing),
+        complete=complete,
+        running=running,
     )
     return report, provenance, geometry
 
 
-def _is_newer(output: str, key: str, store: StorageOptions) -> bool:
-    """Whether the document of the root says that the run is complete, which the ledger does not know yet."""
-    if key not in ROOT_DOCUMENTS:
-        return False
+def _says_complete(output: str, store: StorageOptions) -> bool:
+    """Whether the root of an output says that its run came to its end."""
     try:
         return (read_output_attributes(output, store) or {}).get("status") == "complete"
     except OutputError:
