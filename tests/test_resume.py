@@ -247,7 +247,7 @@ def test_a_killed_run_is_continued_byte_for_byte(source: Path, tmp_path: Path) -
         "phbatch.run(sys.argv[1], sys.argv[2], model='none', workers=2, command='same', listener=slow)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(source), str(output)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while committed(output) < 2 and time.monotonic() < deadline:
         time.sleep(0.002)
     process.kill()
@@ -283,7 +283,7 @@ def test_sigterm_drains_and_says_how_to_go_on(tmp_path: Path) -> None:
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     output = tmp_path / "in.phbatch.zarr"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not list(output.glob(".phbatch/ledger/*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
