@@ -72,7 +72,7 @@ def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
     >>> find_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
     ['a.b was 1 and is 3']
     >>> find_differences({"digest": 64 * "0"}, {"digest": 64 * "1"})
-    ['digest is another']
+    ['digest was 00000000 and is 11111111']
     """
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
@@ -82,7 +82,7 @@ def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
     if old == new:
         return []
     digests = all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (old, new))
-    return [f"{place} is another" if digests else f"{place} was {old} and is {new}"]
+    return [f"{place} was {old[:8]} and is {new[:8]}" if digests else f"{place} was {old} and is {new}"]
 
 
 def require_same(

@@ -41,10 +41,6 @@ def require_effect(settings: RunSettings, rule: Normalization, *, network: bool,
     for name, methods in _READS.items():
         if own and rule.method not in methods and not (table and name in _IN_TABLE):
             _require_default(settings, name, f"normalize {rule.method}")
-    if own and rule.method not in ("median", "mode", "zscore"):
-        _require_default(settings, "smooth_time", f"normalize {rule.method}")
-    if rule.method in ("fixed", "none"):
-        _require_default(settings, "scope", f"normalize {rule.method}")
     if settings.illumination == "none":
         _require_default(settings, "illumination_mode", "illumination none")
     for name in () if network else _OF_NETWORK:

@@ -47,7 +47,6 @@ def in_python(sentence: str) -> str:
     >>> in_python("raise --memory, or leave --axes out; measure it with `phbatch stats`.")
     'raise memory, or leave axes out; measure it with `phbatch.statistics`.'
     """
-    sentence = sentence.replace("the same command again", "the same function again")
     return _COMMAND.sub(_function, _OPTION.sub(_argument, sentence))
 
 

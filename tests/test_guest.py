@@ -75,7 +75,7 @@ def test_a_run_is_stopped_by_whom_it_asks(source: Path) -> None:
         if isinstance(event, UnitFinished):
             asked.set()
 
-    with pytest.raises(phbatch.InterruptedRunError, match="same function again"):
+    with pytest.raises(phbatch.InterruptedRunError, match="same command again"):
         phbatch.run(source, model="none", workers=2, listener=listen, stop=asked.is_set)
     last = phbatch.run(source, model="none")
     assert 1 <= last.units_skipped < 12

@@ -166,8 +166,6 @@ def test_settings_of_the_network_reach_it(frames: np.ndarray, monkeypatch: pytes
     [
         {"factor": 3.0, "normalize": "percentile"},
         {"value": 3.0, "normalize": "median"},
-        {"smooth_time": 3, "normalize": "percentile"},
-        {"scope": "series", "normalize": "none"},
         {"illumination_mode": "subtract"},
         *({name: GIVEN[name]} for name in ("tile", "batch", "backend", "network", "precision", "precision_bound")),
         {"uncertainty": True},

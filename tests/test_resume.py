@@ -73,7 +73,7 @@ def test_stopped_and_continued_is_byte_equal(source: Path, tmp_path: Path, worke
     options: dict[str, Any] = {"model": "none", "workers": workers, "command": "same"}
     whole = phbatch.run(source, tmp_path / "whole.zarr", **options)
     first, second = StopAfter(1), StopAfter(1)
-    with pytest.raises(phbatch.InterruptedRunError, match="call the same function again"):
+    with pytest.raises(phbatch.InterruptedRunError, match="call the same command again"):
         phbatch.run(source, tmp_path / "parts.zarr", listener=first, stop=first.asked, **options)
     assert zarr.open_group(tmp_path / "parts.zarr").attrs.asdict()["phbatch"]["status"] == "running"
     with pytest.raises(phbatch.InterruptedRunError):

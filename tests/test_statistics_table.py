@@ -197,7 +197,7 @@ def test_tables_that_are_none(tmp_path: Path, source: str) -> None:
             phbatch.run(source, tmp_path / "o.zarr", model="none", stats=tmp_path / name)
     with pytest.raises(phbatch.UsageError, match=r"\.csv, \.json or \.parquet"):
         phbatch.run(source, tmp_path / "o.zarr", model="none", stats=tmp_path / "table.xls")
-    with pytest.raises(phbatch.UsageError, match="phbatch stats"):
+    with pytest.raises(phbatch.UsageError, match=r"phbatch\.statistics"):
         phbatch.run(source, tmp_path / "o.zarr", model="none", stats=tmp_path / "table.csv", smooth_time=3)
 
 
