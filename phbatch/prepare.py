@@ -39,6 +39,10 @@ from phbatch.tasks import Job, forget_open_stores
 PROFILE = "illumination"
 """Group of an output with the profile that was estimated for it."""
 
+_BUNDLED_LIMITS = "trained on simulations, it may smooth away texture finer than their cells have"
+_MICROMETERS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "um": 1.0, "\u00b5m": 1.0, "micron": 1.0}
+_PIXEL_SIZE_TOLERANCE = 0.15  # networks are trained on cells whose sizes differ as much
+
 _REPORTED_PACKAGES = ("phbatch", "numpy", "scipy", "zarr", "zarrs", "dask", "keras", "tensorflow", "jax")
 
 
@@ -165,10 +169,32 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
     notices = resolved.notices
     if settings.model is None and model is not None:
-        notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
+        notices = (Notice(f"model: {model.name}, bundled: {_BUNDLED_LIMITS}; choose another with --model."), *notices)
     if model is not None and model.choice:
         notices = (Notice(f"weights: {model.choice}."), *notices)
+    if model is not None:
+        notices = (*notices, *pixel_size_notices(model, source, settings.downscale))
     return Prepared(settings, source, model, resolved, job, destination, image, continued, given, digest, notices)
+
+
+def pixel_size_notices(model: Model, source: Source, downscale: int) -> tuple[Notice, ...]:
+    """A warning where both the model and the image say how large a pixel is, and they differ."""
+    trained, metadata = model.facts.get("pixel_size_um"), source.metadata
+    unit = metadata.units[metadata.axes.index("x")]
+    if not isinstance(trained, int | float) or not trained > 0 or unit not in _MICROMETERS:
+        return ()
+    size = metadata.scale[metadata.axes.index("x")] * _MICROMETERS[unit]
+    if not 0 < size < float("inf") or abs(size * downscale / trained - 1) <= _PIXEL_SIZE_TOLERANCE:
+        return ()
+    nearest = max(1, round(trained / size))
+    remedy = f"--downscale {nearest} comes nearest" if nearest != downscale else "no --downscale comes nearer"
+    return (
+        Notice(
+            f"model {model.name} was trained on pixels of {trained:g} micrometers and these are"
+            f" {size * downscale:.4g}: structures have another size to it, so compare with the input; {remedy}.",
+            warning=True,
+        ),
+    )
 
 
 def require_profile(path: str, source: Source, options: StorageOptions = None) -> str:
