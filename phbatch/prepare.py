@@ -30,6 +30,7 @@ from phbatch.output import (
     require_separate,
     require_space,
 )
+from phbatch.pixel_size import pixel_size_notices
 from phbatch.planning import Geometry
 from phbatch.resolve import ResolvedRun, resolve_run
 from phbatch.scale import require_good_frames
@@ -49,6 +50,8 @@ from phbatch.versions import Versions, count_versions, differing_versions, meet_
 
 PROFILE = "illumination"
 """Group of an output with the profile that was estimated for it."""
+
+_BUNDLED_LIMITS = "trained on simulations, it may smooth away texture finer than their cells have"
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,11 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         warnings = (*warnings, *require_same_measurement(settings.stats, given, wanted, required))
     notices = (*(Notice(text) for text in source.notices), *resolved.notices, *warnings)
     if settings.model is None and model is not None:
-        notices = (Notice(f"model: {model.name}, bundled; choose another with --model."), *notices)
+        notices = (Notice(f"model: {model.name}, bundled: {_BUNDLED_LIMITS}; choose another with --model."), *notices)
     if model is not None and model.choice:
         notices = (Notice(f"weights: {model.choice}."), *notices)
+    if model is not None:
+        notices = (*notices, *pixel_size_notices(model, source, settings.downscale))
     replaces = settings.overwrite and recorded is not None
     return Prepared(
         settings, source, model, resolved, job, destination, image, continued, given, digest, notices, replaces=replaces

@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
         "output",
         "results",
         "finished",
+        "pixel_size",
         "prepare",
         "commit",
         "verify",
