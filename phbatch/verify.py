@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.api import run
-from phbatch.config import StorageOptions, parse_settings
+from phbatch.config import RunSettings, StorageOptions, parse_settings
 from phbatch.engine import execute
 from phbatch.errors import OutputError, UsageError, first_line
 from phbatch.events import Listener, RunStarted, UnitFinished, ignore
@@ -77,8 +77,9 @@ def verify(
     >>> verify(result.output, deep=1).damages
     ()
     """
-    place, store = normalize_path(str(output)), _storage_options(options)
-    report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
+    place, settings = normalize_path(str(output)), _redo_settings(options)
+    store, workers = settings.storage_options, settings.workers
+    report, provenance, geometry = _verify_objects(place, workers, store)
     if not deep:
         return report
     hurt = {damage.unit for damage in report.damages}
@@ -113,10 +114,11 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     PhbatchError
         What `run` would refuse: the input was changed, the model is gone.
     """
-    place, store = normalize_path(str(output)), _storage_options(options)
+    place, settings = normalize_path(str(output)), _redo_settings(options)
+    store, workers = settings.storage_options, settings.workers
     _provenance(place, _Ledgered(place, store).metadata, store)  # nothing is put into what is no output
     with hold_output(place, new_token(), store):
-        report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
+        report, provenance, geometry = _verify_objects(place, workers, store)
         arguments = _recorded_options(provenance, options)
         if report.damages:
             _require_inputs(arguments, geometry, report, store)
@@ -125,8 +127,9 @@ def repair(output: str | Path, *, listener: Listener = ignore, **options: Any) -
     return run(output=place, listener=listener, **arguments)
 
 
-def _storage_options(options: Mapping[str, Any]) -> StorageOptions:
-    return parse_settings({"storage_options": options.get("storage_options")}).storage_options
+def _redo_settings(options: Mapping[str, Any]) -> RunSettings:
+    names = ("storage_options", "workers", "memory", "retries", "scheduler")
+    return parse_settings({name: options.get(name) for name in names})
 
 
 class _Ledgered:
