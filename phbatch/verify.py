@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.api import run
-from phbatch.config import StorageOptions
+from phbatch.config import RunSettings, StorageOptions
 from phbatch.engine import execute
 from phbatch.errors import OutputError, UsageError
 from phbatch.events import Listener, RunStarted, Stop, UnitFinished, ignore, never
@@ -79,9 +79,10 @@ def verify(
     >>> verify(result.output, deep=1).damages
     ()
     """
-    place, store = normalize_path(str(output)), _storage_options("verify", options)
+    place, settings = normalize_path(str(output)), _redo_settings("verify", options)
+    store, workers = settings.storage_options, settings.workers
     _require_deep(deep, options)
-    report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
+    report, provenance, geometry = _verify_objects(place, workers, store)
     if not deep:
         return report
     hurt = {damage.unit for damage in report.damages}
@@ -121,10 +122,11 @@ def repair(
     PhbatchError
         What `run` would refuse: the input was changed, the model is gone.
     """
-    place, store = normalize_path(str(output)), _storage_options("repair", options)
+    place, settings = normalize_path(str(output)), _redo_settings("repair", options)
+    store, workers = settings.storage_options, settings.workers
     _provenance(place, _Ledgered(place, store).metadata, store)  # nothing is put into what is no output
     with hold_output(place, new_token(), store):
-        report, provenance, geometry = _verify_objects(place, options.get("workers"), store)
+        report, provenance, geometry = _verify_objects(place, workers, store)
         arguments = _recorded_options(provenance, options)
         if report.damages:
             _require_inputs(arguments, geometry, report, store)
@@ -133,9 +135,9 @@ def repair(
     return run(output=place, listener=listener, stop=stop, **arguments)
 
 
-def _storage_options(function: str, options: Mapping[str, Any]) -> StorageOptions:
-    """Those of the options, all of which are judged."""
-    return parse_options(function, {name: options[name] for name in options if name != "input"}).storage_options
+def _redo_settings(function: str, options: Mapping[str, Any]) -> RunSettings:
+    """Settings, all of which are judged."""
+    return parse_options(function, {name: options[name] for name in options if name != "input"})
 
 
 def _require_deep(deep: int, options: Mapping[str, Any]) -> None:

@@ -54,5 +54,6 @@ def test_every_option_of_run_is_a_setting_and_every_setting_an_option() -> None:
         "as_json",
         "debug",
         "profile",
+        "quiet",
     }
     assert options == SETTING_NAMES

@@ -152,6 +152,8 @@ def test_json_is_all_that_stands_on_standard_output(
         (("run", tmp_path / "nowhere.zarr"), 3),
         (("verify", small), 3),
         (("compare",), 2),
+        (("verify", out, "--workers", 0), 2),
+        (("repair", out, "--workers", -3), 2),
     ):
         assert phbatch_command(*line, "--json", *extra) == code
         assert json.loads(phbatch_command.out)["exit_code"] == code

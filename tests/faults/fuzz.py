@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -170,7 +171,7 @@ def _spoil(draw: Random, document: Path, within: str = "") -> None:
         if draw.random() < 0.4:
             del holder[last]
         else:
-            holder[last] = draw.choice(WRONG)
+            holder[last] = deepcopy(draw.choice(WRONG))
     document.write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -350,7 +351,9 @@ def _draw_line(draw: Random, command: str, name: str, output: str, model: str) -
     if draw.random() < 0.1 and command in ("run", "stats", "verify", "repair"):
         arguments.append("--quiet")
     if draw.random() < 0.03:
-        arguments.append(draw.choice(["--quite", "--debug", "", "µ", "extra"]))
+        odd = draw.choice(["--quite", "--debug", "", "µ", "extra"])
+        arguments.append(odd)
+        places += (odd,) if command == "run" and places == (f"{stem}.phbatch.zarr",) else ()  # it is the OUTPUT then
     return Line(tuple(arguments), places)
 
 

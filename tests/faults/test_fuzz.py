@@ -14,9 +14,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import zarr
 
+import phbatch
+from phbatch.report import save_comparison
 from tests.faults.fuzz import Image, Line, draw_image, draw_lines, expected_steps, write_surroundings
 from tests.handmade import CommandLine, write_model
 
@@ -46,6 +49,7 @@ def limit_processor_time(seconds: float) -> Iterator[None]:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder where the shell is, with home and temporary folder beside it: nothing outside is ever an output."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path.parent / "keras"))
     for name, variable in (("home", "HOME"), ("tmp", "TMPDIR")):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / name))
@@ -54,6 +58,17 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is imported and compiled once per process is not counted as a hang of the first draw."""
+    folder = tmp_path_factory.mktemp("warm")
+    for dtype in ("uint8", "uint16", "float32"):
+        image = np.random.default_rng(0).integers(90, 110, (2, 40, 40)).astype(dtype)
+        zarr.create_array(folder / f"{dtype}.zarr", data=image, chunks=(1, 40, 40))
+        phbatch.run(folder / f"{dtype}.zarr", model="none", downscale=2, illumination="gaussian")
+    save_comparison(folder / "page.html", phbatch.compare_rules(str(folder / "uint16.zarr")), "warm")
 
 
 @pytest.mark.parametrize("number", range(DRAWS))
@@ -76,7 +91,7 @@ def test_a_draw(number: int, world: Path, phbatch_command: CommandLine, monkeypa
         if "--json" in line.arguments and "--help" not in line.arguments:
             require_one_record(phbatch_command.out, code)
         if line.command == "run" and code == 0:
-            require_same_image(image, work / line.places[0], line, said)
+            require_same_image(image, work / line.places[-1], line, said)
 
 
 def contents(world: Path) -> dict[str, bytes | None]:
@@ -111,7 +126,7 @@ def require_same_image(image: Image, output: Path, line: Line, said: str) -> Non
     steps = dict(zip(axes, multiscale["datasets"][0]["coordinateTransformations"][0]["scale"], strict=True))
     stored = zarr.open_array(output / multiscale["datasets"][0]["path"], mode="r").shape
     assert len(stored) == len(axes)
-    if image.axes is None:
+    if image.axes is None or "--axes" in line.arguments:
         return
     lengths, found = dict(zip(image.axes, image.shape, strict=True)), dict(zip(axes, stored, strict=True))
     assert set(axes) == set(image.axes), said
