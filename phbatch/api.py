@@ -16,14 +16,15 @@ import numpy as np
 from phbatch.axes import FrameKey
 from phbatch.commit import restore_units
 from phbatch.config import parse_settings
-from phbatch.engine import require_scheduler, stop_on_signal
-from phbatch.events import Event, Listener, RunStarted, ignore
+from phbatch.engine import stop_on_signal
+from phbatch.events import Event, Listener, RunStarted, ignore, only_notices
 from phbatch.measure import measure_before, measure_frames, with_statistics
 from phbatch.output import finish_image, refusing_storage_errors
 from phbatch.planning import Unit, region_size, source_reads
 from phbatch.prepare import (
     Prepared,
     available_bytes,
+    meet_cluster,
     must_scan,
     open_output,
     prepare,
@@ -93,7 +94,7 @@ def run(
     """
     started = perf_counter()
     settings = parse_settings(options)
-    prepared = settle_network(prepare(str(input), output, settings))
+    prepared = settle_network(meet_cluster(prepare(str(input), output, settings), listener))
     for notice in prepared.notices:
         listener(notice)
     if not command:
@@ -101,16 +102,14 @@ def run(
     units = prepared.resolved.geometry.units
     if settings.scheduler is None:
         load_predictor(prepared.job)
-    else:
-        require_scheduler(settings.scheduler)
     with stop_on_signal() as stop:
-        search_for_nan(prepared, stop)
+        search_for_nan(prepared, stop, listener)
         with hold_output(prepared.output, prepared.job.token, settings.storage_options):
             with refusing_storage_errors(prepared.output):
                 finished = open_output(prepared, command)
                 ensure_profile(prepared)
             todo = [unit for unit in units if unit.key not in finished]
-            measured = _statistics_before(prepared, stop) if todo else None
+            measured = _statistics_before(prepared, stop, listener) if todo else None
             listener(_started(prepared, units, todo))
             work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
             restoring = perf_counter()
@@ -236,7 +235,7 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _statistics_before(prepared: Prepared, stop: Callable[[], bool]) -> StatisticsTable | None:
+def _statistics_before(prepared: Prepared, stop: Callable[[], bool], listener: Listener) -> StatisticsTable | None:
     """Statistics that must be known before the first frame is restored; None where each unit measures its own."""
     if prepared.given is not None or prepared.resolved.recipe.passes == 1:
         return prepared.given
@@ -248,6 +247,7 @@ def _statistics_before(prepared: Prepared, stop: Callable[[], bool]) -> Statisti
         workers=resolved.workers,
         scheduler=prepared.settings.scheduler,
         stop=stop,
+        listener=only_notices(listener),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 
 from phbatch.engine import execute
-from phbatch.errors import InterruptedRunError, OutputError, first_line
+from phbatch.errors import InterruptedRunError, OutputError
 from phbatch.events import Listener, UnitFailed, UnitFinished
 from phbatch.output import storage_refusal
 from phbatch.planning import Unit
@@ -49,14 +49,16 @@ def restore_units(
     ledger, failed = Ledger(prepared.output, prepared.settings.storage_options), dict[str, str]()
     workers, scheduler = prepared.resolved.workers, prepared.settings.scheduler
     total = len(prepared.resolved.geometry.units)
-    outcomes = execute(restore_unit, prepared.job, units, workers=workers, scheduler=scheduler, stop=stop)
+    outcomes = execute(
+        restore_unit, prepared.job, units, workers=workers, scheduler=scheduler, stop=stop, listener=listener
+    )
     try:
         with closing(outcomes):
             for outcome in outcomes:
                 key = outcome.unit.key
                 if outcome.result is None:
                     _require_place(outcome.error, prepared.output, _progress(finished, total))
-                    failed[key] = first_line(outcome.error)
+                    failed[key] = outcome.problem
                     listener(UnitFailed(key, failed[key]))
                     continue
                 record = outcome.result | {"attempt": outcome.attempts}

@@ -5,23 +5,20 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from functools import partial
-from itertools import islice
 from queue import SimpleQueue
-from time import perf_counter
+from threading import Semaphore
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from distributed import Client, as_completed
-from distributed.threadpoolexecutor import ThreadPoolExecutor
-
-from phbatch.errors import InterruptedRunError, UsageError
-from phbatch.lane import come_back
+from phbatch.cluster import Crew, connect
+from phbatch.dispatch import Dispatch, lost
+from phbatch.errors import InterruptedRunError
+from phbatch.events import Listener, ignore
+from phbatch.lane import has_left, in_lane
+from phbatch.outcome import Outcome, attempt
 from phbatch.planning import Unit
-from phbatch.retry import call_with_retries
 from phbatch.tasks import Job, nonfinite_error, scan_unit
 
 Result = TypeVar("Result")
@@ -29,28 +26,17 @@ Result = TypeVar("Result")
 GRACE_S = 6.0
 """What is in flight when a run is asked to stop may take this long; then it is dropped, and redone by the next call."""
 
-BUNDLE_S = 0.1
-"""Seconds of work that units share a call through a Dask scheduler for, since such a call costs milliseconds."""
-
-_LARGEST_BUNDLE = 64
-
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-_POLL_S, _CLOSING_S = 1.0, 2.0  # how long signals may wait for distributed
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Result]):
-    """What became of a unit: a result or an error, and after how many attempts."""
-
-    unit: Unit
-    result: Result | None = None
-    error: BaseException | None = None
-    attempts: int = 1
 
 
 def require_finite(
-    job: Job, units: Sequence[Unit], *, workers: int, scheduler: str | None, stop: Callable[[], bool] = lambda: False
+    job: Job,
+    units: Sequence[Unit],
+    *,
+    workers: int,
+    scheduler: str | None,
+    stop: Callable[[], bool] = lambda: False,
+    listener: Listener = ignore,
 ) -> None:
     """Read a float input once and refuse it where a frame holds NaN or infinity, before anything is written.
 
@@ -64,7 +50,7 @@ def require_finite(
         `stop` said so before all units were searched.
     """
     searched = 0
-    for outcome in execute(scan_unit, job, units, workers=workers, scheduler=scheduler, stop=stop):
+    for outcome in execute(scan_unit, job, units, workers=workers, scheduler=scheduler, stop=stop, listener=listener):
         searched += 1
         if outcome.result is not None:
             raise nonfinite_error(outcome.result)
@@ -83,6 +69,7 @@ def execute(
     workers: int,
     scheduler: str | None = None,
     stop: Callable[[], bool] = lambda: False,
+    listener: Listener = ignore,
 ) -> Generator[Outcome[Result], None, None]:
     """Run a task on every unit, in any order, a bounded number at once.
 
@@ -100,6 +87,8 @@ def execute(
         Address of a Dask scheduler whose workers see the same files.
     stop : callable
         Asked before each unit is started; where it says so, what is running is finished and no more is started.
+    listener : callable
+        Called with notices of a Dask cluster: workers that are awaited, left out, or lost.
 
     Yields
     ------
@@ -109,219 +98,108 @@ def execute(
     Raises
     ------
     InterruptedRunError
-        The Dask scheduler is gone, or somebody cancelled the work.
+        The Dask scheduler or all of its workers are gone, somebody cancelled the work, or all units fail alike.
     """
-    if workers == 1 and scheduler is None:
+    if scheduler is not None:
+        yield from _execute_there(partial(attempt, task, job), units, job, workers, scheduler, stop, listener)
+        return
+    if workers == 1:
         for unit in units:
             if stop():
                 return
-            yield _attempt(task, job, unit)
+            yield attempt(task, job, unit)
         return
-    opened = _open_threads(workers, stop) if scheduler is None else _open_cluster(workers, scheduler)
-    with opened as pool:
-        waiting = iter(units)
-        running: dict[Any, list[Unit]] = {}
-        together = 1
-
-        def start_next() -> None:
-            bundle = [] if stop() else list(islice(waiting, together))
-            if bundle:
-                running[pool.start(_attempt_all, task, job, bundle)] = bundle
-
-        for _ in range(pool.window):
-            start_next()
-        while running:
-            future, found = pool.next_finished()
-            bundle = running.pop(future)
-            if isinstance(found, _Bundle):
-                outcomes: list[Outcome[Result]] = found.outcomes
-                if pool.bundles:
-                    together = _bundle_size(len(bundle), found.seconds)
-            else:  # no task of it returned; None: the run is to stop
-                outcomes = [] if found is None else [Outcome(unit, error=found) for unit in bundle]
-            start_next()
-            yield from outcomes
+    yield from _execute_in_threads(partial(attempt, task, job), iter(units), workers, stop)
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """Where calls run.
-
-    Attributes
-    ----------
-    start : callable
-        Starts a call and gives its future.
-    next_finished : callable
-        Waits for the next future that is finished, and gives it and its result or error.
-    window : int
-        Calls that are started at once.
-    bundles : bool
-        Whether a call costs so much by itself that short units share one.
-    """
-
-    start: Callable[..., Any]
-    next_finished: Callable[[], tuple[Any, Any]]
-    window: int
-    bundles: bool
-
-
-@contextmanager
-def _open_threads(workers: int, stop: Callable[[], bool]) -> Iterator[_Pool]:
+def _execute_in_threads(
+    attempt_unit: Callable[[Unit], Outcome[Result]], units: Iterator[Unit], workers: int, stop: Callable[[], bool]
+) -> Iterator[Outcome[Result]]:
     """Threads of this process; a call costs a hundredth of one through a Dask scheduler (benchmarks/growth.py).
 
-    As many calls compute as there are workers, and as many wait for the disk (`phbatch.lane`) or for their turn; those
-    that still do when the run is to stop give None.
+    As many units compute as there are workers, and as many wait for the disk (`phbatch.lane`) or for their turn; what
+    still does when the run is to stop is not done.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="phbatch")
-    finished: SimpleQueue[Any] = SimpleQueue()
+    lane, todo, found = Semaphore(workers), SimpleQueue[Unit | None](), SimpleQueue[list[Outcome[Result]] | None]()
 
-    def start(function: Callable[..., Any], *arguments: Any) -> Any:
-        future = pool.submit(lambda: None if stop() else function(*arguments))
-        future.add_done_callback(finished.put)
-        return future
+    def leave() -> None:
+        lane.release()
+        found.put(None)
 
-    def next_finished() -> tuple[Any, Any]:
-        future = finished.get()
-        return future, future.exception() or future.result()
+    def work() -> None:
+        while (unit := todo.get()) is not None:
+            lane.acquire()
+            with in_lane(leave, lane.acquire):
+                try:
+                    outcomes = [] if stop() else [attempt_unit(unit)]
+                except BaseException as error:  # of a task that would end its thread
+                    outcomes = [Outcome(unit, error=error)]
+                if not has_left():
+                    lane.release()
+            found.put(outcomes)
 
+    def start(most: int) -> int:
+        started = 0
+        while started < most and not stop() and (unit := next(units, None)) is not None:
+            todo.put(unit)
+            started += 1
+        return started
+
+    for index in range(2 * workers):
+        # Daemons: what is in flight when a run is dropped is not waited for.
+        threading.Thread(target=work, name=f"phbatch-{index}", daemon=True).start()
     try:
-        yield _Pool(start, next_finished, 2 * workers, bundles=False)
+        window = workers
+        running = start(window)
+        while running:
+            outcomes = found.get()
+            if outcomes is None:  # units do wait for the disk: others may start meanwhile
+                window = min(window + 1, 2 * workers)
+            else:
+                running -= 1
+            running += start(window - running)
+            yield from outcomes or []
     finally:
-        # Dask's threads are daemons: what is in flight when a run is dropped is not waited for.
-        pool.shutdown(wait=False)
+        for _ in range(2 * workers):
+            todo.put(None)
 
 
-@contextmanager
-def _open_cluster(workers: int, scheduler: str) -> Iterator[_Pool]:
-    with _connect(scheduler) as client:
-        finished = as_completed()
-
-        def start(function: Callable[..., Any], *arguments: Any) -> Any:
-            with _deferring_signals():
-                future = client.submit(function, *arguments, pure=False)
-                finished.add(future)
-            return future
-
-        def next_finished() -> tuple[Any, Any]:
-            future = next(finished)
-            return future, _result_or_error(future, scheduler)
-
-        with _deferring_signals():
-            threads = sum(client.nthreads().values())
-        yield _Pool(start, next_finished, 2 * max(workers, threads), bundles=True)
-
-
-def _result_or_error(future: Any, scheduler: str) -> Any:
-    """What a future of a Dask cluster returned, or the error that it raised.
-
-    Raises
-    ------
-    InterruptedRunError
-        The scheduler is gone, or somebody cancelled the work.
-    """
-    while True:
-        try:
-            with _deferring_signals(), suppress(TimeoutError):
-                return future.exception(timeout=_POLL_S) or future.result(timeout=_POLL_S)
-        except CancelledError as error:
-            raise InterruptedRunError(
-                f"the work was cancelled on the Dask scheduler at {scheduler}, or it is gone; what is finished stays:"
-                " start one, and call the same command again to continue."
-            ) from error
+def _execute_there(
+    attempt_unit: Callable[[Any], Outcome[Result]],
+    units: Iterable[Any],
+    job: Job,
+    workers: int,
+    scheduler: str,
+    stop: Callable[[], bool],
+    listener: Listener,
+) -> Iterator[Outcome[Result]]:
+    try:
+        with connect(scheduler, stop) as client:
+            crew = Crew(client, scheduler, job.memory, listener)
+            crew.wait(stop)
+            with closing(Dispatch(client, crew, attempt_unit, units, workers, stop).outcomes()) as outcomes:
+                yield from outcomes
+    except OSError as error:  # of the connection: those of units are outcomes, and it is none of the output
+        raise lost(scheduler) from error
 
 
-@dataclass(frozen=True)
-class _Bundle(Generic[Result]):
-    """What became of units that shared a call, and the seconds that they took together."""
-
-    outcomes: list[Outcome[Result]]
-    seconds: float
-
-
-def _attempt_all(task: Callable[[Job, Unit], Result], job: Job, units: Sequence[Unit]) -> _Bundle[Result]:
-    """A unit that fails for good is set aside and reported; the others go on."""
-    started = perf_counter()
-    outcomes = []
-    for unit in units:
-        come_back()
-        outcomes.append(_attempt(task, job, unit))
-    return _Bundle(outcomes, perf_counter() - started)
-
-
-def _attempt(task: Callable[[Job, Unit], Result], job: Job, unit: Unit) -> Outcome[Result]:
-    found, attempts = call_with_retries(partial(task, job, unit), job.retries)
-    if isinstance(found, Exception):
-        return Outcome(unit, error=found, attempts=attempts)
-    return Outcome(unit, result=found, attempts=attempts)
-
-
-def _bundle_size(size: int, seconds: float) -> int:
-    """Units of the next call, from how long the last one took: at most twice as many as before.
-
-    Examples
-    --------
-    >>> _bundle_size(4, 0.002), _bundle_size(4, 0.08), _bundle_size(4, 8.0)
-    (8, 5, 1)
-    """
-    fitting = int(BUNDLE_S * size / max(seconds, 1e-9))
-    return max(1, min(fitting, 2 * size, _LARGEST_BUNDLE))
-
-
-def call_there(function: Callable[..., Result], scheduler: str | None, *arguments: Any) -> Result:
-    """Call a function where units will run: in this process, or on one worker of a Dask cluster."""
+def call_there(function: Callable[..., Result], scheduler: str | None, job: Job, *arguments: Any) -> Result:
+    """Call a function of a job where its units will run: in this process, or on one worker of a Dask cluster."""
     if scheduler is None:
-        return function(*arguments)
-    with _connect(scheduler) as client:
-        with _deferring_signals():
-            future = client.submit(function, *arguments, pure=False)
-        found = _result_or_error(future, scheduler)
-    if isinstance(found, BaseException):
-        raise found
-    result: Result = found
+        return function(job, *arguments)
+    call = partial(_call, function, job)
+    (outcome,) = _execute_there(call, [arguments], job, 1, scheduler, lambda: False, ignore)
+    if outcome.error is not None:
+        raise outcome.error
+    result: Result = outcome.result  # type: ignore[assignment]
     return result
 
 
-def require_scheduler(address: str) -> None:
-    """Refuse an address where no Dask scheduler answers, before anything is written.
-
-    Raises
-    ------
-    UsageError
-        Nothing answers within ten seconds.
-    """
-    with _connect(address):
-        pass
-
-
-@contextmanager
-def _connect(scheduler: str) -> Iterator[Client]:
+def _call(function: Callable[..., Result], job: Job, arguments: Any) -> Outcome[Result]:
     try:
-        with _deferring_signals():
-            client = Client(scheduler, timeout="10s")
-    except (OSError, TimeoutError, ValueError) as error:
-        raise UsageError(f"no Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
-    try:
-        yield client
-    finally:
-        with _deferring_signals(), suppress(TimeoutError):
-            client.close(timeout=_CLOSING_S)
-
-
-@contextmanager
-def _deferring_signals() -> Iterator[None]:
-    """While inside, signals wait: an interrupt within distributed makes it print tracebacks, and hang now and then."""
-    met: list[int] = []
-    previous: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            previous[number] = signal.signal(number, lambda number, _: met.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for each in met:
-            signal.raise_signal(each)
+        return Outcome(arguments, result=function(job, *arguments))
+    except Exception as error:
+        return Outcome(arguments, error=error)
 
 
 @contextmanager

@@ -60,3 +60,8 @@ Listener = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """Listener that does nothing."""
+
+
+def only_notices(listener: Listener) -> Listener:
+    """The listener, told of notices alone: of work that is no unit of the run."""
+    return lambda event: listener(event) if isinstance(event, Notice) else None

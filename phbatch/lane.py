@@ -1,16 +1,41 @@
 """The lane of a process: as many units compute at once as it has threads; one that waits for the disk lets another in.
 
-A task leaves the lane by Dask's ``secede``, whether it runs in threads of this process or on a worker of a cluster.
+Whoever runs a task says how its thread leaves the lane and comes back. Without a word there is no lane: a plain loop
+computes one unit after another, and a thread that belongs to somebody else, a user's own Dask task among them, is left
+where it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from distributed import get_worker, secede
-from distributed.threadpoolexecutor import rejoin, thread_state
-from distributed.threadpoolexecutor import secede as leave_threads
+
+class _Turn(threading.local):
+    """Of this thread."""
+
+    leave: Callable[[], object] | None = None
+    come_back: Callable[[], object] | None = None
+    left = False
+
+
+_turn = _Turn()
+
+
+@contextmanager
+def in_lane(leave: Callable[[], object], come_back: Callable[[], object]) -> Iterator[None]:
+    """While inside, this thread is one of a lane; both functions are called in this thread, in turns, `leave` first."""
+    _turn.leave, _turn.come_back, _turn.left = leave, come_back, False
+    try:
+        yield
+    finally:
+        _turn.leave = _turn.come_back = None
+
+
+def has_left() -> bool:
+    """Whether this thread left its lane and did not come back."""
+    return _turn.left
 
 
 @contextmanager
@@ -19,7 +44,9 @@ def waiting() -> Iterator[None]:
 
     After an error the thread waits for its turn again, since it will be told to try once more.
     """
-    _leave()
+    if _turn.leave is not None and not _turn.left:
+        _turn.leave()
+        _turn.left = True
     try:
         yield
     except Exception:
@@ -28,18 +55,7 @@ def waiting() -> Iterator[None]:
 
 
 def come_back() -> None:
-    """Wait for a turn to compute, where this thread has left its pool."""
-    if not getattr(thread_state, "proceed", True):
-        rejoin()
-
-
-def _leave() -> None:
-    """Let another thread start; a plain loop has none."""
-    if not getattr(thread_state, "proceed", False):
-        return
-    try:
-        get_worker()
-    except ValueError:
-        leave_threads()
-    else:
-        secede()
+    """Wait for a turn to compute, where this thread has left its lane."""
+    if _turn.come_back is not None and _turn.left:
+        _turn.come_back()
+        _turn.left = False

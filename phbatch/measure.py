@@ -11,10 +11,11 @@ import numpy as np
 from phbatch.axes import FrameGrid
 from phbatch.config import RunSettings, StorageOptions
 from phbatch.engine import execute
-from phbatch.errors import InputError, InterruptedRunError, first_line
+from phbatch.errors import InputError, InterruptedRunError
 from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.kernels.stats import State, finalize, merge
 from phbatch.large import measure_large_frames, reduce_large_frames
+from phbatch.outcome import Outcome
 from phbatch.planning import Geometry, Unit
 from phbatch.resolve import ResolvedStatistics
 from phbatch.stages.preparation import count_fractions, in_counts
@@ -92,17 +93,19 @@ def measure_before(
 ) -> StatisticsTable:
     """Measure all units, judge the series, and pool the pixels of good frames where the recipe's scope says so."""
     table = StatisticsTable(geometry.grid)
-    for outcome in execute(measure_unit, job, geometry.units, workers=workers, scheduler=scheduler, stop=stop):
+    for outcome in execute(
+        measure_unit, job, geometry.units, workers=workers, scheduler=scheduler, stop=stop, listener=listener
+    ):
         unit = outcome.unit
         if outcome.result is None:
-            raise _unreadable(unit, outcome.error)
+            raise _unreadable(outcome)
         for index, statistics in outcome.result.items():
             table.put(StatisticsRow(unit.frame_key(*index), statistics).as_dict())
         listener(UnitFinished(unit.key, len(outcome.result)))
     _require_complete(table)
     judge_series(table, job.recipe.smooth_time)
     if job.recipe.scope != "image":
-        _pool(table, job, geometry, dtype, workers=workers, scheduler=scheduler, stop=stop)
+        _pool(table, job, geometry, dtype, workers=workers, scheduler=scheduler, stop=stop, listener=listener)
     return table
 
 
@@ -167,14 +170,15 @@ def _pool(
     workers: int,
     scheduler: str | None,
     stop: Stop,
+    listener: Listener,
 ) -> None:
     """Statistics of the pixels of all good frames of a group, from a second reading of these frames."""
     states: dict[Pool, State] = {}
     units = with_statistics(geometry.units, table, geometry.volumes)
     finished = 0
-    for outcome in execute(pool_unit, job, units, workers=workers, scheduler=scheduler, stop=stop):
+    for outcome in execute(pool_unit, job, units, workers=workers, scheduler=scheduler, stop=stop, listener=listener):
         if outcome.result is None:
-            raise _unreadable(outcome.unit, outcome.error)
+            raise _unreadable(outcome)
         _merge_into(states, outcome.result)
         finished += 1
     if finished < len(geometry.units):
@@ -207,5 +211,6 @@ def _require_complete(table: StatisticsTable) -> None:
         )
 
 
-def _unreadable(unit: Unit, error: BaseException | None) -> InputError:
-    return InputError(f"unit {unit.key} cannot be read: {first_line(error)}; repair it first.", frame=unit.key)
+def _unreadable(outcome: Outcome[Any]) -> InputError:
+    key = outcome.unit.key
+    return InputError(f"unit {key} cannot be read: {outcome.problem}; repair it first.", frame=key)

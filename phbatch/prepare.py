@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, field, replace
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from phbatch.care.weights import read_weights
 from phbatch.config import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, StorageOptions
 from phbatch.engine import require_finite
 from phbatch.errors import InputError, OutputError
-from phbatch.events import Notice
+from phbatch.events import Listener, Notice
 from phbatch.fingerprint import find_differences, fingerprint
 from phbatch.kernels.intensity import required_statistics
 from phbatch.measure import read_table
@@ -35,11 +32,10 @@ from phbatch.storage.source import Source, open_source
 from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import normalize_path
 from phbatch.tasks import Job, forget_open_stores
+from phbatch.versions import Versions, count_versions, differing_versions, meet_workers, versions_here
 
 PROFILE = "illumination"
 """Group of an output with the profile that was estimated for it."""
-
-_REPORTED_PACKAGES = ("phbatch", "numpy", "scipy", "zarr", "zarrs", "dask", "keras", "tensorflow", "jax")
 
 
 class Finished:
@@ -112,6 +108,7 @@ class Prepared:
     profile_digest: str | None
     notices: tuple[Notice, ...]
     precision: PrecisionCheck | None = None
+    workers: Mapping[str, Versions] = field(default_factory=dict)
 
     @property
     def continued(self) -> bool:
@@ -158,6 +155,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         retries=settings.retries,
         threads=settings.threads,
         storage_options=settings.storage_options,
+        memory=resolved.memory,
     )
     given = None
     if settings.stats is not None:
@@ -199,6 +197,22 @@ def _find_profile(settings: RunSettings, source: Source, output: str) -> tuple[s
     if method in ESTIMATED_BACKGROUNDS:
         return f"{output}/{PROFILE}", None
     return method, require_profile(method, source, settings.storage_options)
+
+
+def meet_cluster(prepared: Prepared, listener: Listener) -> Prepared:
+    """Take in the versions of the workers that will compute, where the run has a Dask cluster.
+
+    Raises
+    ------
+    UsageError
+        No scheduler answers, or none of its workers can be used.
+    """
+    if prepared.settings.scheduler is None:
+        return prepared
+    workers = meet_workers(prepared.settings.scheduler, prepared.resolved.memory, listener)
+    return replace(
+        prepared, workers=workers, notices=(*prepared.notices, *differing_versions(workers, versions_here()))
+    )
 
 
 def settle_network(prepared: Prepared) -> Prepared:
@@ -248,12 +262,12 @@ def _with_recipe(prepared: Prepared, notice: str, **changes: Any) -> Prepared:
     return replace(
         prepared,
         resolved=replace(prepared.resolved, recipe=recipe),
-        job=replace(prepared.job, recipe=recipe),
+        job=replace(prepared.job, recipe=recipe, memory=prepared.resolved.memory),
         notices=(*prepared.notices, *([Notice(notice)] if notice else [])),
     )
 
 
-def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
+def search_for_nan(prepared: Prepared, stop: Callable[[], bool], listener: Listener) -> None:
     """Refuse a float input with NaN or infinity before anything is written, unless such frames may pass."""
     if must_scan(prepared):
         require_finite(
@@ -262,6 +276,7 @@ def search_for_nan(prepared: Prepared, stop: Callable[[], bool]) -> None:
             workers=prepared.resolved.workers,
             scheduler=prepared.settings.scheduler,
             stop=stop,
+            listener=listener,
         )
 
 
@@ -375,7 +390,8 @@ def _provenance(prepared: Prepared, mark: dict[str, Any], command: str) -> dict[
         "network": recipe.network if model else None,
         "precision": asdict(prepared.precision) if prepared.precision else None,
         "notices": [notice.text for notice in prepared.notices],
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": versions_here(),
+        **_other_versions(prepared.workers),
         "fingerprint": mark,
     }
 
@@ -393,9 +409,6 @@ def _recorded_settings(prepared: Prepared) -> dict[str, Any]:
     return found
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _REPORTED_PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+def _other_versions(workers: Mapping[str, Versions]) -> dict[str, Any]:
+    """Of workers, where these differ: else an output is the same wherever it was computed."""
+    return {"worker_versions": count_versions(workers)} if differing_versions(workers, versions_here()) else {}

@@ -20,7 +20,7 @@ from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import FrameStatistics, State, merge
 from phbatch.lane import waiting
-from phbatch.memory import CORRECTIONS_AT_ONCE
+from phbatch.memory import CORRECTIONS_AT_ONCE, MemoryPlan
 from phbatch.planning import Unit
 from phbatch.stages.preparation import Corrections, Preparation, Profile, prepare_frame
 from phbatch.stages.recipe import Recipe
@@ -66,6 +66,8 @@ class Job:
         Of this run: the one that holds its output, and under which workers keep stores open.
     storage_options : SecretStr or None
         Credentials and endpoint of object stores, for whoever runs the tasks; not shown where a job is printed.
+    memory : MemoryPlan or None
+        Of a process that runs the tasks: no worker of a Dask cluster with less memory gets any.
     """
 
     source: str
@@ -81,6 +83,7 @@ class Job:
     threads: int | None = None
     token: str = field(default_factory=new_token)
     storage_options: StorageOptions = field(default=None, repr=False)
+    memory: MemoryPlan | None = None
 
 
 # By token, too: a worker that serves run after run must not see an earlier run's metadata of a place.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from phbatch.api import run
 from phbatch.config import StorageOptions, parse_settings
 from phbatch.engine import execute
-from phbatch.errors import OutputError, UsageError, first_line
+from phbatch.errors import OutputError, UsageError
 from phbatch.events import Listener, UnitFinished, ignore
 from phbatch.measure import with_statistics
 from phbatch.output import commit_metadata, refusing_storage_errors
@@ -277,12 +277,17 @@ def _recompute(
         load_predictor(prepared.job)
     damages, largest = list[Damage](), 0.0
     for outcome in execute(
-        _compare_unit, prepared.job, work, workers=prepared.resolved.workers, scheduler=prepared.settings.scheduler
+        _compare_unit,
+        prepared.job,
+        work,
+        workers=prepared.resolved.workers,
+        scheduler=prepared.settings.scheduler,
+        listener=listener,
     ):
         unit, key = outcome.unit, outcome.unit.key
         listener(UnitFinished(key, len(unit.keep_t)))
         if outcome.result is None:
-            damages.append(Damage(key, f"cannot be computed again: {first_line(outcome.error)}"))
+            damages.append(Damage(key, f"cannot be computed again: {outcome.problem}"))
             continue
         comparisons, rows, digest = outcome.result
         if digest != records[key]["input"]:

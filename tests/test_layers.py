@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"storage", "care"},
     {"stages"},
     {"memory", "planning", "resolve", "fingerprint"},
-    {"lane", "tasks", "retry", "engine", "settle", "graph", "large"},
+    {"lane", "tasks", "retry", "outcome", "cluster", "dispatch", "versions", "engine", "settle", "graph", "large"},
     {
         "output",
         "results",
@@ -56,7 +56,7 @@ DOORS = {
     "tensorflow": {"care"},
     "jax": {"care"},
     "dask": {"graph", "engine", "api"},
-    "distributed": {"engine", "lane"},
+    "distributed": {"cluster", "dispatch", "versions"},
     "numba": {"kernels"},
     "click": {"cli", "command_options"},
     "rich": {"report"},

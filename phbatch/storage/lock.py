@@ -238,7 +238,8 @@ def _parse(data: bytes) -> Holder | None:
 
 
 def _held(output: str, holder: Holder | None) -> OutputError:
-    who = f"process {holder['process']} on {holder['host']}" if holder else "another process"
+    named = holder is not None and {"process", "host"} <= holder.keys()
+    who = f"process {holder['process']} on {holder['host']}" if holder and named else "another process"
     return OutputError(f"{output} is being written by another run ({who}); wait for it or stop it, and call again.")
 
 

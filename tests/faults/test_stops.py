@@ -175,8 +175,6 @@ def test_an_interrupt_within_distributed_waits_until_it_is_done(
     def run() -> None:
         phbatch.run(source, tmp_path / "out.zarr", model="none", scheduler=cluster)
 
-    monkeypatch.setattr(engine, "require_scheduler", lambda _: None)
-    monkeypatch.setattr("phbatch.api.require_scheduler", lambda _: None)
     monkeypatch.setattr(Client, moment, submit if moment == "submit" else close)
     with small_units(), suppress(phbatch.InterruptedRunError, KeyboardInterrupt):
         run()
