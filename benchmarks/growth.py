@@ -113,7 +113,7 @@ def measure_overhead(count: int, runs: int, workers: int) -> list[dict[str, Any]
         n_workers=1,
         threads_per_worker=workers,
         processes=False,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         protocol="tcp",
         host="127.0.0.1",
     ) as cluster:

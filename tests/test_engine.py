@@ -55,7 +55,12 @@ def test_a_dask_cluster_gives_the_same_bits(tmp_path: Path) -> None:
     path = make_input(tmp_path, frames(), (1, 70, 61))
     alone = phbatch.run(path, tmp_path / "alone.zarr", model="none", workers=1)
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+        protocol="tcp",
+        host="127.0.0.1",
     ) as cluster:
         there = phbatch.run(path, tmp_path / "there.zarr", model="none", scheduler=cluster.scheduler_address)
     np.testing.assert_array_equal(contents(there.output)[0], contents(alone.output)[0])

@@ -141,7 +141,7 @@ def test_a_form_that_is_not_there_is_refused(data: dict[str, Any], network: str,
 
 def test_on_a_cluster_a_worker_chooses_and_all_use_it(data: dict[str, Any], choose: Callable[[str], None]) -> None:
     choose("upsampling")
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         result = phbatch.run(**data, scheduler=cluster.scheduler_address)
     assert recorded(data["output"])["network"] == "upsampling"
     there = zarr.open_array(result.output, path="0")[:]

@@ -63,10 +63,7 @@ def lose_a_worker(folder: Path, options: dict[str, Any]) -> None:
     """A cluster of two processes, one of which is killed after the first unit; raises where anything is lost."""
     source = make_input(folder / "in.zarr", (10, 1040, 1010))
     whole = phbatch.run(source, folder / "whole.zarr", workers=1, command="same", **options)
-    nowhere = {"dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, scheduler_kwargs=nowhere
-    ) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as cluster:
         killed: list[int] = []
 
         def kill_one(event: Event) -> None:
