@@ -282,7 +282,7 @@ def _read(output: str, options: StorageOptions) -> Holder | None:
 def _parse(data: bytes) -> Holder | None:
     try:
         found = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and "token" in found else None
 

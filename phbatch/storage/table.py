@@ -168,7 +168,7 @@ def read_rows(path: str, options: StorageOptions = None) -> Iterator[dict[str, A
 
             for batch in parquet.ParquetFile(path).iter_batches(_ROWS_AT_ONCE):
                 yield from (parse_row(row) for row in batch.to_pylist())
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as a table of statistics ({error}); make it with `phbatch stats`."
         ) from error
