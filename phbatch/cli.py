@@ -272,7 +272,7 @@ def _with_config(options: dict[str, Any]) -> dict[str, Any]:
             stored = tomllib.load(file)
     except (OSError, ValueError) as error:  # text that is not UTF-8 is no TOMLDecodeError
         raise UsageError(f"--config {path} cannot be read as TOML ({error}); correct it or leave it out.") from error
-    unknown = sorted(stored.keys() - phbatch.RunSettings.model_fields.keys())
+    unknown = sorted(stored.keys() - {*phbatch.RunSettings.model_fields, "range"})
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no setting of phbatch; see `phbatch run --help` for their names.")
     return stored | _given(options)
