@@ -216,9 +216,9 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
         reading=_reading_bytes(geometry, raw, dtype, copied=copied),
         measuring=raw + max(before, 0) + maps + _measuring_bytes(recipe, work, geometry, dtype),
         restoring=raw + output + maps + restoring,
-        encoding=output * (3 if geometry.output_shards else 2),
+        encoding=output * (3 if geometry.output_shards else 2),  # a shard is put together of what is encoded
         waiting=output,
-        codecs=3 * min(_CHUNKS_AT_ONCE * chunk, output) // 2,
+        codecs=0 if geometry.output_shards else 3 * min(_CHUNKS_AT_ONCE * chunk, output) // 2,
     )
 
 

@@ -161,7 +161,10 @@ def test_another_range_does_not_continue_an_output(tmp_path: Path, phbatch_comma
     assert phbatch_command(*given, "--range", "-0.5:2") == 0
     assert phbatch_command(*given, "--range=-0.5:2", "--json") == 0
     assert json.loads(phbatch_command.out.splitlines()[-1])["units_done"] == 0
-    assert phbatch_command(*given, "scale", "9000") == 3
+    config = tmp_path / "options.toml"
+    config.write_text('range = "-0.5:2"')
+    assert phbatch_command(*given, "--config", config) == 0
+    assert phbatch_command(*given, "--scale", "9000") == 3
     assert "packing" in phbatch_command.err
 
 
