@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -17,8 +18,7 @@ from phbatch.axes import CANONICAL, FrameKey
 from phbatch.errors import InputError
 from phbatch.storage.remote import is_web_server
 from phbatch.storage.source import Source
-from phbatch.storage.stamps import ABSENT, Stamps
-from phbatch.storage.store import is_url, list_files, local_path, stored_lengths
+from phbatch.storage.store import REQUESTS_AT_ONCE, exists, is_url, list_files, local_path, stored_lengths
 
 MAX_LISTED = {"local": 1_000_000, "remote": 50_000}
 """Objects of an array that are listed; of one with more, and on a web server, some are asked for."""
@@ -78,8 +78,10 @@ def look_for_chunks(source: Source, times: Sequence[int], channels: Sequence[int
         keys = _object_keys(
             source, grid, sorted({round(at * (total - 1) / (MAX_ASKED - 1)) for at in range(MAX_ASKED)})
         )
-        stamps = Stamps(place, source.options).of_all([key for objects in keys.values() for key in objects])
-        found = {key for key, stamp in stamps.items() if stamp != ABSENT}
+        asked = [key for objects in keys.values() for key in objects]
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            there = pool.map(lambda key: exists(place, key, source.options), asked)
+            found = {key for key, is_there in zip(asked, there, strict=True) if is_there}
     expected = sum(map(len, keys.values()))
     missing = {index: sum(key not in found for key in objects) for index, objects in keys.items()}
     full = {index for index, count in missing.items() if expected == total and count == len(keys[index])}

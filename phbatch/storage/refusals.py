@@ -68,11 +68,11 @@ def explain_group(path: str, attributes: Mapping[str, Any], options: StorageOpti
         wells = _paths(plate.get("wells"))
         field = next(iter(_fields(path, wells[0], options)), "0") if wells else "0"
         count = f" of {len(wells)} wells" if wells else ""
-        example = f"{path}/{wells[0] if wells else 'A/1'}/{field}"
+        example = f"INPUT/{wells[0] if wells else 'A/1'}/{field}"
         return InputError(f"{said}; it is a plate{count}: give the path of one field of a well, such as {example}.")
     if "well" in ome:
         fields = _paths(ome["well"].get("images") if isinstance(ome["well"], Mapping) else None)
-        return InputError(f"{said}; it is a well of a plate: give the path of one field, {_of(path, fields or ['0'])}.")
+        return InputError(f"{said}; it is a well of a plate: give the path of one field, {_of(fields or ['0'])}.")
     if "labels" in ome:
         return InputError(f"{said}; it is a list of labels, which are no images: give the image that they belong to.")
     children = _children(path, options)
@@ -80,18 +80,12 @@ def explain_group(path: str, attributes: Mapping[str, Any], options: StorageOpti
     arrays = [name for name, is_array in children.items() if is_array]
     if "bioformats2raw.layout" in ome:
         images = _series(path, options) or [name for name in groups if name.isdecimal()] or ["0"]
-        return InputError(
-            f"{said}; it is a bioformats2raw collection: give the path of one image, {_of(path, images)}."
-        )
+        return InputError(f"{said}; it is a bioformats2raw collection: give the path of one image, {_of(images)}.")
     if arrays:
         listed = _listed(arrays)
-        return InputError(
-            f"{said}; it holds the arrays {listed}: give the path of one with --axes, {_of(path, arrays)}."
-        )
+        return InputError(f"{said}; it holds the arrays {listed}: give the path of one with --axes, {_of(arrays)}.")
     if groups:
-        return InputError(
-            f"{said}; it holds the groups {_listed(groups)}: give the path of an image, {_of(path, groups)}."
-        )
+        return InputError(f"{said}; it holds the groups {_listed(groups)}: give the path of an image, {_of(groups)}.")
     return InputError(f"{said} and holds no array; give the path of an image.")
 
 
@@ -99,8 +93,8 @@ def _zipped(path: str) -> InputError:
     return InputError(f"{path} is a zip, of which phbatch does not read; unpack it, and give the folder that holds it.")
 
 
-def _of(path: str, names: list[str]) -> str:
-    return "such as " + ", ".join(f"{path}/{name}" for name in names[:2])
+def _of(names: list[str]) -> str:
+    return "such as " + ", ".join(f"INPUT/{name}" for name in names[:2])
 
 
 def _listed(names: list[str]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaozarrs
-from hypothesis import given
-from hypothesis import strategies as st
 from yaozarrs.v05 import OmeroChannel
 
 import phbatch
@@ -22,26 +21,53 @@ WINDOW = {"start": 0.0, "min": 0.0, "end": 9.0, "max": 9.0}
 WHOLE = {"label": "PH", "color": "FFFFFF", "window": WINDOW}
 IMAGE = np.random.default_rng(0).integers(900, 1100, (2, 2, 24, 32), dtype="uint16")
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-RANGES = st.dictionaries(st.sampled_from(sorted(WINDOW)), JSON, max_size=4) | JSON
-CHANNELS = st.fixed_dictionaries(
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    7,
+    2**33,
+    0.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "PH",
+    "FF0000",
+    "#0f0",
+    "red",
+    [],
     {},
-    optional={"label": JSON, "color": JSON, "window": RANGES, "active": JSON, "coefficient": JSON, "family": JSON},
-)
+    [None],
+]
 
 
-@given(st.fixed_dictionaries({"channels": st.lists(CHANNELS | JSON, max_size=4) | JSON}) | JSON, st.integers(1, 4))
-def test_no_hint_refuses_an_image(omero: Any, count: int) -> None:
-    channels, notices = read_channels(omero, count)
-    assert len(channels) in (0, count)
-    for channel in complete_channels(channels):
-        OmeroChannel.model_validate(channel)
-    assert all(notice.endswith(".") for notice in notices)
-    assert read_channels({"channels": list(channels)}, count)[0] == channels
+def hints(draw: random.Random) -> Any:
+    """Hints with entries that are right, wrong, or not there."""
+
+    def entries(names: str, right: dict[str, Any]) -> dict[str, Any]:
+        kept = [name for name in names.split() if draw.random() < 0.7]
+        return {name: right[name] if name in right and draw.random() < 0.6 else draw.choice(VALUES) for name in kept}
+
+    def channel() -> Any:
+        right = WHOLE | {"window": entries("start min end max", WINDOW)}
+        return entries("label color window active inverted coefficient family mine", right)
+
+    channels = [channel() if draw.random() < 0.9 else draw.choice(VALUES) for _ in range(draw.randrange(5))]
+    return draw.choice([{"channels": channels}] * 8 + [{"channels": draw.choice(VALUES)}, draw.choice(VALUES)])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_hint_refuses_an_image(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(100):
+        omero, count = hints(draw), draw.randrange(1, 5)
+        channels, notices = read_channels(omero, count)
+        assert len(channels) in (0, count)
+        for complete in complete_channels(channels):
+            OmeroChannel.model_validate(complete)
+        assert all(notice.endswith(".") for notice in notices)
+        assert read_channels({"channels": list(channels)}, count)[0] == channels
 
 
 @pytest.mark.parametrize(
