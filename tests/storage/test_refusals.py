@@ -77,7 +77,7 @@ def test_groups_of_arrays_and_of_groups(tmp_path: Path, zarr_format: int) -> Non
     group(path / "raw", {}, zarr_format)
     assert "holds the groups raw: give the path of an image, such as INPUT/raw." in said(path)
     zarr.create_array(path / "a", data=IMAGE, zarr_format=zarr_format)  # type: ignore[arg-type]
-    assert "holds the arrays a: give the path of one with --axes, such as INPUT/a." in said(path)
+    assert "holds the arrays a: give the path of one with axes, such as INPUT/a." in said(path)
 
 
 def test_labels(tmp_path: Path) -> None:
