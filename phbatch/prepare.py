@@ -36,8 +36,9 @@ from phbatch.resolve import ResolvedRun, resolve_run
 from phbatch.settle import choose_network, settle_cut, settle_precision
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import METADATA, Ledger
+from phbatch.storage.lock import require_own
 from phbatch.storage.profile import digest_profile, read_profile
-from phbatch.storage.sink import Sink, read_output_attributes, remove_output, require_own
+from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import normalize_path
