@@ -17,7 +17,6 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from distributed import Client, Security, rpc
-from distributed.versions import VersionMismatchWarning
 
 from phbatch.errors import InterruptedRunError, UsageError, first_line
 from phbatch.events import Listener, Notice
@@ -97,7 +96,8 @@ def connect(scheduler: str, stop: Stop = lambda: False) -> Iterator[Client]:
                 raise ValueError(f"a Dask {found.get('type')} is there")
             make = partial(Client, scheduler, timeout=ANSWER_S, set_as_default=False)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", VersionMismatchWarning)  # `phbatch.versions` says what matters
+                # `phbatch.versions` says what matters
+                warnings.filterwarnings("ignore", message=r"\s*Mismatched versions found")
                 client = ask(make, 2 * ANSWER_S, stop)
             stack.enter_context(_quiet(client))
         except InterruptedRunError:

@@ -39,9 +39,10 @@ from phbatch.stages.light import judge_profile, require_frames
 from phbatch.stages.preparation import Profile
 from phbatch.stages.table import StatisticsTable
 from phbatch.storage.ledger import Ledger
+from phbatch.storage.lock import require_own
 from phbatch.storage.presence import require_chunks
 from phbatch.storage.profile import digest_profile, read_facts, read_profile
-from phbatch.storage.sink import Sink, read_output_attributes, remove_output, require_own
+from phbatch.storage.sink import Sink, read_output_attributes, remove_output
 from phbatch.storage.source import Source, open_source
 from phbatch.storage.stamps import Stamps
 from phbatch.storage.store import list_files, normalize_path

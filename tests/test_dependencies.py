@@ -48,16 +48,12 @@ def test_no_version_is_capped_without_a_reason() -> None:
             assert "#" in line, f"{requirement} is capped and the line does not say why"
 
 
-UNDOCUMENTED = {"distributed.threadpoolexecutor"}
-"""A pool whose threads may leave it, which no library documents; `tests/test_lane.py` holds it, at all versions."""
-
-
 def test_no_library_is_used_by_its_internals() -> None:
     modules = {module for path in PACKAGE.rglob("*.py") for module, _ in imports(path)}
     internal = re.compile(r".*\._[a-z]|(zarr|dask|keras|numcodecs|jax)\.(core|src|base|_)")
     foreign = {module for module in modules if not module.startswith("phbatch")}
     assert {module for module in foreign if internal.match(module)} == set()
-    assert {module for module in foreign if module.startswith("distributed.")} == UNDOCUMENTED
+    assert {module for module in foreign if module.startswith("distributed.")} == set()
 
 
 def test_every_python_that_is_claimed_is_checked() -> None:

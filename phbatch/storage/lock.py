@@ -23,7 +23,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,30 @@ def find_strangers(names: Iterable[str]) -> list[str]:
     return sorted(
         name for name in names if not is_own(name) and name not in _DROPPINGS and not name.startswith(("._", ".nfs"))
     )
+
+
+def require_own(path: str, options: StorageOptions = None) -> None:
+    """Refuse to start afresh where something lies that no run put there.
+
+    Raises
+    ------
+    OutputError
+        Names it; nothing was removed.
+    """
+    try:
+        strangers = find_strangers(list_folder(path, options=options))
+    except (OSError, ImportError, ValueError) as error:
+        raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
+    if strangers:
+        raise OutputError(
+            f"{path} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away, or"
+            " choose another place."
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 @contextmanager

@@ -114,7 +114,10 @@ def require_replaceable(path: str, options: StorageOptions = None) -> None:
     OutputError
         Names it.
     """
-    names = set(list_folder(path, options=options))
+    try:
+        names = set(list_folder(path, options=options))
+    except (OSError, ImportError, ValueError) as error:
+        raise OutputError(f"{path} cannot be reached ({error}); correct it.") from error
     strangers = find_strangers(names - {BACKGROUND, DARK})
     if names and (strangers or "method" not in (read_facts(path, options=options) or {})):
         what = f"holds {strangers[0]}" if strangers else "is no profile"

@@ -27,7 +27,7 @@ from phbatch.errors import OutputError, first_line
 from phbatch.storage.codecs import make_compressor
 from phbatch.storage.durable import PARTIAL, Mark, mark_of, synchronize, write_aside
 from phbatch.storage.encoding import Encoded, Encoder
-from phbatch.storage.lock import LOCK, PRIVATE, ROOT_DOCUMENTS, find_strangers, is_own, read_token
+from phbatch.storage.lock import LOCK, PRIVATE, ROOT_DOCUMENTS, find_strangers, is_own, read_token, require_own
 from phbatch.storage.store import (
     codec_pipeline,
     exists,
@@ -98,7 +98,7 @@ def read_output_attributes(path: str, options: StorageOptions = None) -> dict[st
         marked = PRIVATE in names and (names == {PRIVATE} or exists(path, LOCK, options))
         removing = marked and not names & {"zarr.json", ".zgroup"} and _is_half_removed(path, names, options)
     except (OSError, ImportError, ValueError) as error:
-        raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
+        raise _unreachable(path, error) from error
     if not names:
         return None
     if removing:
@@ -114,22 +114,6 @@ def read_output_attributes(path: str, options: StorageOptions = None) -> dict[st
     if not isinstance(group, zarr.Group) or not isinstance(attributes, dict):
         raise OutputError(f"{path} exists and is not an output of phbatch; choose another place.")
     return attributes
-
-
-def require_own(path: str, options: StorageOptions = None) -> None:
-    """Refuse to start afresh where something lies that no run put there.
-
-    Raises
-    ------
-    OutputError
-        Names it; nothing was removed.
-    """
-    strangers = find_strangers(list_folder(path, options=options))
-    if strangers:
-        raise OutputError(
-            f"{path} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away, or"
-            " choose another place."
-        )
 
 
 def remove_output(path: str, options: StorageOptions = None) -> None:
@@ -178,9 +162,8 @@ def _remove_remote_output(path: str, options: StorageOptions) -> None:
         remove_remote_files(path, part, options)
 
 
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"
+def _unreachable(path: str, error: Exception) -> OutputError:
+    return OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.")
 
 
 def create_output(

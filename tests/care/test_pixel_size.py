@@ -26,11 +26,11 @@ def image(folder: Path, size: float, unit: str | None) -> Path:
     [
         (0.2, "micrometer", 1, None),
         (220.0, "nanometer", 1, None),
-        (0.1, "micrometer", 1, "--downscale 2"),
+        (0.1, "micrometer", 1, "downscale=2"),
         (0.1, "micrometer", 2, None),
-        (50.0, "nanometer", 1, "--downscale 4"),
-        (0.65, "micrometer", 1, "no --downscale comes nearer"),
-        (0.2, "micrometer", 3, "--downscale 1"),
+        (50.0, "nanometer", 1, "downscale=4"),
+        (0.65, "micrometer", 1, "no downscale comes nearer"),
+        (0.2, "micrometer", 3, "downscale=1"),
         (0.65, None, 1, None),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -147,3 +148,18 @@ def test_tables_and_pages_are_not_written_into_the_input(
     assert phbatch_command("demo", source) == 3
     assert files(Path(source)) == before
     shutil.rmtree(source)
+
+
+@pytest.mark.parametrize("call", [phbatch.plan, phbatch.run, phbatch.illumination])
+def test_a_store_that_does_not_answer_is_said_in_words(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., object]
+) -> None:
+    def refuse(path: str, *_: object, **__: object) -> dict[str, bool]:
+        raise OSError(f"no answer from {path}")
+
+    for module in ("sink", "profile", "lock"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"phbatch.storage.{module}.list_folder", refuse)
+            options = {} if call is phbatch.illumination else {"model": "none", "overwrite": True}
+            with suppress(OutputError):  # which is no OSError
+                call(source, f"memory://{tmp_path.name}/{module}.zarr", **options)
