@@ -1,64 +1,64 @@
-"""The lane, upon a module of Dask's that is not documented: a unit that waits lets one other in, and comes back."""
+"""The lane: a unit that waits lets one other in, and comes back for its turn; nobody else's thread is touched."""
 
 from __future__ import annotations
 
 import threading
 
-from distributed.threadpoolexecutor import ThreadPoolExecutor
+import pytest
 
-from phbatch.lane import come_back, waiting
+from phbatch.lane import come_back, has_left, in_lane, waiting
 
 LONG_S = 60.0
 
 
 def test_a_unit_that_waits_lets_the_next_one_compute() -> None:
-    pool, waits, came = ThreadPoolExecutor(1), threading.Event(), threading.Event()
+    turn, waits, came = threading.Semaphore(1), threading.Event(), threading.Event()
+    order: list[str] = []
 
-    def first() -> str:
-        with waiting():
-            waits.set()
-            assert came.wait(LONG_S), "the other unit did not start"
-        come_back()
-        return threading.current_thread().name
+    def first() -> None:
+        turn.acquire()
+        with in_lane(turn.release, turn.acquire):
+            with waiting():
+                waits.set()
+                assert came.wait(LONG_S), "the other unit did not start"
+            come_back()
+            order.append("first computes again")
+            turn.release()
 
     def second() -> None:
         assert waits.wait(LONG_S)
+        assert turn.acquire(timeout=LONG_S)
+        order.append("second computes")
         came.set()
+        turn.release()
 
-    futures = pool.submit(first), pool.submit(second)
-    assert futures[0].result(LONG_S).startswith("DaskThreadPoolExecutor")
-    futures[1].result(LONG_S)
-    assert pool.submit(lambda: 5).result(LONG_S) == 5
-    pool.shutdown()
+    threads = [threading.Thread(target=target) for target in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG_S)
+    assert order == ["second computes", "first computes again"]
 
 
-def test_as_many_compute_at_once_as_the_pool_has_threads_after_errors_too() -> None:
-    pool, lock = ThreadPoolExecutor(2), threading.Lock()
-    now, most = 0, 0
-
-    def unit(index: int) -> None:
-        nonlocal now, most
-        try:
-            with waiting():
-                if index % 2:
-                    raise OSError("try again")
-        except OSError:
-            pass
+def test_a_lane_is_left_once_and_after_an_error_the_turn_is_awaited() -> None:
+    calls: list[str] = []
+    with in_lane(lambda: calls.append("leave"), lambda: calls.append("come back")):
+        with waiting(), waiting():
+            assert has_left()
         come_back()
-        with lock:
-            now += 1
-            most = max(most, now)
-        threading.Event().wait(0.005)
-        with lock:
-            now -= 1
-
-    for future in [pool.submit(unit, index) for index in range(20)]:
-        future.result(LONG_S)
-    pool.shutdown()
-    assert most <= 2
+        come_back()
+        assert not has_left()
+        with pytest.raises(OSError, match="disk"), waiting():
+            raise OSError("disk")
+        assert not has_left()
+    assert calls == ["leave", "come back"] * 2
 
 
-def test_a_plain_loop_has_nothing_to_leave() -> None:
+def test_a_thread_of_somebody_else_stays_where_it_is() -> None:
     with waiting():
-        pass
+        assert not has_left()
     come_back()
+    with in_lane(lambda: None, lambda: None):
+        pass
+    with waiting():
+        assert not has_left()
