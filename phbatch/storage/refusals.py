@@ -176,6 +176,6 @@ def _document(path: str, key: str, options: StorageOptions) -> Mapping[str, Any]
     """A metadata file; empty where there is none that can be read."""
     try:
         found = json.loads(read_file(path, key, options))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, Mapping) else {}

@@ -216,7 +216,7 @@ def test_names_of_dimensions(tmp_path: Path, zarr_format: int, names: list[Any],
     ("names", "part"),
     [
         (["Y", "X", "S"], "'S' is no time"),
-        (["t", None, "x"], "None is no time"),
+        (["t", None, "x"], "'None' is no time"),
         (["position", "y", "x"], "'position' is no time"),
         (["y", "x"], "name 2 dimensions"),
         (["time", "frame", "y"], "twice"),
