@@ -7,6 +7,7 @@ writes beside them is read where it has one meaning, and said.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -159,8 +160,8 @@ def _read_axes(entries: object, array: str) -> str:
         letter = by_name or by_kind
         if letter is None:
             raise InputError(
-                f"axis {shown(name)} is unknown; phbatch reads images with the axes t, c, z, y and x: choose a part that"
-                " has these alone, or correct the metadata."
+                f"axis {shown(name)} is unknown; phbatch reads images with the axes t, c, z, y and x: choose a part"
+                " that has these alone, or correct the metadata."
             )
         letters.append(letter)
     repeated = next((letter for letter in letters if letters.count(letter) > 1), None)
@@ -182,8 +183,8 @@ def _compose(axes: str, lists: Sequence[object], notices: list[str]) -> tuple[tu
             if kind not in ("scale", "translation") or kind not in transform:
                 raise InputError(
                     f"the OME-Zarr metadata have a transformation of type {shown(kind)} that phbatch cannot read; it"
-                    " takes scale, translation and identity with their numbers: convert the image, or give the array itself"
-                    " with --axes."
+                    " takes scale, translation and identity with their numbers: convert the image, or give the array"
+                    " itself with --axes."
                 )
             numbers = _numbers(transform[kind], kind, axes)
             if kind == "translation":
@@ -193,6 +194,10 @@ def _compose(axes: str, lists: Sequence[object], notices: list[str]) -> tuple[tu
             numbers = [_positive(number, axis, notices) for number, axis in zip(numbers, axes, strict=True)]
             scale = [have * more for have, more in zip(scale, numbers, strict=True)]
             translation = [have * more for have, more in zip(translation, numbers, strict=True)]
+    if not all(0 < distance < inf for distance in scale) or not all(map(isfinite, translation)):
+        raise _invalid(
+            "coordinateTransformations", f"together they give the scale {scale} and the origin {translation}"
+        )
     if not scaled:
         notices.append("the OME-Zarr metadata state no scale: 1 is taken along every axis.")
     return tuple(scale), tuple(translation)
@@ -210,7 +215,9 @@ def _numbers(values: object, kind: str, axes: str) -> list[float]:
     if not isinstance(values, list):
         raise _invalid("coordinateTransformations", f"the {kind} {shown(values)} is no list of numbers")
     for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > sys.float_info.max:
+            if value in (inf, -inf):
+                continue
             raise _invalid(
                 "coordinateTransformations", f"the {kind} is {shown(values)} and {shown(value)} is no number"
             )

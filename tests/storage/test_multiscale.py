@@ -138,6 +138,8 @@ def test_a_scale_that_is_not_there_is_1_and_said(tmp_path: Path, transforms: Any
         ({"type": "scale", "scale": [None, 1, 1]}, "None is no number"),
         ({"type": "scale", "scale": ["1", 1, 1]}, "'1' is no number"),
         ({"type": "scale", "scale": 2}, "no list"),
+        ({"type": "scale", "scale": [10**400, 1, 1]}, "is no number"),
+        ({"type": "scale", "scale": [1, 1, float("inf")]}, "inf apart along x"),
         ({"type": "scale", "scale": [1, -1, 1]}, "-1.0 apart along y"),
         ({"type": "scale", "scale": [float("nan"), 1, 1]}, "nan apart along t"),
         ({"type": "translation", "translation": [1]}, "the translation has 1 number for 3 axes"),
