@@ -166,6 +166,8 @@ def run(
 def plan(input: str | Path, output: str | Path | None = None, **options: Unpack[RunOptions]) -> PlanReport:
     """What `run` would do with the same arguments; no pixel is read and nothing is written.
 
+    Metadata alone are looked at: whether the chunks that they name are there, `run` finds out.
+
     Parameters
     ----------
     input, output, **options

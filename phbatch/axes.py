@@ -102,8 +102,9 @@ def infer_axes(ndim: int, names: Sequence[object] | None = None) -> str:
     if names and any(name not in (None, "") for name in names):
         letters = [axis_letter(name) for name in names]
         if None in letters:
+            unknown = names[letters.index(None)]
             raise InputError(
-                f"the array's dimensions are named {', '.join(map(str, names))}, and {names[letters.index(None)]!r} is"
+                f"the array's dimensions are named {', '.join(map(str, names))[:80]}, and {str(unknown)[:40]!r} is"
                 " no time, channel, z, y or x; say what they are, as in --axes tcyx, or choose a part that has"
                 " these axes alone."
             )

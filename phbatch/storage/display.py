@@ -7,8 +7,8 @@ rest is said, and what is written is complete.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from pydantic import ValidationError
@@ -135,4 +135,4 @@ def _window(window: object) -> dict[str, Any] | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

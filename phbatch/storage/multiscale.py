@@ -7,6 +7,7 @@ writes beside them is read where it has one meaning, and said.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -14,6 +15,8 @@ from typing import Any
 
 from phbatch.axes import axis_letter
 from phbatch.errors import InputError
+
+_SHOWN = 80  # characters of a value in a message
 
 _KINDS = {"time": "t", "channel": "c"}
 
@@ -99,7 +102,7 @@ def read_multiscale(attributes: Mapping[str, Any], found_version: str, place: st
     dataset = _mapping(datasets[0], "multiscales.0.datasets.0")
     path = dataset.get("path")
     if not isinstance(path, str) or not path.strip("/"):
-        raise _invalid("multiscales.0.datasets.0.path", f"{path!r} is no path of an array")
+        raise _invalid("multiscales.0.datasets.0.path", f"{shown(path)} is no path of an array")
     notices: list[str] = []
     _require_version(attributes, first, found_version, f"{place}/{path}", notices)
     axes = _read_axes(first.get("axes"), f"{place}/{path}")
@@ -120,11 +123,11 @@ def _require_version(
 ) -> None:
     version = attributes.get("version") if found_version == "0.5" else first.get("version")
     axes = first.get("axes")
-    stated = str(version) if version is not None else found_version
+    stated = str(version)[:40] if version is not None else found_version
     number = re.match(r"(\d+)\.(\d+)", stated)
     known = number is not None and (int(number[1]), int(number[2])) in ((0, 4), (0, 5))
     if isinstance(axes, list) and axes and all(isinstance(axis, str) for axis in axes):
-        letters = "".join(axis_letter(axis) or "?" for axis in axes)
+        letters = "".join(axis_letter(axis) or "?" for axis in axes[:5])
         raise InputError(
             f"the axes of the OME-Zarr {stated} metadata are bare names, as in NGFF 0.3; phbatch reads 0.4 and 0.5:"
             f" give the array itself, as in {array} --axes {letters}, or convert the image."
@@ -151,20 +154,20 @@ def _read_axes(entries: object, array: str) -> str:
         by_name, by_kind = axis_letter(name), _KINDS.get(str(kind))
         if by_name and by_kind and by_name != by_kind:
             raise InputError(
-                f"axis {name!r} is of type {kind!r} in the OME-Zarr metadata, which contradict each other; correct"
-                f" them, or give the array itself, as in {array} --axes tyx."
+                f"axis {shown(name)} is of type {shown(kind)} in the OME-Zarr metadata, which contradict each other;"
+                f" correct them, or give the array itself, as in {array} --axes tyx."
             )
         letter = by_name or by_kind
         if letter is None:
             raise InputError(
-                f"axis {name!r} is unknown; phbatch reads images with the axes t, c, z, y and x: choose a part that has"
-                " these alone, or correct the metadata."
+                f"axis {shown(name)} is unknown; phbatch reads images with the axes t, c, z, y and x: choose a part"
+                " that has these alone, or correct the metadata."
             )
         letters.append(letter)
     repeated = next((letter for letter in letters if letters.count(letter) > 1), None)
     if repeated or not {"y", "x"} <= set(letters):
         what = f"name {repeated} twice" if repeated else "lack y or x"
-        raise InputError(f"the axes {', '.join(letters)} of the OME-Zarr metadata {what}; correct the metadata.")
+        raise InputError(f"the axes {shown(''.join(letters))} of the OME-Zarr metadata {what}; correct the metadata.")
     return "".join(letters)
 
 
@@ -179,9 +182,9 @@ def _compose(axes: str, lists: Sequence[object], notices: list[str]) -> tuple[tu
                 continue
             if kind not in ("scale", "translation") or kind not in transform:
                 raise InputError(
-                    f"the OME-Zarr metadata have a transformation of type {kind!r} that phbatch cannot read; it takes"
-                    " scale, translation and identity with their numbers: convert the image, or give the array itself"
-                    " with --axes."
+                    f"the OME-Zarr metadata have a transformation of type {shown(kind)} that phbatch cannot read; it"
+                    " takes scale, translation and identity with their numbers: convert the image, or give the array"
+                    " itself with --axes."
                 )
             numbers = _numbers(transform[kind], kind, axes)
             if kind == "translation":
@@ -191,6 +194,10 @@ def _compose(axes: str, lists: Sequence[object], notices: list[str]) -> tuple[tu
             numbers = [_positive(number, axis, notices) for number, axis in zip(numbers, axes, strict=True)]
             scale = [have * more for have, more in zip(scale, numbers, strict=True)]
             translation = [have * more for have, more in zip(translation, numbers, strict=True)]
+    if not all(0 < distance < inf for distance in scale) or not all(map(isfinite, translation)):
+        raise _invalid(
+            "coordinateTransformations", f"together they give the scale {scale} and the origin {translation}"
+        )
     if not scaled:
         notices.append("the OME-Zarr metadata state no scale: 1 is taken along every axis.")
     return tuple(scale), tuple(translation)
@@ -206,15 +213,19 @@ def _listed(transforms: object) -> list[Mapping[str, Any]]:
 
 def _numbers(values: object, kind: str, axes: str) -> list[float]:
     if not isinstance(values, list):
-        raise _invalid("coordinateTransformations", f"the {kind} {values!r} is no list of numbers")
+        raise _invalid("coordinateTransformations", f"the {kind} {shown(values)} is no list of numbers")
     for value in values:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise _invalid("coordinateTransformations", f"the {kind} is {values} and {value!r} is no number")
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > sys.float_info.max:
+            if value in (inf, -inf):
+                continue
+            raise _invalid(
+                "coordinateTransformations", f"the {kind} is {shown(values)} and {shown(value)} is no number"
+            )
     if len(values) != len(axes):
         plural = "s" * (len(values) != 1)
         raise _invalid("coordinateTransformations", f"the {kind} has {len(values)} number{plural} for {len(axes)} axes")
     if kind == "translation" and not all(isfinite(value) for value in values):
-        raise _invalid("coordinateTransformations", f"the translation is {values}, which is not finite")
+        raise _invalid("coordinateTransformations", f"the translation is {shown(values)}, which is not finite")
     return [float(value) for value in values]
 
 
@@ -235,7 +246,9 @@ def _read_unit(axis: str, entry: Mapping[str, Any], notices: list[str]) -> str |
     if unit is None or unit == "":
         return None
     if not isinstance(unit, str):
-        notices.append(f"the unit of {axis} is {unit!r} in the OME-Zarr metadata, which is no word: it is left out.")
+        notices.append(
+            f"the unit of {axis} is {shown(unit)} in the OME-Zarr metadata, which is no word: it is left out."
+        )
         return None
     known = _TIME_UNITS if axis == "t" else _SPACE_UNITS if axis in "zyx" else {}
     # Symbols are looked up as they are, for Ms is no ms.
@@ -250,7 +263,7 @@ def _others(multiscales: Sequence[object], place: str) -> str:
         datasets = image.get("datasets")
         level = datasets[0] if isinstance(datasets, list) and datasets else None
         path = level.get("path") if isinstance(level, Mapping) else None
-        named.append(f"{image.get('name') or 'unnamed'} ({path})")
+        named.append(f"{str(image.get('name') or 'unnamed')[:40]} ({str(path)[:40]})")
     shown = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
     return (
         f"{place} holds {len(named)} images, {shown}: the first is read; give the array of another with --axes, such as"
@@ -258,9 +271,15 @@ def _others(multiscales: Sequence[object], place: str) -> str:
     )
 
 
+def shown(value: object) -> str:
+    """A value as it is shown in a message: its beginning, where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise _invalid(where, f"{value!r} is no object with names")
+        raise _invalid(where, f"{shown(value)} is no object with names")
     return value
 
 

@@ -82,6 +82,9 @@ def test_a_damaged_input(phbatch_command: CommandLine, tmp_path: Path, name: str
         assert failed
         assert all(len(line) < 600 for line in failed)
         return
+    if name == "channels that cannot be":  # display hints never decide over an image
+        assert code == 0
+        return
     assert code == 3
     (line,) = [line for line in shown.splitlines() if line.startswith("error: ")]
     assert shown.splitlines()[-1] == line

@@ -28,6 +28,7 @@ VALUES = [
     0,
     7,
     2**33,
+    10**400,
     0.5,
     float("nan"),
     float("inf"),
