@@ -87,6 +87,7 @@ def test_a_run_is_stopped_by_whom_it_asks(source: Path) -> None:
 
 def test_an_interrupt_of_the_host_commits_what_was_finished_and_leaves_nothing_running(source: Path) -> None:
     """As Ctrl-C in a notebook: while two threads compute, and the main thread waits for them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
     finished = []
 
     def listen(event: Event) -> None:
@@ -95,8 +96,11 @@ def test_an_interrupt_of_the_host_commits_what_was_finished_and_leaves_nothing_r
             if len(finished) == 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        phbatch.run(source, model="none", workers=2, listener=listen)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            phbatch.run(source, model="none", workers=2, listener=listen)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(finished) < 12
     last = phbatch.run(source, model="none", workers=2)
     assert last.units_skipped >= len(finished)
@@ -110,7 +114,7 @@ def test_warnings_of_a_run_are_logged_and_choices_are_said_quietly(
         result = phbatch.run(source, tmp_path / "out.zarr", normalize="percentile", frames="0:1", tile=256, batch=1)
     logged = {record.getMessage(): record.levelno for record in caplog.records if record.name == "phbatch"}
     assert set(result.notices) == set(logged)
-    (trained,) = [text for text in logged if "trained" in text]
+    (trained,) = [text for text in logged if "was trained with" in text]
     assert logged[trained] == logging.WARNING
     assert [level for text, level in logged.items() if text != trained and "model:" in text] == [logging.INFO]
     caplog.clear()

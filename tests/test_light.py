@@ -111,12 +111,13 @@ def test_frames_that_cannot_be_divided_are_flagged_normalized_and_said(
     assert [row["flags"] for row in rows] == [[], ["uncorrected"], [], []]
 
 
-def test_a_lazy_array_warns_of_frames_that_cannot_be_divided() -> None:
+def test_a_lazy_array_warns_of_frames_that_cannot_be_divided(caplog: pytest.LogCaptureFixture) -> None:
     image = cells(1)[:, :64, :64].astype(np.float32) - 2200
     options: dict[str, Any] = {"model": "phase-2d", "normalize": "percentile"}
     lazy = phbatch.restore(da.from_array(image), "tyx", illumination="gaussian", **options)
-    with pytest.warns(UserWarning, match="1 of 1 frames of a block is not corrected"):
-        found = lazy.compute(scheduler="synchronous")
+    found = lazy.compute(scheduler="synchronous")
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "phbatch"]
+    assert "t0/c0/z0: their uneven light is left" in said
     plain = phbatch.restore(da.from_array(image), "tyx", **options).compute(scheduler="synchronous")
     np.testing.assert_array_equal(found, plain)
 
@@ -225,7 +226,7 @@ def test_profiles_with_cells_in_them_are_said(tmp_path: Path) -> None:
     still = np.repeat(cells(1), 12, axis=0)
     source = store(tmp_path, still.round().astype(np.uint16))
     found = phbatch.illumination(source, tmp_path / "profile.zarr")
-    assert any("fine structure" in text and "--method gaussian" in text for text in found.notices)
+    assert any("fine structure" in text and "method='gaussian'" in text for text in found.notices)
     notices = phbatch.plan(source, model="none", illumination=tmp_path / "profile.zarr").notices
     assert any("fine structure" in text for text in notices)
     assert phbatch.illumination(source, method="gaussian").notices == ()

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import zarr
 
 import phbatch
 from phbatch.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, MemoryPlan
+from phbatch.wording import speaking_command_line
 
 _RUN = """
 import json, sys, phbatch
@@ -23,6 +25,13 @@ plan = phbatch.plan(source, output, **options)
 result = phbatch.run(source, output, **options)
 print(json.dumps([result.peak_rss_bytes, plan.projected_mem]))
 """
+
+
+@pytest.fixture(autouse=True)
+def command_line() -> Iterator[None]:
+    """Sentences are for somebody who typed a command."""
+    with speaking_command_line():
+        yield
 
 
 def empty(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str = "uint16") -> Path:

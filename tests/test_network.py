@@ -131,7 +131,7 @@ def test_a_small_run_is_plain_without_measuring(data: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("network", "message"),
-    [("polyphase-3", "2D network of depth 2; use plain, upsampling"), ("fast", "--network 'fast' is not valid")],
+    [("polyphase-3", "2D network of depth 2; use plain, upsampling"), ("fast", "network='fast' is not valid")],
 )
 def test_a_form_that_is_not_there_is_refused(data: dict[str, Any], network: str, message: str) -> None:
     with pytest.raises(phbatch.UsageError, match=message):

@@ -14,7 +14,7 @@ import zarr
 
 import phbatch
 from phbatch import graph
-from phbatch.config import RunSettings
+from phbatch.config import SETTING_NAMES, RunSettings
 from phbatch.options import ACTED_ON, RunOptions
 from phbatch.tasks import Job
 from phbatch.wording import FLAGS, in_python
@@ -39,6 +39,8 @@ GIVEN: dict[str, Any] = {
     "frames": "1:2",
     "dtype": "float16",
     "rescale": True,
+    "range": "0:4",
+    "scale": 500.0,
     "uncertainty": True,
     "nan": "skip",
     "smooth_time": 3,
@@ -72,19 +74,21 @@ NEEDS: dict[str, dict[str, Any]] = {
     "value": {"normalize": "fixed"},
     "illumination_mode": {"illumination": "gaussian"},
     "upscale_back": {"downscale": 2},
+    "range": {"dtype": "uint16", "range": "0:2"},
+    "scale": {"dtype": "uint16", "scale": 30.0},
 }
 """What a setting acts beside."""
 
 
 def test_every_setting_is_tried_and_typed() -> None:
-    assert GIVEN.keys() == RunSettings.model_fields.keys()
-    assert RunOptions.__optional_keys__ == RunSettings.model_fields.keys()
+    assert GIVEN.keys() == SETTING_NAMES
+    assert RunOptions.__optional_keys__ == SETTING_NAMES
     booleans = {name for name, field in RunSettings.model_fields.items() if field.annotation is bool}
     assert {flag.replace("-", "_") for flag in FLAGS} == booleans | {"benchmark"}
     for name, value in GIVEN.items():
-        assert getattr(RunSettings(**{"downscale": 2, "rescale": True, name: value}), name) != (
-            RunSettings.model_fields[name].default
-        )
+        beside = NEEDS.get(name, {}) | ({"downscale": 2} if name != "downscale" else {})
+        field = {"range": "value_range"}.get(name, name)
+        assert getattr(RunSettings(**(beside | {name: value})), field) != RunSettings.model_fields[field].default
 
 
 @pytest.mark.parametrize("function", ACTED_ON)
@@ -135,7 +139,7 @@ def test_settings_of_restore_change_its_pixels(frames: np.ndarray, name: str) ->
 
     plain = restored(**needs)
     assert isinstance(plain, tuple)
-    assert restored(**needs, **{name: GIVEN[name]}) != plain
+    assert restored(**(needs | {name: GIVEN[name]})) != plain
 
 
 def test_settings_of_the_network_reach_it(frames: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:

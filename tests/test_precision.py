@@ -89,7 +89,7 @@ def test_a_reduced_precision_is_checked_recorded_and_continued(tmp_path: Path, s
 
 
 def test_a_precision_beyond_its_bound_is_refused(tmp_path: Path, source: str) -> None:
-    with pytest.raises(phbatch.UsageError, match=r"precision bfloat16 differs from float32 by .* of the output"):
+    with pytest.raises(phbatch.UsageError, match=r"precision='bfloat16' differs from float32 by .* of the output"):
         phbatch.run(source, tmp_path / "o.zarr", model="phase-2d", precision="bfloat16", precision_bound=1e-6)
     assert not (tmp_path / "o.zarr").exists()
 
