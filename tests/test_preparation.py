@@ -247,7 +247,7 @@ def test_profiles_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         phbatch.illumination(source, memory="500MB")
     with pytest.raises(phbatch.UsageError, match="is none of"):
         phbatch.illumination(source, method="odd")
-    with pytest.raises(phbatch.OutputError, match="is no profile"):
+    with pytest.raises(phbatch.OutputError, match="lies inside the input"):
         phbatch.illumination(source, tmp_path / "in.zarr")
-    with pytest.raises(phbatch.UsageError, match="upscale_back needs"):
+    with pytest.raises(phbatch.UsageError, match="upscale_back=True needs"):
         phbatch.run(source, model="none", upscale_back=True)

@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def folder_with_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_time_lapse("noisy.zarr", phbatch.PhaseContrast(shape=(96, 90), n_frames=2, seed=3))
+    write_time_lapse("noisy.zarr", phbatch.PhaseContrast(shape=(96, 90), n_frames=4, seed=3))
     return tmp_path
 
 
@@ -33,7 +33,7 @@ def test_python_blocks(folder_with_frames: Path, capsys: pytest.CaptureFixture[s
     assert len(found) >= 2
     for block in found:
         exec(compile(block, "README.md", "exec"), {})
-    assert "2 {}" in capsys.readouterr().out
+    assert "4 {}" in capsys.readouterr().out
 
 
 def test_console_blocks(folder_with_frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
