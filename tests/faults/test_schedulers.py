@@ -108,7 +108,7 @@ def test_a_port_that_speaks_no_dask_is_refused(
     source = time_lapse(tmp_path)
     with (
         listening(reply) as port,
-        pytest.raises(phbatch.UsageError, match=r"no Dask scheduler answers at .*--scheduler"),
+        pytest.raises(phbatch.UsageError, match=r"no Dask scheduler answers at .*scheduler"),
     ):
         phbatch.run(source, model="none", scheduler=f"{scheme}127.0.0.1:{port}")
     assert [path.name for path in tmp_path.iterdir()] == ["in.zarr"]

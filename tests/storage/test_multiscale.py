@@ -250,7 +250,7 @@ def test_words_of_axes() -> None:
     ("axes", "part"),
     [
         ([{"name": "x", "type": "time"}, AXES["y"], AXES["x"]], "contradict"),
-        (["t", "y", "x"], "--axes tyx"),
+        (["t", "y", "x"], "axes='tyx'"),
         ([AXES["t"], AXES["y"], AXES["y"]], "y twice"),
         ([AXES["t"], AXES["z"], AXES["x"]], "lack y or x"),
         ([AXES["y"], AXES["x"]], "2 axes (y, x)"),
@@ -269,7 +269,7 @@ def test_axes_that_are_no_axes_are_refused(tmp_path: Path, version: str, axes: A
 @pytest.mark.parametrize("stated", ["0.1", "0.2", "0.3", "0.6", "1.0", "latest"])
 def test_other_versions_are_refused(tmp_path: Path, stated: str) -> None:
     path = write_ome(tmp_path / "in.zarr", image_of("tyx"), "tyx", "0.5" if stated >= "0.6" else "0.4", stated=stated)
-    with pytest.raises(InputError, match=f"{stated} and phbatch reads 0.4 and 0.5; .* --axes"):
+    with pytest.raises(InputError, match=f"{stated} and phbatch reads 0.4 and 0.5; .* axes"):
         open_source(str(path))
     assert open_source(str(path / "0"), "tyx").shape == (3, 1, 1, 20, 24)
 
