@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -85,16 +85,18 @@ def listening(reply: bytes) -> Iterator[int]:
                 except OSError:
                     return
                 accepted.append(connection)
-                if reply:
+                with suppress(OSError):
                     connection.sendall(reply)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(60)
-        for connection in accepted:
-            connection.close()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(60)
+            for connection in accepted:
+                connection.close()
 
 
 @pytest.mark.parametrize("scheme", ["", "tcp://", "tls://"])
