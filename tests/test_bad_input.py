@@ -353,4 +353,4 @@ def test_memory_too_small_names_the_largest_part(
     arguments = (tmp_path / "big.zarr", "--model", "none", "--memory", "1GB")
     refused(phbatch_command, tmp_path, *arguments, part="store the input in smaller chunks")
     arguments = (make(tmp_path / "wide.zarr", np.ones((1, 2048, 2048), "uint8")), "--memory", "2GB", "--tile", "2048")
-    refused(phbatch_command, tmp_path, *arguments, part="lower --tile or --batch")
+    refused(phbatch_command, tmp_path, *arguments, part="lower --tile")

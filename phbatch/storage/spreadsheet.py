@@ -105,7 +105,7 @@ def parse_row(row: Mapping[str, Any], decimals: Decimals | None = None) -> dict[
 
     Examples
     --------
-    >>> parse_row({"t": "3.0", "median": "1500,5", "mode": "", "flags": "black, saturated"})
+    >>> parse_row({"t": "3", "median": "1500,5", "mode": "", "flags": "black, saturated"})
     {'t': 3, 'median': 1500.5, 'mode': None, 'flags': ['black', 'saturated']}
     """
     decimals = decimals or Decimals()
