@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from phbatch import retry
 from phbatch.storage import lock
 from tests.handmade import CommandLine
+
+# How long an example takes says something of the machine alone; CI draws the same examples every time.
+settings.register_profile(
+    "phbatch",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("phbatch")
 
 
 @pytest.fixture(autouse=True, scope="session")
