@@ -160,6 +160,6 @@ def test_a_store_that_does_not_answer_is_said_in_words(
     for module in ("sink", "profile", "lock"):
         with monkeypatch.context() as patch:
             patch.setattr(f"phbatch.storage.{module}.list_folder", refuse)
-            options = {} if call is phbatch.illumination else {"model": "none", "overwrite": True}
+            options = {"method": "gaussian"} if call is phbatch.illumination else {"model": "none", "overwrite": True}
             with suppress(OutputError):  # which is no OSError
                 call(source, f"memory://{tmp_path.name}/{module}.zarr", **options)
