@@ -22,7 +22,7 @@ test: $(READY)
 PARITY := tests/test_csbdeep_parity.py
 DAMAGED := tests/faults/test_damaged_inputs.py
 STORES := tests/faults/test_object_stores.py
-SMOKE := tests/test_dependencies.py tests/test_statistics_table.py tests/storage/test_encoding.py tests/test_lane.py \
+SMOKE := tests/test_dependencies.py tests/test_statistics_table.py tests/places/test_encoding.py tests/test_lane.py \
 	tests/test_resume.py tests/faults/test_trust.py $(PARITY)::test_frames_of_any_size \
 	$(PARITY)::test_every_frame_of_a_series_is_normalized_and_restored_on_its_own \
 	$(DAMAGED)::test_the_guard_lets_good_chunks_pass $(DAMAGED)::test_a_bomb_in_an_object_store_is_refused \

@@ -42,15 +42,15 @@ from common import (
 )
 
 import phbatch
-from phbatch.care.model import open_model
-from phbatch.demo import write_time_lapse
+from phbatch.network.model import open_model
+from phbatch.tools.demo import write_time_lapse
 
 LOOP = """
 import json, sys, time
 import zarr
 from csbdeep.data import PercentileNormalizer
 from csbdeep.models import CARE
-from phbatch.api import peak_rss_bytes
+from phbatch.running.run import peak_rss_bytes
 source, output, name, folder = sys.argv[1:]
 start, used = time.perf_counter(), time.process_time()
 model = CARE(None, name=name, basedir=folder)
@@ -64,9 +64,9 @@ print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_
 BARE = """
 import json, sys, time
 import keras, numpy as np, zarr
-from phbatch.api import peak_rss_bytes
-from phbatch.care.model import open_model
-from phbatch.care.predictor import get_predictor
+from phbatch.running.run import peak_rss_bytes
+from phbatch.network.model import open_model
+from phbatch.network.predictor import get_predictor
 source, output, name, folder = sys.argv[1:]
 raw = zarr.open_array(source + "/0", mode="r")[:].astype(np.float32)[..., np.newaxis]
 frames = (raw - raw.min()) / np.ptp(raw)
@@ -80,7 +80,7 @@ print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_
 
 PHBATCH = """
 import json, sys, time
-import keras, phbatch.api, zarr
+import keras, phbatch.running.run, zarr
 source, output, name, folder = sys.argv[1:]
 start, used = time.perf_counter(), time.process_time()
 result = phbatch.run(

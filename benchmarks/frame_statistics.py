@@ -32,18 +32,18 @@ from common import (
 from scipy import ndimage
 
 import phbatch
-from phbatch.config import Normalization
-from phbatch.engine import execute
+from phbatch.frames.recipe import Recipe
+from phbatch.inputs.image import open_source
 from phbatch.kernels.stats import measure_frame
-from phbatch.planning import Geometry, Unit
+from phbatch.planning.units import Geometry, Unit
+from phbatch.running.engine import execute
+from phbatch.running.tasks import Job, read_unit
 from phbatch.simulate import PhaseContrast
-from phbatch.stages.recipe import Recipe
-from phbatch.storage.source import open_source
-from phbatch.tasks import Job, read_unit
+from phbatch.words.settings import Normalization
 
 MEMORY = """
 import json, sys, phbatch
-from phbatch.api import peak_rss_bytes
+from phbatch.running.run import peak_rss_bytes
 rows = phbatch.statistics(sys.argv[1], memory="2GB")
 print(json.dumps([len(rows), peak_rss_bytes()]))
 """

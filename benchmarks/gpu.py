@@ -27,18 +27,18 @@ from common import alternate, machine, measure, print_head, print_row, show_spre
 from end_to_end import make_model
 
 import phbatch
-from phbatch.care.model import open_model
-from phbatch.care.network import count_operations
-from phbatch.care.polyphase import PLAIN, list_forms
-from phbatch.config import RunSettings
-from phbatch.demo import write_time_lapse
+from phbatch.network.forms import PLAIN, list_forms
+from phbatch.network.model import open_model
+from phbatch.network.unet import count_operations
+from phbatch.tools.demo import write_time_lapse
+from phbatch.words.settings import RunSettings
 
 START = """
 import json, os, sys, time
 os.environ["KERAS_BACKEND"] = backend = sys.argv[1]
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import keras, numpy as np
-from phbatch.care.predictor import describe_device
+from phbatch.network.predictor import describe_device
 def median_seconds(function, calls=9):
     function()
     found = []
@@ -61,9 +61,9 @@ print(json.dumps(describe_device(backend)))
 """
 
 COMPUTE = """
-from phbatch.care.model import open_model
-from phbatch.care.polyphase import build_form
-from phbatch.care.weights import read_weights
+from phbatch.network.model import open_model
+from phbatch.network.forms import build_form
+from phbatch.network.weights import read_weights
 folder, form, size, precision = sys.argv[2:]
 if precision != "float32":
     keras.config.set_dtype_policy(f"mixed_{precision}")

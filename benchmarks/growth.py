@@ -5,8 +5,8 @@
 ``phbatch run`` over 10, 100, 1,000 and 10,000 small frames, each in a process of its own that is warmed up on ten
 frames. A run costs some fixed time, which is why what counts is the time of each *further* frame, from one count to the
 next, of the clock and of the processors, and the peak memory. Then the overhead of a unit: the wall time of
-`phbatch.engine.execute` with a task that does nothing, over the number of units, in a plain loop, in threads, and on a
-Dask cluster in this process that the engine reaches through a socket.
+`phbatch.running.engine.execute` with a task that does nothing, over the number of units, in a plain loop, in threads,
+and on a Dask cluster in this process that the engine reaches through a socket.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import zarr
 from common import alternate, machine, measure, print_head, print_row, seconds, write_record
 from distributed import LocalCluster
 
-from phbatch.config import Normalization
-from phbatch.engine import execute
-from phbatch.planning import Geometry, Unit
+from phbatch.frames.recipe import Recipe
+from phbatch.places.codecs import make_compressor
+from phbatch.planning.units import Geometry, Unit
+from phbatch.running.engine import execute
+from phbatch.running.tasks import Job
 from phbatch.simulate import PhaseContrast
-from phbatch.stages.recipe import Recipe
-from phbatch.storage.codecs import make_compressor
-from phbatch.tasks import Job
+from phbatch.words.settings import Normalization
 
 RUN = """
 import json, os, sys, time

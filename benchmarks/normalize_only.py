@@ -29,12 +29,12 @@ import numpy as np
 import zarr
 from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
 
+from phbatch.places.codecs import make_compressor
 from phbatch.simulate import PhaseContrast
-from phbatch.storage.codecs import make_compressor
 
 FRAME = """
 import json, os, sys, time
-from phbatch.api import peak_rss_bytes
+from phbatch.running.run import peak_rss_bytes
 source, few, output, workers = sys.argv[1:]
 {work}
 normalize(few, output + ".few")
@@ -57,8 +57,8 @@ COPY = """
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 import numpy as np, zarr
-from phbatch.storage.codecs import make_compressor
-from phbatch.storage.store import codec_pipeline
+from phbatch.places.codecs import make_compressor
+from phbatch.places.zarr_nodes import codec_pipeline
 def normalize(source, output):
     with codec_pipeline(source):
         frames = zarr.open_array(source, mode="r")

@@ -31,8 +31,8 @@ import numpy as np
 from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
 from end_to_end import make_model
 
-from phbatch.care.model import open_model
-from phbatch.care.network import count_operations
+from phbatch.network.model import open_model
+from phbatch.network.unet import count_operations
 from phbatch.simulate import PhaseContrast
 
 TIME = """
@@ -68,11 +68,11 @@ report(predict, {"weights": sum(each.numel() for each in network.parameters()), 
 
 PHBATCH = """
 import math, numpy as np
-from phbatch.care.choice import choose_form
-from phbatch.care.model import open_model
-from phbatch.care.predictor import get_predictor
+from phbatch.network.tuning.form import choose_form
+from phbatch.network.model import open_model
+from phbatch.network.predictor import get_predictor
 from phbatch.kernels.tiling import TilePlan, choose_tile
-from phbatch.stages.prediction import NetworkFrame, predict_frames
+from phbatch.frames.tiles import NetworkFrame, predict_frames
 place, folder = sys.argv[1:]
 frame = np.load(place)[..., np.newaxis]
 model = open_model(folder)

@@ -21,8 +21,8 @@ import zarr
 from numpy.typing import NDArray
 
 import phbatch
+from phbatch.outputs.writer import read_output_attributes
 from phbatch.report import print_comparison, save_before_after, save_comparison
-from phbatch.storage.sink import read_output_attributes
 
 DATA = Path(os.environ.get("PHBATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SETS = ("t98g", "caulobacter", "ecoli", "yeast", "brightness-jump", "zoom")

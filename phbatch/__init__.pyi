@@ -1,10 +1,15 @@
 from . import csbdeep, report, simulate
-from .api import plan, run, statistics
-from .compare import compare_rules
-from .comparison import Comparison, ComparisonReport
-from .config import Normalization, RunSettings
-from .demo import DemoResult, run_demo, write_time_lapse
-from .errors import (
+from .frames.table import StatisticsTable
+from .running.arrays import image_statistics, normalize, restore
+from .running.illumination import IlluminationResult, illumination
+from .running.run import plan, run, statistics
+from .simulate import PhaseContrast
+from .tools.compare import compare_rules
+from .tools.comparison import Comparison, ComparisonReport
+from .tools.demo import DemoResult, run_demo, write_time_lapse
+from .tools.info import info
+from .tools.verify import repair, verify
+from .words.errors import (
     InputError,
     InterruptedRunError,
     MemoryLimitError,
@@ -13,13 +18,8 @@ from .errors import (
     PhbatchError,
     UsageError,
 )
-from .graph import image_statistics, normalize, restore
-from .inspect import info
-from .profiles import IlluminationResult, illumination
-from .results import Damage, PlanReport, RunResult, VerifyReport
-from .simulate import PhaseContrast
-from .stages.table import StatisticsTable
-from .verify import repair, verify
+from .words.results import Damage, PlanReport, RunResult, VerifyReport
+from .words.settings import Normalization, RunSettings
 
 __all__ = [
     "Comparison",

@@ -14,12 +14,12 @@ import numpy as np
 from csbdeep.data import Normalizer
 from numpy.typing import NDArray
 
-from phbatch.config import Normalization, RunSettings
-from phbatch.errors import InputError
-from phbatch.idle import require_effect
+from phbatch.frames.measure import percentiles_for
 from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.stats import measure_frame, native
-from phbatch.stages.statistics import percentiles_for
+from phbatch.planning.idle import require_effect
+from phbatch.words.errors import InputError
+from phbatch.words.settings import Normalization, RunSettings
 
 PatchNormalization = Callable[..., tuple[NDArray[np.float32], NDArray[np.float32]]]
 

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from phbatch.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
-from phbatch.memory import format_bytes
-from phbatch.pages import print_comparison, save_comparison
-from phbatch.profiles import IlluminationResult
-from phbatch.results import PlanReport, RunResult, VerifyReport
-from phbatch.stages.table import StatisticsTable
-from phbatch.stages.timing import STAGES
-from phbatch.storage.table import MEASURED, csv_lines, require_table_name, write_rows
+from phbatch.frames.clock import STAGES
+from phbatch.frames.table import StatisticsTable
+from phbatch.places.table_file import MEASURED, csv_lines, require_table_name, write_rows
+from phbatch.planning.memory import format_bytes
+from phbatch.running.illumination import IlluminationResult
+from phbatch.tools.pages import print_comparison, save_comparison
+from phbatch.words.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
+from phbatch.words.results import PlanReport, RunResult, VerifyReport
 
 __all__ = [
     "ProgressReport",

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from phbatch import retry
-from phbatch.storage import lock
+from phbatch.places import lock, retry
 from tests.handmade import CommandLine
 
 # How long an example takes says something of the machine alone; CI draws the same examples every time.

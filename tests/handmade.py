@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from phbatch import cli
-from phbatch.care.network import list_layers, parse_config
+from phbatch.network.unet import list_layers, parse_config
+from phbatch.shell import commands as cli
 
 CONFIG: dict[str, Any] = {
     "n_dim": 2,

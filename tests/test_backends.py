@@ -11,8 +11,8 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.errors import UsageError
 from phbatch.kernels.tiling import required_halo
+from phbatch.words.errors import UsageError
 from tests.models import Case, make_model
 
 CODE = (

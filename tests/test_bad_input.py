@@ -130,7 +130,7 @@ def test_dtypes_that_are_no_numbers(phbatch_command: CommandLine, tmp_path: Path
 
 
 def test_a_real_process_says_the_same(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "phbatch.cli", "run", str(tmp_path / "nowhere.zarr"), str(tmp_path / "out.zarr")]
+    command = [sys.executable, "-m", "phbatch", "run", str(tmp_path / "nowhere.zarr"), str(tmp_path / "out.zarr")]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown.returncode == 3
     assert shown.stdout == ""

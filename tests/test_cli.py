@@ -248,8 +248,8 @@ def test_progress_is_a_bar_on_a_terminal(source: Path) -> None:
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['phbatch', '--help']\n"
-        "import phbatch.cli\n"
-        "try: phbatch.cli.main()\n"
+        "import phbatch.shell.commands\n"
+        "try: phbatch.shell.commands.main()\n"
         "except SystemExit: print([m for m in ('tensorflow', 'keras', 'dask', 'zarr', 'numpy') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -257,7 +257,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "phbatch.cli", "--help"], capture_output=True, check=True)
+        subprocess.run([sys.executable, "-m", "phbatch", "--help"], capture_output=True, check=True)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.5
 

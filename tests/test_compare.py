@@ -10,8 +10,8 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.compare import RULES, compare_rules
-from phbatch.comparison import recommend
+from phbatch.tools.compare import RULES, compare_rules
+from phbatch.tools.comparison import recommend
 from tests.handmade import CommandLine
 
 

@@ -16,9 +16,9 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.compare import compare_rules
-from phbatch.comparison import Comparison, recommend
-from phbatch.errors import UsageError
+from phbatch.tools.compare import compare_rules
+from phbatch.tools.comparison import Comparison, recommend
+from phbatch.words.errors import UsageError
 from tests.handmade import CommandLine, write_model
 
 

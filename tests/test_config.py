@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from phbatch.config import Normalization, RunSettings, parse_settings
-from phbatch.errors import UsageError
+from phbatch.words.errors import UsageError
+from phbatch.words.settings import Normalization, RunSettings, parse_settings
 
 
 @pytest.mark.parametrize(

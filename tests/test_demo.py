@@ -9,8 +9,8 @@ import numpy as np
 import zarr
 
 import phbatch
-from phbatch.care.model import BUNDLED, bundled_models, open_model
-from phbatch.demo import DEMO_SEED
+from phbatch.network.model import BUNDLED, bundled_models, open_model
+from phbatch.tools.demo import DEMO_SEED
 
 
 def test_demo_gains_three_decibels(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import zarr
 from distributed import LocalCluster
 
 import phbatch
-from phbatch.config import Normalization
-from phbatch.engine import Outcome, execute
-from phbatch.planning import Geometry, Unit
-from phbatch.stages.recipe import Recipe
-from phbatch.tasks import Job
+from phbatch.frames.recipe import Recipe
+from phbatch.planning.units import Geometry, Unit
+from phbatch.running.engine import Outcome, execute
+from phbatch.running.tasks import Job
+from phbatch.words.settings import Normalization
 
 
 def frames(shape: tuple[int, ...] = (7, 70, 61), dtype: str = "uint16") -> np.ndarray:

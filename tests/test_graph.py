@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import phbatch
-from phbatch.config import Normalization
+from phbatch.frames.recipe import Recipe
+from phbatch.inputs.image import open_source
 from phbatch.kernels.stats import measure_frame
-from phbatch.large import measure_large_frames
-from phbatch.memory import UnitMemory
-from phbatch.planning import Geometry
-from phbatch.stages.recipe import Recipe
-from phbatch.storage.source import open_source
+from phbatch.planning.memory import UnitMemory
+from phbatch.planning.units import Geometry
+from phbatch.running.large import measure_large_frames
+from phbatch.words.settings import Normalization
 
 
 def frames(dtype: str = "uint16") -> np.ndarray:
@@ -107,7 +107,9 @@ def test_a_frame_too_large_for_one_task_is_measured_over_its_chunks(
     image += (np.arange(image.shape[0])[:, np.newaxis] / 40).astype(dtype)
     zarr.create_array(tmp_path / "in.zarr", data=image, chunks=chunks)
     (small,) = phbatch.statistics(tmp_path / "in.zarr", workers=1)
-    monkeypatch.setattr("phbatch.resolve.measuring_unit_memory", lambda *_, **__: UnitMemory(1, 1 << 50, 1 << 50))
+    monkeypatch.setattr(
+        "phbatch.planning.resolve.measuring_unit_memory", lambda *_, **__: UnitMemory(1, 1 << 50, 1 << 50)
+    )
     (large,) = phbatch.statistics(tmp_path / "in.zarr", memory="1GB", workers=2)
     if dtype == "uint16":
         assert large == small

@@ -20,7 +20,7 @@ from dask import delayed
 from distributed import Client, LocalCluster
 
 import phbatch
-from phbatch.events import Event, UnitFinished
+from phbatch.words.events import Event, UnitFinished
 from tests.handmade import CommandLine
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)

@@ -11,10 +11,10 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.frames.light import Preparation, Profile
 from phbatch.kernels.background import gaussian_background, polynomial_background
 from phbatch.kernels.flatfield import fine_structure
 from phbatch.kernels.illumination import MAX_GAIN, Correction
-from phbatch.stages.preparation import Preparation, Profile
 
 SIZE = 192
 METHODS = ("gaussian", "polynomial")
@@ -93,8 +93,8 @@ def test_frames_that_cannot_be_divided_are_flagged_normalized_and_said(
     options: dict[str, Any] = {"model": "none", "normalize": "percentile", "downscale": downscale}
     heard: list[str] = []
 
-    def listen(event: phbatch.events.Event) -> None:
-        if isinstance(event, phbatch.events.Notice):
+    def listen(event: phbatch.words.events.Event) -> None:
+        if isinstance(event, phbatch.words.events.Notice):
             heard.append(event.text)
 
     one = phbatch.run(source, tmp_path / "one.zarr", illumination=method, listener=listen, **options)

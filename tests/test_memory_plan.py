@@ -15,8 +15,8 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, MemoryPlan
-from phbatch.wording import speaking_command_line
+from phbatch.planning.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, MemoryPlan
+from phbatch.words.wording import speaking_command_line
 
 _RUN = """
 import json, sys, phbatch

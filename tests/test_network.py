@@ -15,11 +15,11 @@ from csbdeep.data import PercentileNormalizer
 from distributed import LocalCluster
 
 import phbatch
-from phbatch import settle
-from phbatch.care.choice import Choice
-from phbatch.care.model import open_model
-from phbatch.care.polyphase import list_forms
-from phbatch.events import Event, UnitFinished
+from phbatch.network.forms import list_forms
+from phbatch.network.model import open_model
+from phbatch.network.tuning.form import Choice
+from phbatch.running import settle
+from phbatch.words.events import Event, UnitFinished
 from tests.handmade import CommandLine, write_model
 from tests.models import Case, make_model
 from tests.test_csbdeep_parity import difference, in_file, make_frame, predict_whole, smallest_tile

@@ -13,11 +13,11 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch import graph
-from phbatch.config import SETTING_NAMES, RunSettings
-from phbatch.options import ACTED_ON, RunOptions
-from phbatch.tasks import Job
-from phbatch.wording import FLAGS, in_python
+from phbatch.running import arrays as graph
+from phbatch.running.tasks import Job
+from phbatch.words.options import ACTED_ON, RunOptions
+from phbatch.words.settings import SETTING_NAMES, RunSettings
+from phbatch.words.wording import FLAGS, in_python
 
 GIVEN: dict[str, Any] = {
     "model": "phase-2d",

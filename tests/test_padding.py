@@ -10,13 +10,13 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.config import RunSettings
+from phbatch.frames.light import Preparation, prepare_frame
+from phbatch.inputs.image import open_source
 from phbatch.kernels.intensity import Affine
 from phbatch.kernels.stats import measure_frame
-from phbatch.large import measure_large_frames
-from phbatch.resolve import resolve_statistics
-from phbatch.stages.preparation import Preparation, prepare_frame
-from phbatch.storage.source import open_source
+from phbatch.planning.resolve import resolve_statistics
+from phbatch.running.large import measure_large_frames
+from phbatch.words.settings import RunSettings
 
 
 def movie(shape: tuple[int, int] = (160, 170), n: int = 6, **options: Any) -> np.ndarray:
@@ -40,7 +40,7 @@ def store(path: Path, frames: np.ndarray, chunks: tuple[int, ...]) -> str:
 def test_frames_beyond_memory_have_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr("phbatch.memory._LARGE_CHUNK", 60)
+    monkeypatch.setattr("phbatch.planning.memory._LARGE_CHUNK", 60)
     frames = movie((300, 410), 3)
     frames[1] = cropped(frames[1:2])[0]
     frames[2, :23] = 0

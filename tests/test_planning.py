@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phbatch.planning import Geometry, region_size, source_reads
+from phbatch.planning.units import Geometry, region_size, source_reads
 
 
 @st.composite

@@ -10,11 +10,11 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.care import precision
-from phbatch.care.model import open_model
-from phbatch.care.precision import PrecisionCheck, check_precisions, choose_precision
-from phbatch.care.predictor import Predictor
-from phbatch.care.steps import Windows
+from phbatch.network.model import open_model
+from phbatch.network.predictor import Predictor
+from phbatch.network.steps import Windows
+from phbatch.network.tuning import precision
+from phbatch.network.tuning.precision import PrecisionCheck, check_precisions, choose_precision
 
 
 @pytest.fixture

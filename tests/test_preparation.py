@@ -15,10 +15,10 @@ import zarr
 from scipy import ndimage
 
 import phbatch
+from phbatch.inputs.profile import read_profile
 from phbatch.kernels.downsample import area_average, upscale
 from phbatch.kernels.illumination import Correction, apply
 from phbatch.kernels.smoothing import smooth_float
-from phbatch.storage.profile import read_profile
 
 FRAMES = 8
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import phbatch
-from phbatch import cli
-from phbatch.config import SETTING_NAMES
-from phbatch.demo import write_time_lapse
+from phbatch.shell import commands as cli
+from phbatch.tools.demo import write_time_lapse
+from phbatch.words.settings import SETTING_NAMES
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -16,10 +16,10 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch import commit, engine
-from phbatch.events import Event, UnitFinished
-from phbatch.planning import Unit
-from phbatch.tasks import Job
+from phbatch.planning.units import Unit
+from phbatch.running import commit, engine
+from phbatch.running.tasks import Job
+from phbatch.words.events import Event, UnitFinished
 from tests.handmade import write_model
 
 
@@ -273,7 +273,7 @@ def test_sigterm_drains_and_says_how_to_go_on(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "phbatch.cli",
+        "phbatch",
         "run",
         str(tmp_path / "in.zarr"),
         "--model",

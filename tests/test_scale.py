@@ -11,7 +11,7 @@ import zarr
 
 import phbatch
 from phbatch.csbdeep import MedianNormalizer, patch_normalization
-from phbatch.storage.table import write_rows
+from phbatch.places.table_file import write_rows
 
 
 def subtracted() -> np.ndarray:

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import phbatch
-from phbatch.axes import FrameGrid, FrameKey
 from phbatch.csbdeep import patch_normalization
+from phbatch.frames.table import StatisticsRow, StatisticsTable
 from phbatch.kernels.intensity import find_normalizer
 from phbatch.kernels.smoothing import smooth_float
 from phbatch.kernels.stats import FLAG_NAMES, FrameStatistics
-from phbatch.stages.table import StatisticsRow, StatisticsTable
+from phbatch.words.axes import FrameGrid, FrameKey
 
 
 def series(planes: int = 1) -> np.ndarray:

@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 import phbatch
-from phbatch.errors import UsageError
+from phbatch.words.errors import UsageError
 from tests.handmade import CommandLine, write_model
 from tests.models import Case, make_model
 

@@ -11,7 +11,7 @@ import zarr
 
 import phbatch
 from phbatch import StatisticsTable
-from phbatch.axes import FrameGrid
+from phbatch.words.axes import FrameGrid
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ import zarr
 from rich.console import Console
 
 import phbatch
-from phbatch.errors import InterruptedRunError, UsageError
-from phbatch.events import Event, RunStarted, UnitFinished
+from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.places.lock import hold_output
 from phbatch.report import ProgressReport
-from phbatch.storage.ledger import METADATA, Ledger
-from phbatch.storage.lock import hold_output
+from phbatch.shell import commands as cli
+from phbatch.words.errors import InterruptedRunError, UsageError
+from phbatch.words.events import Event, RunStarted, UnitFinished
 from tests.faults.inputs import files
 from tests.handmade import CommandLine, write_model
 
@@ -251,7 +252,7 @@ def test_a_terminal_without_room_or_signs_breaks_nothing(
         monkeypatch.setattr(sys, "stderr", err)
         monkeypatch.setattr(sys, "argv", ["phbatch", *map(str, line)])
         with pytest.raises(SystemExit) as stopped:
-            phbatch.cli.main()
+            cli.main()
         err.flush()
         assert stopped.value.code == (3 if line[1] != odd else 0), err.buffer.getvalue()  # type: ignore[attr-defined]
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy import ndimage
 
-from phbatch.errors import InputError
 from phbatch.kernels.downsample import area_average, upscale
 from phbatch.kernels.histogram import STD_PER_MAD
+from phbatch.words.errors import InputError
 
 _compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.errors import InputError
+from phbatch.words.errors import InputError
 
 MAX_GAIN = 10.0
 """Of a division by the light: what lies in the dark is noise, and more would show nothing else."""

@@ -13,10 +13,10 @@ from typing import cast as cast_type
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.config import NORMALIZERS_GROUP, Normalization
-from phbatch.errors import UsageError
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.kernels.stats import FrameStatistics
+from phbatch.words.errors import UsageError
+from phbatch.words.settings import NORMALIZERS_GROUP, Normalization
 
 PERCENTILE_EPSILON = 1e-20
 """CSBDeep's guard of its divisor."""

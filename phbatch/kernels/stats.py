@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from phbatch.errors import InputError
 from phbatch.kernels.counting import count_block, halo_of_counting
 from phbatch.kernels.float_state import FloatState
 from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth, mode_bins
 from phbatch.kernels.padding import Padding, find_padding, image_pixels
 from phbatch.kernels.saturation import Brightest, saturated_fraction
 from phbatch.kernels.smoothing import is_fixed_point, smooth_float
+from phbatch.words.errors import InputError
 
 DEFAULT_PERCENTILES = (2.0, 99.8)
 """CSBDeep's percentiles of prediction."""

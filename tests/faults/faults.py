@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 
 import phbatch
-from phbatch import commit, planning
-from phbatch.care.predictor import Predictor
-from phbatch.events import UnitFinished
-from phbatch.planning import Unit
-from phbatch.stages.preparation import PreparedFrame
-from phbatch.storage import sink
-from phbatch.storage.ledger import Ledger
-from phbatch.storage.source import Source
-from phbatch.tasks import Job
+from phbatch.frames.light import PreparedFrame
+from phbatch.inputs.image import Source
+from phbatch.network.predictor import Predictor
+from phbatch.outputs import writer as sink
+from phbatch.outputs.ledger import Ledger
+from phbatch.planning import units as planning
+from phbatch.planning.units import Unit
+from phbatch.running import commit
+from phbatch.running.tasks import Job
+from phbatch.words.events import UnitFinished
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.handmade import write_model
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from phbatch.storage.ledger import METADATA, Ledger
+from phbatch.outputs.ledger import METADATA, Ledger
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "zarr 2": {"zarr_format": 2},

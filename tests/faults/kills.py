@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import phbatch
-from phbatch import commit
-from phbatch.planning import Unit
-from phbatch.tasks import Job
+from phbatch.planning.units import Unit
+from phbatch.running import commit
+from phbatch.running.tasks import Job
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.handmade import write_model
 
@@ -25,7 +25,7 @@ SHARD_BYTES = 9_000_000
 """Two frames in a shard, and in a unit."""
 
 _SPAWN = multiprocessing.get_context("forkserver")
-_SPAWN.set_forkserver_preload(["phbatch.api", "phbatch.care.predictor", "tensorflow", "tests.faults.kills"])
+_SPAWN.set_forkserver_preload(["phbatch.running.run", "phbatch.network.predictor", "tensorflow", "tests.faults.kills"])
 
 
 @dataclass(frozen=True)

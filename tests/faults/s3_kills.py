@@ -15,9 +15,9 @@ from typing import Any
 from distributed import LocalCluster
 
 import phbatch
-from phbatch.config import parse_storage_options
-from phbatch.events import UnitFinished
-from phbatch.storage.ledger import METADATA, Ledger
+from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.words.events import UnitFinished
+from phbatch.words.settings import parse_storage_options
 from tests.faults.inputs import make_time_lapse
 from tests.faults.proxy import KINDS, FaultProxy, run_proxy
 from tests.faults.stores import Bucket, local_bytes, remote_bytes, upload
@@ -109,5 +109,5 @@ def _start(source: str, output: str, options: dict[str, Any], shards: dict[str, 
     """A process of its own that runs phbatch."""
     given = ["--model", "none", "--workers", "2", "--json", "--storage-options", json.dumps(options)]
     given += [argument for name, size in shards.items() for argument in (f"--{name}", str(size))]
-    command = [sys.executable, "-m", "phbatch.cli", "run", source, output, *given]
+    command = [sys.executable, "-m", "phbatch", "run", source, output, *given]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

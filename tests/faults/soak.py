@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from phbatch import retry
+from phbatch.places import retry
 from tests.faults.faults import BENCHES, Bench, small_units, table
 from tests.faults.inputs import LAYOUTS
 from tests.faults.kills import WORKERS, Victims

@@ -12,9 +12,9 @@ from urllib.request import Request, urlopen
 
 from moto.server import ThreadedMotoServer
 
-from phbatch.config import parse_storage_options
-from phbatch.storage.remote import read_object, write_object
-from phbatch.storage.store import list_files
+from phbatch.places.object_store import read_object, write_object
+from phbatch.places.zarr_nodes import list_files
+from phbatch.words.settings import parse_storage_options
 
 SECRET = "CANARY-wJalrXUtnFEMI"
 """Stands for every credential: it must never be seen."""

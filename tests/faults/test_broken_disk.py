@@ -18,8 +18,8 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.errors import OutputError
-from phbatch.storage.durable import replace_file
+from phbatch.places.durable import replace_file
+from phbatch.words.errors import OutputError
 from tests.faults.broken_disk import (
     BrokenDisk,
     break_disk,

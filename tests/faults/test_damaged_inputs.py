@@ -15,9 +15,9 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCodec
 
-from phbatch.axes import to_region
-from phbatch.config import parse_storage_options
-from phbatch.storage.source import open_source
+from phbatch.inputs.image import open_source
+from phbatch.words.axes import to_region
+from phbatch.words.settings import parse_storage_options
 from tests.faults.damage import DAMAGES, KINDS, make_image
 from tests.faults.stores import Bucket, upload
 from tests.handmade import CommandLine

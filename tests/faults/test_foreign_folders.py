@@ -11,8 +11,8 @@ import fsspec
 import pytest
 
 import phbatch
-from phbatch.errors import OutputError, PhbatchError
-from phbatch.storage.lock import LOCK
+from phbatch.places.lock import LOCK
+from phbatch.words.errors import OutputError, PhbatchError
 from tests.faults.inputs import files, make_input
 from tests.handmade import CommandLine
 
@@ -157,9 +157,9 @@ def test_a_store_that_does_not_answer_is_said_in_words(
     def refuse(path: str, *_: object, **__: object) -> dict[str, bool]:
         raise OSError(f"no answer from {path}")
 
-    for module in ("sink", "profile", "lock"):
+    for module in ("outputs.writer", "inputs.profile", "places.lock"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"phbatch.storage.{module}.list_folder", refuse)
+            patch.setattr(f"phbatch.{module}.list_folder", refuse)
             options = {"method": "gaussian"} if call is phbatch.illumination else {"model": "none", "overwrite": True}
             with suppress(OutputError):  # which is no OSError
                 call(source, f"memory://{tmp_path.name}/{module}.zarr", **options)

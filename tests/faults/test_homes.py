@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import phbatch
-from phbatch.errors import OutputError
-from phbatch.output import require_place
+from phbatch.outputs.image import require_place
+from phbatch.words.errors import OutputError
 from tests.faults.inputs import make_input
 
 

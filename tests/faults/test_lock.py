@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import phbatch
-from phbatch.axes import to_region
-from phbatch.errors import OutputError
-from phbatch.storage import lock
-from phbatch.storage.lock import LOCK, hold_output, read_token
-from phbatch.storage.sink import ArrayLayout, Sink, create_output, read_output_attributes, remove_output
+from phbatch.outputs.writer import ArrayLayout, Sink, create_output, read_output_attributes, remove_output
+from phbatch.places import lock
+from phbatch.places.lock import LOCK, hold_output, read_token
+from phbatch.words.axes import to_region
+from phbatch.words.errors import OutputError
 from tests.faults.inputs import files, make_input
 
 LAYOUT = [ArrayLayout("0", "yx", (8, 8), (8, 8), "uint16")]
@@ -67,7 +67,7 @@ def test_of_many_that_start_at_once_one_holds(output: str) -> None:
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     code = (
-        "import sys, time; from phbatch.storage.lock import hold_output\n"
+        "import sys, time; from phbatch.places.lock import hold_output\n"
         "with hold_output(sys.argv[1], 'dead'): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(output)], stdout=subprocess.PIPE, text=True)
@@ -169,7 +169,7 @@ def test_a_worker_that_outlives_its_run_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_refused_run_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_input(tmp_path / "in.zarr", (2, 20, 20), (1, 20, 20))
-    monkeypatch.setattr("phbatch.output.free_bytes", lambda path: 10)
+    monkeypatch.setattr("phbatch.outputs.image.free_bytes", lambda path: 10)
     with pytest.raises(OutputError, match=r"even if it is compressed 4-fold, and 10 bytes are free"):
         phbatch.run(source, tmp_path / "out.zarr", model="none")
     assert not (tmp_path / "out.zarr").exists()

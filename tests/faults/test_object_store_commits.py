@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 import phbatch
-from phbatch.config import StorageOptions, parse_storage_options
-from phbatch.errors import OutputError
-from phbatch.prepare import prepare
-from phbatch.storage import lock
-from phbatch.storage.ledger import METADATA, Ledger
-from phbatch.storage.lock import LOCK, hold_output, new_token, read_token
-from phbatch.storage.remote import read_object, remove_objects, write_object
-from phbatch.storage.sink import Sink
-from phbatch.storage.stamps import ABSENT, Stamps
-from phbatch.storage.store import exists, list_files, list_folder, read_files, stat_file
-from phbatch.tasks import Job
+from phbatch.inputs.stamps import ABSENT, Stamps
+from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.outputs.writer import Sink
+from phbatch.places import lock
+from phbatch.places.lock import LOCK, hold_output, new_token, read_token
+from phbatch.places.object_store import read_object, remove_objects, write_object
+from phbatch.places.zarr_nodes import exists, list_files, list_folder, read_files, stat_file
+from phbatch.running.begin import prepare
+from phbatch.running.tasks import Job
+from phbatch.words.errors import OutputError
+from phbatch.words.settings import StorageOptions, parse_storage_options
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input
 from tests.faults.proxy import FaultProxy, run_proxy

@@ -19,14 +19,14 @@ import zarr
 from pydantic import SecretStr
 
 import phbatch
-from phbatch import commit, tasks
-from phbatch.config import parse_storage_options
-from phbatch.planning import Unit
-from phbatch.prepare import prepare
-from phbatch.storage.remote import read_object
-from phbatch.storage.source import open_source
-from phbatch.storage.store import list_files, open_node
-from phbatch.tasks import Job
+from phbatch.inputs.image import open_source
+from phbatch.places.object_store import read_object
+from phbatch.places.zarr_nodes import list_files, open_node
+from phbatch.planning.units import Unit
+from phbatch.running import commit, tasks
+from phbatch.running.begin import prepare
+from phbatch.running.tasks import Job
+from phbatch.words.settings import parse_storage_options
 from tests.faults.google_store import run_google_store
 from tests.faults.proxy import KINDS, REFUSALS, FaultProxy, run_proxy
 from tests.faults.stores import SECRET, Bucket, local_bytes, remote_bytes, upload
@@ -151,7 +151,7 @@ def test_a_store_that_is_gone_for_a_while_costs_no_byte(
         options = bucket.options(proxy.port) | {"max_retries": 1}
 
         def break_down(event: object) -> None:
-            if isinstance(event, phbatch.events.UnitFinished):
+            if isinstance(event, phbatch.words.events.UnitFinished):
                 proxy.rates = {kind: 1.0}
 
         run = partial(phbatch.run, source, output, workers=1, storage_options=options, **SETTINGS)
@@ -275,7 +275,7 @@ def test_no_credential_is_ever_seen(
         assert SECRET not in phbatch_command.out + phbatch_command.err
         return code
 
-    start = [sys.executable, "-m", "phbatch.cli"]
+    start = [sys.executable, "-m", "phbatch"]
     shown = subprocess.run([*start, "run", source, output, *common], capture_output=True, text=True, check=False)
     assert shown.returncode == 0
     assert SECRET not in shown.stdout + shown.stderr

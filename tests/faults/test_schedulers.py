@@ -21,16 +21,17 @@ import zarr
 from distributed import Client, LocalCluster, get_worker
 
 import phbatch
-from phbatch import cluster, dispatch, prepare
-from phbatch.config import Normalization
-from phbatch.engine import Outcome, execute
-from phbatch.errors import OutputError
-from phbatch.events import Event, Listener, Notice, UnitFinished
-from phbatch.memory import MemoryPlan
-from phbatch.planning import Geometry, Unit
-from phbatch.stages.recipe import Recipe
-from phbatch.storage import lock
-from phbatch.tasks import Job, restore_unit
+from phbatch.frames.recipe import Recipe
+from phbatch.places import lock
+from phbatch.planning.memory import MemoryPlan
+from phbatch.planning.units import Geometry, Unit
+from phbatch.running import begin as prepare
+from phbatch.running import cluster, dispatch
+from phbatch.running.engine import Outcome, execute
+from phbatch.running.tasks import Job, restore_unit
+from phbatch.words.errors import OutputError
+from phbatch.words.events import Event, Listener, Notice, UnitFinished
+from phbatch.words.settings import Normalization
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input, units_of
 
@@ -131,7 +132,13 @@ def test_the_address_of_a_worker_is_none_of_a_scheduler(pair: LocalCluster) -> N
         list(execute(echo, JOB, make_units(2), workers=1, scheduler=addresses(pair)[0]))
 
 
-PATIENT = "import sys; from phbatch import cluster, cli; cluster.ANSWER_S = 300; cli.main()"
+PATIENT = """\
+import sys
+from phbatch.running import cluster
+from phbatch.shell import commands as cli
+cluster.ANSWER_S = 300
+cli.main()
+"""
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, None)])
@@ -186,7 +193,7 @@ def test_workers_that_come_while_they_are_awaited_are_used(monkeypatch: pytest.M
     ("attribute", "value", "reason"),
     [
         ("NUMBERS_NAME", "phbatch_of_nobody:NUMBERS_VERSION", "it has no phbatch"),
-        ("NUMBERS_NAME", "phbatch.fingerprint:NOTHING", "cannot be loaded"),
+        ("NUMBERS_NAME", "phbatch.running.identity:NOTHING", "cannot be loaded"),
         ("NUMBERS_VERSION", 99, "computes other numbers"),
     ],
 )
@@ -363,7 +370,7 @@ def slow_run(
     monkeypatch: pytest.MonkeyPatch, source: Path, output: Path, where: LocalCluster, listener: Listener
 ) -> phbatch.RunResult:
     """A run whose units take a tenth of a second, so that what happens in its middle does."""
-    monkeypatch.setattr("phbatch.commit.restore_unit", slow_unit)
+    monkeypatch.setattr("phbatch.running.commit.restore_unit", slow_unit)
     return phbatch.run(
         source, output, model="none", scheduler=where.scheduler_address, listener=listener, command="same"
     )
@@ -419,7 +426,7 @@ def test_a_scheduler_that_dies_leaves_one_sentence(tmp_path: Path) -> None:
             address = client.scheduler.address
         command = ["run", str(source), str(output), "--model", "none", "--scheduler", address]
         process = subprocess.Popen(
-            [sys.executable, "-m", "phbatch.cli", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "phbatch", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         deadline = time.monotonic() + 180
         while len(units_of(output)) < 2:

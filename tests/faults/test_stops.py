@@ -20,11 +20,12 @@ import pytest
 from distributed import Client, LocalCluster
 
 import phbatch
-from phbatch import retry, signals
-from phbatch.errors import InputError, OutputError
-from phbatch.events import Event, UnitFinished
-from phbatch.retry import call_with_retries, pause_s
-from phbatch.storage.ledger import Ledger
+from phbatch.outputs.ledger import Ledger
+from phbatch.places import retry
+from phbatch.places.retry import call_with_retries, pause_s
+from phbatch.running import signals
+from phbatch.words.errors import InputError, OutputError
+from phbatch.words.events import Event, UnitFinished
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input
 
@@ -61,7 +62,7 @@ def test_pauses_double_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 STUCK = """
-import sys, time, phbatch.cli as cli, phbatch.commit as commit
+import sys, time, phbatch.shell.commands as cli, phbatch.running.commit as commit
 original = commit.restore_unit
 def restore_unit(job, unit):
     if unit.key != "t0/c0":
@@ -113,7 +114,7 @@ def test_a_run_that_is_dropped_on_a_cluster_says_one_line(tmp_path: Path, sent: 
     ) as cluster:
         arguments = ["run", str(source), str(output), "--model", "none", "--scheduler", cluster.scheduler_address]
         process = subprocess.Popen(
-            [sys.executable, "-m", "phbatch.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "phbatch", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         deadline = time.monotonic() + 60
         while len(Ledger(str(output)).records()) < 6:  # all units but one, and the metadata

@@ -16,10 +16,10 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.compare import compare_rules
-from phbatch.events import UnitFinished
+from phbatch.places.table_file import csv_lines, read_rows, write_rows
 from phbatch.report import save_comparison
-from phbatch.storage.table import csv_lines, read_rows, write_rows
+from phbatch.tools.compare import compare_rules
+from phbatch.words.events import UnitFinished
 from tests.handmade import CONFIG, CommandLine, write_model
 
 

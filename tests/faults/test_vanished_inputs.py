@@ -15,13 +15,13 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.config import parse_storage_options
-from phbatch.events import Event, UnitFinished
-from phbatch.memory import UnitMemory
-from phbatch.storage import source as sources
-from phbatch.storage.remote import remove_objects
-from phbatch.storage.stamps import Stamps
-from phbatch.storage.store import list_files
+from phbatch.inputs import image as sources
+from phbatch.inputs.stamps import Stamps
+from phbatch.places.object_store import remove_objects
+from phbatch.places.zarr_nodes import list_files
+from phbatch.planning.memory import UnitMemory
+from phbatch.words.events import Event, UnitFinished
+from phbatch.words.settings import parse_storage_options
 from tests.faults.inputs import files
 from tests.faults.stores import Bucket, upload
 from tests.handmade import CommandLine
@@ -55,7 +55,7 @@ class Place:
 
 @pytest.fixture
 def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phbatch.planning._UNIT_PIXELS", 1)
+    monkeypatch.setattr("phbatch.planning.units._UNIT_PIXELS", 1)
 
 
 @pytest.fixture(params=[2, 3])
@@ -183,6 +183,8 @@ def test_a_large_frame_that_vanishes_is_said(
         return original(self, region)
 
     monkeypatch.setattr(sources.Source, "_read_noting", vanish)
-    monkeypatch.setattr("phbatch.resolve.measuring_unit_memory", lambda *_, **__: UnitMemory(1, 1 << 50, 1 << 50))
+    monkeypatch.setattr(
+        "phbatch.planning.resolve.measuring_unit_memory", lambda *_, **__: UnitMemory(1, 1 << 50, 1 << 50)
+    )
     assert phbatch_command("stats", tmp_path / "in.zarr") == 3
     assert "is gone" in phbatch_command.err

@@ -11,8 +11,8 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.storage.durable import mark_of
-from phbatch.storage.ledger import Ledger
+from phbatch.outputs.ledger import Ledger
+from phbatch.places.durable import mark_of
 from tests.faults.faults import damage
 from tests.faults.inputs import files, make_input
 from tests.handmade import CommandLine, write_model

@@ -14,7 +14,7 @@ from typing import Any
 from distributed import LocalCluster
 
 import phbatch
-from phbatch.events import Event, UnitFinished
+from phbatch.words.events import Event, UnitFinished
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options
 
 WORKERS = 16

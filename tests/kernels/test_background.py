@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from phbatch.errors import InputError
 from phbatch.kernels.background import gaussian_background, polynomial_background, temporal_background
 from phbatch.simulate import PhaseContrast
+from phbatch.words.errors import InputError
 
 Estimator = Callable[[np.ndarray], np.ndarray]
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phbatch.errors import InputError
 from phbatch.kernels.background import gaussian_background
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.illumination import Correction, apply, apply_normalized
 from phbatch.kernels.intensity import Affine
 from phbatch.simulate import PhaseContrast
+from phbatch.words.errors import InputError
 
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "int32", "uint32", "float16", "float32", "float64", ">u2")
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from phbatch.config import Normalization
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics, measure_frame
+from phbatch.words.settings import Normalization
 
 METHODS = ("median", "mode", "percentile", "minmax", "fixed", "none")
 

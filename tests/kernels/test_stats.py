@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from phbatch.errors import InputError
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth
 from phbatch.kernels.smoothing import smooth_fixed_point, smooth_float
 from phbatch.kernels.stats import FrameState, finalize, frame_state, from_block, measure_frame, merge
+from phbatch.words.errors import InputError
 
 DTYPES = ("uint8", "int8", "uint16", "int16")
 PERCENTILES = (0.0, 2.0, 17.3, 50.0, 99.8, 100.0)

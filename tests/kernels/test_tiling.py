@@ -11,9 +11,9 @@ from csbdeep.internals.predict import tile_overlap
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from phbatch.care.steps import Prediction, Windows
+from phbatch.frames.tiles import NetworkFrame, predict_frames
 from phbatch.kernels.tiling import TilePlan, choose_tile, count_spans, plan_spans, required_halo, split_padding
-from phbatch.stages.prediction import NetworkFrame, predict_frames
+from phbatch.network.steps import Prediction, Windows
 
 GRIDS = st.sampled_from([2, 4, 8, 16])
 

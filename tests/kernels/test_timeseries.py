@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from phbatch.axes import FrameGrid, FrameKey
+from phbatch.frames.measure import judge_series
+from phbatch.frames.table import StatisticsRow, StatisticsTable
 from phbatch.kernels.stats import FrameStatistics, finalize, from_block, measure_frame, merge
 from phbatch.kernels.timeseries import running_median
 from phbatch.simulate import PhaseContrast
-from phbatch.stages.statistics import judge_series
-from phbatch.stages.table import StatisticsRow, StatisticsTable
+from phbatch.words.axes import FrameGrid, FrameKey
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.sampled_from([1, 3, 5, 9]))

@@ -1,0 +1,5 @@
+"""``python -m phbatch`` is the command line."""
+
+from phbatch.shell.commands import main
+
+main()

@@ -1,1 +1,0 @@
-"""Adapters of CARE networks: model folders, weights, Keras."""

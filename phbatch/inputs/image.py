@@ -1,0 +1,340 @@
+"""The input: an OME-Zarr image or a bare Zarr array, seen as ``tczyx`` whatever its own axes are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.buffer import default_buffer_prototype
+
+from phbatch.inputs.stamps import ABSENT, Stamps, digest_stamps
+from phbatch.places.absence import noting_absence
+from phbatch.places.display import read_channels
+from phbatch.places.guard import require_decodable
+from phbatch.places.ome import ImageMetadata, image_attributes, read_image_metadata
+from phbatch.places.refusals import explain_failure, explain_group, require_place
+from phbatch.places.zarr_nodes import (
+    chunk_keys,
+    exists,
+    is_url,
+    list_files,
+    normalize_path,
+    open_node,
+    system_error,
+)
+from phbatch.words.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
+from phbatch.words.errors import InputError, UsageError, first_line
+from phbatch.words.settings import StorageOptions
+
+MAX_FRAMES = 1 << 22
+"""Frames of an image: months at a frame per second, and more is a shape that nobody wrote on purpose."""
+
+MAX_LENGTH = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An image to read.
+
+    Attributes
+    ----------
+    path : str
+        As normalized; of the group or the bare array.
+    node : str
+        Path of the array within `path`; empty for a bare array.
+    array : zarr.Array
+        Level 0.
+    stored_axes : str
+        Axes in the order of the array's dimensions.
+    metadata : ImageMetadata
+        For the axes that exist, in the order of ``tczyx``.
+    options : SecretStr or None
+        Of the object store.
+    notices : tuple of str
+        What of the metadata was taken otherwise than it is written.
+    """
+
+    path: str
+    node: str
+    array: zarr.Array[Any]
+    stored_axes: str
+    metadata: ImageMetadata
+    options: StorageOptions = field(default=None, repr=False)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> Shape:
+        """Lengths along ``tczyx``; 1 where an axis is absent."""
+        return self._canonical(self.array.shape)
+
+    @property
+    def chunks(self) -> Shape:
+        """Chunk (inside of shards: the inner chunk) along ``tczyx``: what is decoded at once."""
+        return self._canonical(self.array.chunks)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels, in native byte order."""
+        return np.dtype(self.array.dtype).newbyteorder("=")
+
+    @property
+    def copied(self) -> bool:
+        """Whether a block is copied once it is read, to bring its axes or bytes in order."""
+        stored = np.dtype(self.array.dtype)
+        ordered = [axis for axis in CANONICAL if axis in self.stored_axes]
+        return [*self.stored_axes] != ordered or not stored.isnative or self.array.order != "C"
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """Read a region; every chunk that it touches is decoded once.
+
+        Parameters
+        ----------
+        region : tuple of slice
+            Along ``tczyx``.
+
+        Returns
+        -------
+        (t, c, z, y, x) ndarray
+            In native byte order.
+
+        Raises
+        ------
+        InputError
+            A chunk is damaged.
+        OSError
+            A chunk cannot be read now, or the whole input is gone.
+        """
+        return self._read_noting(region)[0]
+
+    def _read_noting(self, region: Region) -> tuple[NDArray[Any], set[str]]:
+        """As `read`, and what was not there under a URL."""
+        selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
+        require_decodable(self.array, selection)
+        try:
+            with noting_absence() as absent:
+                stored = np.asarray(self.array[selection])
+        except (OSError, MemoryError, InputError):
+            raise
+        except Exception as error:  # what damaged chunks make codecs raise has no bounds
+            failure = system_error(error)
+            if failure is not None:
+                raise failure from error
+            raise InputError(
+                f"a chunk of {self.path} cannot be decoded ({_short_line(error)}); restore it from a copy."
+            ) from error
+        if absent or not is_url(self.path):
+            self._require_present()
+        block = stored.transpose([self.stored_axes.index(axis) for axis in self.metadata.axes])
+        missing = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
+        return np.ascontiguousarray(np.expand_dims(block, missing), dtype=self.dtype), absent
+
+    def objects(self, region: Region) -> list[str]:
+        """Keys, within the store, of the objects that a region touches."""
+        selection = tuple(region[CANONICAL.index(axis)] for axis in self.stored_axes)
+        return [f"{self.node}/{key}" if self.node else key for key in chunk_keys(self.array, selection)]
+
+    def read_stamped(self, region: Region) -> tuple[NDArray[Any], str]:
+        """Read a region, and digest the sizes and times of the objects that it touches.
+
+        Parameters
+        ----------
+        region : tuple of slice
+            Along ``tczyx``.
+
+        Returns
+        -------
+        block : (t, c, z, y, x) ndarray
+            In native byte order.
+        digest : str
+            Of the objects as they were before they were read.
+
+        Raises
+        ------
+        InputError
+            A chunk is damaged.
+        OSError
+            A chunk cannot be read now, or was changed meanwhile.
+        """
+        keys, stamps = self.objects(region), Stamps(self.path, self.options)
+        before = stamps.of_all(keys)
+        try:
+            block, absent = self._read_noting(region)
+            # An object of a URL is read by one request, so that it is whole; but it may have vanished meanwhile.
+            changed = any(before.get(key, ABSENT) != ABSENT for key in absent)
+            changed |= not is_url(self.path) and stamps.of_all(keys) != before
+        except InputError:
+            if stamps.of_all(keys) == before:
+                raise
+            changed = True
+        if changed:
+            raise OSError(f"the input was changed while {keys[0]} was read")
+        return block, digest_stamps(before)
+
+    def read_or_refuse(self, region: Region) -> NDArray[Any]:
+        """As `read`, for work that has no second try: a chunk that cannot be read is an `InputError`, too."""
+        with self.refusing_errors():
+            return self.read(region)
+
+    @contextmanager
+    def refusing_errors(self) -> Iterator[None]:
+        """While inside, an `OSError` is an `InputError`: for what has no second try."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be read ({_short_line(error)}); mend that, and call again."
+            ) from error
+
+    def identity(self, *, pixels: bool) -> dict[str, Any]:
+        """What makes this input this input.
+
+        Parameters
+        ----------
+        pixels : bool
+            Whether sizes and times of all its files belong to it; else only what its metadata say.
+        """
+        documents = self.array.metadata.to_buffer_dict(default_buffer_prototype())
+        array = {name: json.loads(data.to_bytes()) for name, data in documents.items() if name != ".zattrs"}
+        for document in array.values():
+            document.pop("attributes", None)
+        described = json.dumps([array, asdict(self.metadata)], sort_keys=True)
+        found: dict[str, Any] = {
+            "shape": list(self.array.shape),
+            "axes": self.stored_axes,
+            "dtype": str(self.dtype),
+            "metadata": hashlib.sha256(described.encode()).hexdigest(),
+        }
+        if pixels:
+            files = list_files(f"{self.path}/{self.node}" if self.node else self.path, self.options)
+            found |= {"files": len(files), "bytes": sum(size for _, size, _ in files)}
+            found["digest"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        return found
+
+    def _require_present(self) -> None:
+        """Zarr reads what is not there as the fill value: tell an input that is gone from chunks never written."""
+        folder = f"{self.node}/" if self.node else ""
+        if not any(exists(self.path, f"{folder}{name}", self.options) for name in ("zarr.json", ".zarray")):
+            raise FileNotFoundError(f"the input {self.path} is gone; put it back, and call again")
+
+    def _canonical(self, lengths: tuple[int, ...]) -> Shape:
+        by_axis = dict(zip(self.stored_axes, lengths, strict=True))
+        t, c, z, y, x = (int(by_axis.get(axis, 1)) for axis in CANONICAL)
+        return t, c, z, y, x
+
+
+def open_source(path: str, axes: str | None = None, options: StorageOptions = None) -> Source:
+    """Open an image without reading a pixel.
+
+    Parameters
+    ----------
+    path : str
+        Local path or fsspec URL of an OME-Zarr image (0.4, 0.5) or of a Zarr array of 2 to 5 dimensions.
+    axes : str, optional
+        Axes of a bare array in its own order, such as ``"tyx"``; needed where its metadata do not name them.
+    options : SecretStr or None
+        Of the object store.
+
+    Raises
+    ------
+    InputError
+        No Zarr, an array that is missing, unknown axes, an axis of length zero, or a dtype that is no real number.
+    """
+    path = normalize_path(path)
+    require_place(path)
+    node = _open(path, options=options)
+    if isinstance(node, zarr.Array):
+        stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, _dimension_names(node))
+        ordered = "".join(axis for axis in CANONICAL if axis in stored_axes)
+        source = Source(path, "", node, stored_axes, ImageMetadata.bare(ordered), options)
+    else:
+        source = _open_image(path, node, axes, options)
+    _validate(source)
+    return source
+
+
+def _dimension_names(array: zarr.Array[Any]) -> list[object]:
+    """As Zarr 3 or xarray (in Zarr 2) has them; empty where there are none."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return list(names) if isinstance(names, str | list | tuple) else []
+
+
+def _open(path: str, node: str = "", options: StorageOptions = None) -> zarr.Array[Any] | zarr.Group:
+    try:
+        return open_node(path, node, options=options)
+    except UsageError:
+        raise
+    except Exception as error:  # what damaged metadata make the libraries raise has no bounds
+        raise explain_failure(path, node, error, options) from error
+
+
+def _open_image(path: str, group: zarr.Group, axes: str | None, options: StorageOptions) -> Source:
+    attributes = group.attrs.asdict()
+    image = image_attributes(attributes)
+    if image is None:
+        raise explain_group(path, attributes, options)
+    version, ome = image
+    if "image-label" in ome:
+        raise InputError(
+            f"{path} is a label image (a segmentation), whose numbers are names; give the image that it belongs to, or"
+            " the array itself with --axes."
+        )
+    metadata, found = read_image_metadata(version, ome, path)
+    node = found.path
+    try:
+        array = _open(path, node, options)
+    except InputError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise InputError(
+            f"{path} names level 0 as {node!r} and that array is missing; restore it or correct the metadata."
+        ) from error
+    if not isinstance(array, zarr.Array):
+        raise InputError(
+            f"{path}/{node} is a group where level 0 of the image should be an array; correct the metadata."
+        )
+    if array.ndim != len(found.axes):
+        raise InputError(
+            f"the OME-Zarr metadata name {len(found.axes)} axes ({', '.join(found.axes)}) and the array {path}/{node}"
+            f" has {array.ndim} dimensions; correct the metadata, or give that path with --axes."
+        )
+    if axes is not None and axes.lower() != found.axes:
+        raise InputError(f"--axes {axes} contradicts the OME-Zarr metadata, which say {found.axes}; leave --axes out.")
+    count = array.shape[found.axes.index("c")] if "c" in found.axes else 1
+    channels, notices = read_channels(ome.get("omero"), count)
+    metadata = replace(metadata, channels=channels)
+    return Source(path, node, array, found.axes, metadata, options, (*found.notices, *notices))
+
+
+def _validate(source: Source) -> None:
+    array, dtype = source.array, np.dtype(source.array.dtype)
+    if min(array.chunks, default=1) < 1:
+        raise InputError(f"the array has chunks of {array.chunks}; correct its metadata, or write it again.")
+    if not 2 <= array.ndim <= 5:
+        raise InputError(f"the array has {array.ndim} dimensions; phbatch reads 2 to 5 of t, c, z, y and x.")
+    empty = [axis for axis, size in zip(source.stored_axes, array.shape, strict=True) if size == 0]
+    if empty:
+        raise InputError(f"axis {empty[0]} has length zero (shape {array.shape}); give an array that holds frames.")
+    frames = prod(size for axis, size in zip(source.stored_axes, array.shape, strict=True) if axis not in "yx")
+    if frames > MAX_FRAMES or max(array.shape) > MAX_LENGTH:
+        raise InputError(
+            f"the array declares the shape {_short(array.shape)}; phbatch takes {MAX_FRAMES} frames of {MAX_LENGTH}"
+            " pixels a side at most: correct the metadata, or split the image."
+        )
+    if dtype.kind not in "uif":
+        raise InputError(f"dtype {dtype} is no real number; convert the image to an integer or float dtype first.")
+
+
+def _short_line(error: BaseException) -> str:
+    return first_line(error)[:200]
+
+
+def _short(shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{size:.3g}" if size > MAX_LENGTH else str(size) for size in shape)

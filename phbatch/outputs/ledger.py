@@ -1,0 +1,141 @@
+"""The ledger: an append-only record of the units that are finished, one checksummed line each.
+
+A unit is committed only after everything that it wrote is durable, so whatever is not in the ledger is done again. A
+line that was torn by a crash fails its checksum and is skipped. Nothing is ever changed: a unit that turned out to be
+damaged is retracted by a later record. Only the run that holds the output appends (`phbatch.places.lock`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from phbatch.places.durable import synchronize
+from phbatch.places.lock import PRIVATE
+from phbatch.places.zarr_nodes import is_url, list_folder, local_path, read_files, write_file
+from phbatch.words.settings import StorageOptions
+
+FOLDER = f"{PRIVATE}/ledger"
+
+METADATA = "metadata"
+"""Key of the record of everything besides units: metadata and tables, as `record_small_objects` describes them."""
+
+_OBJECTS_AT_ONCE = 256
+
+
+def encode_record(record: Mapping[str, Any]) -> bytes:
+    r"""One line: CRC-32 in hexadecimal, a blank, the record as JSON.
+
+    Examples
+    --------
+    >>> encode_record({"unit": "t0"})
+    b'dbe586f7 {"unit": "t0"}\n'
+    """
+    text = json.dumps(record).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def decode_records(data: bytes) -> Iterator[dict[str, Any]]:
+    """Every record whose checksum is right; torn and damaged lines are passed over."""
+    for line in data.split(b"\n"):
+        checksum, _, text = line.partition(b" ")
+        if text and checksum == b"%08x" % zlib.crc32(text):
+            yield json.loads(text)
+
+
+class Ledger:
+    """Finished units of one output.
+
+    Local outputs have one file per writer, to which lines are appended and synchronized; object stores have one object
+    per record, since they cannot append.
+
+    Parameters
+    ----------
+    output : str
+        Path or URL of the output group.
+    options : SecretStr or None
+        Of the object store.
+    """
+
+    def __init__(self, output: str, options: StorageOptions = None) -> None:
+        self._writer = ""
+        self._count = 0
+        self._remote = is_url(output)
+        self._output, self._options = output, options
+        if not self._remote:
+            self._path = local_path(output) / FOLDER
+
+    def current(self) -> Iterator[dict[str, Any]]:
+        """Last record of every unit that is committed and not retracted; one at a time, so read twice."""
+        last = {record["unit"]: index for index, record in enumerate(self)}
+        for index, record in enumerate(self):
+            if last.get(record["unit"]) == index and "retracted" not in record:
+                yield record
+
+    def holds_units(self) -> bool:
+        """Whether anything besides metadata was ever committed."""
+        return any(record["unit"] != METADATA for record in self)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """What is `current`, by unit, and all of it in memory."""
+        return {record["unit"]: record for record in self.current()}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every record, retractions included, older ones first."""
+        for data in self._read():
+            yield from decode_records(data)
+
+    def commit(self, record: Mapping[str, Any]) -> None:
+        """Append a record durably; it must have a key ``unit``."""
+        line = encode_record(record)
+        if not self._writer:
+            self._writer = self._next_writer()
+        try:
+            self._append(line)
+        except BaseException:
+            self._writer = ""  # what was torn must not swallow the next line
+            raise
+
+    def retract(self, unit: str) -> None:
+        """Take a unit back: it is not finished any more."""
+        self.commit({"unit": unit, "retracted": True})
+
+    def _append(self, line: bytes) -> None:
+        if self._remote:
+            write_file(self._output, f"{FOLDER}/{self._writer}-{self._count:08d}.jsonl", line, self._options)
+            self._count += 1
+            return
+        path = self._path / f"{self._writer}.jsonl"
+        new = not path.exists()
+        with path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            synchronize(self._path)
+
+    def _next_writer(self) -> str:
+        """A name that sorts behind those of all earlier writers, whatever became of their files' times."""
+        if not self._remote:
+            self._path.mkdir(parents=True, exist_ok=True)
+            synchronize(self._path.parent)
+        used = [int(name.partition("-")[0]) for name in self._names() if name.partition("-")[0].isdecimal()]
+        return f"{max(used, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
+
+    def _names(self) -> list[str]:
+        if self._remote:
+            return sorted(list_folder(self._output, FOLDER, self._options))
+        return sorted(path.name for path in self._path.glob("*.jsonl"))
+
+    def _read(self) -> Iterator[bytes]:
+        names = self._names()
+        if not self._remote:
+            yield from ((self._path / name).read_bytes() for name in names)
+            return
+        for first in range(0, len(names), _OBJECTS_AT_ONCE):
+            keys = [f"{FOLDER}/{name}" for name in names[first : first + _OBJECTS_AT_ONCE]]
+            yield from read_files(self._output, keys, self._options)

@@ -1,0 +1,321 @@
+"""One live run per output.
+
+On a local disk the run holds `flock` on a file inside the output: the kernel lets go of it when the process dies,
+however it dies. Where a file system has no locks, and on object stores, the run keeps a lease: an object that it
+rewrites every few seconds. Whoever finds a lease watches it: one that is rewritten belongs to a live run, one that
+stands still for `LEASE_S` belonged to a dead one. No two clocks are compared.
+
+The holder's token is also a fence: `phbatch.outputs.writer.Sink` moves nothing into place unless the output is still
+held by the run that it writes for, so that a worker that outlived its run cannot write over the next one.
+
+Not defended: two runs that find no lease and write theirs at the same time on a store whose reads lag behind its writes
+by more than `SETTLE_S`; a holder that is suspended for longer than `LEASE_S` and wakes between the fence and the write;
+and a file system that claims to lock and does not (some network mounts).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from phbatch.places.durable import PARTIAL
+from phbatch.places.zarr_nodes import is_url, list_folder, local_path, read_file, write_file
+from phbatch.words.errors import OutputError
+from phbatch.words.settings import StorageOptions
+
+PRIVATE = ".phbatch"
+"""Group inside the output that holds the lock, the ledger, and scratch files while a run is going on."""
+
+LOCK = f"{PRIVATE}/lock"
+"""The lock or lease of an output; it is made first and removed last, and marks a folder as an output of phbatch."""
+
+ROOT_DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+"""Metadata of the output group, in the order in which they are removed."""
+
+OWN_NAMES = frozenset({*ROOT_DOCUMENTS, PRIVATE, "uncertainty", "statistics", "illumination"})
+"""What runs write directly into an output, besides levels (``0``): nothing else in there is ever removed."""
+
+_DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
+
+BEAT_S = 5.0
+"""How often a lease is rewritten."""
+
+LEASE_S = 20.0
+"""How long a lease must stand still until its holder counts as dead."""
+
+SETTLE_S = 0.5
+"""How long after writing a lease it is read back."""
+
+_PATIENCE_S = 5.0  # for letting go of a lease: a store that is gone does not keep a run from ending
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+Holder = dict[str, Any]
+
+
+def new_token() -> str:
+    """A token that no other run has."""
+    return uuid.uuid4().hex
+
+
+def is_own(name: str) -> bool:
+    """Whether runs write what has this name directly into an output.
+
+    Examples
+    --------
+    >>> is_own("zarr.json"), is_own("0"), is_own("notes.txt")
+    (True, True, False)
+    """
+    return name in OWN_NAMES or (name.isascii() and name.isdecimal()) or name.endswith(PARTIAL)
+
+
+def find_strangers(names: Iterable[str]) -> list[str]:
+    """Of the names in a folder, those that no run writes; what file managers drop everywhere does not count.
+
+    Examples
+    --------
+    >>> find_strangers(["zarr.json", ".phbatch", "0", ".DS_Store", "thesis.docx"])
+    ['thesis.docx']
+    """
+    return sorted(
+        name for name in names if not is_own(name) and name not in _DROPPINGS and not name.startswith(("._", ".nfs"))
+    )
+
+
+def require_own(path: str, options: StorageOptions = None) -> None:
+    """Refuse to start afresh where something lies that no run put there.
+
+    Raises
+    ------
+    OutputError
+        Names it; nothing was removed.
+    """
+    try:
+        strangers = find_strangers(list_folder(path, options=options))
+    except (OSError, ImportError, ValueError) as error:
+        raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
+    if strangers:
+        raise OutputError(
+            f"{path} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away, or"
+            " choose another place."
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
+
+
+@contextmanager
+def hold_output(output: str, token: str, options: StorageOptions = None) -> Iterator[None]:
+    """Hold an output while inside; it need not exist yet, and nothing is put into a folder that is something else.
+
+    Parameters
+    ----------
+    output : str
+        Local path or fsspec URL.
+    token : str
+        Of this holder.
+    options : SecretStr or None
+        Of the object store.
+
+    Raises
+    ------
+    OutputError
+        Another live run holds it, something else is there, or the place cannot be written.
+    """
+    _require_output(output, options)
+    holder: Holder = {"token": token, "host": socket.gethostname(), "process": os.getpid()}
+    hold = _lease if is_url(output) else _locked
+    with hold(output, holder, options):
+        yield
+
+
+def read_token(output: str, options: StorageOptions = None) -> str | None:
+    """Token of the run that holds an output, or held it when it died; None where none does."""
+    holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
+    return holder.get("token") if holder else None
+
+
+def _require_output(output: str, options: StorageOptions) -> None:
+    try:
+        names = set(list_folder(output, options=options))
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    strangers = find_strangers(names)
+    if strangers and not names & {PRIVATE, *ROOT_DOCUMENTS}:
+        raise OutputError(f"{output} is no output of phbatch: it holds {strangers[0]}; choose another place.")
+
+
+def is_held(output: str, options: StorageOptions = None) -> bool:
+    """Whether a run seems to be writing an output now: one on another machine may have died."""
+    holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
+    return holder is not None and not _died_here(holder)
+
+
+@contextmanager
+def _locked(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
+    path = local_path(output) / LOCK
+    descriptor = _open(path, output)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _held(output, _parse(_read_local(path))) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise _unwritable(output, error) from error
+            with _lease(output, holder, options):
+                yield
+            return
+        try:
+            _rewrite(descriptor, json.dumps(holder).encode())
+        except OSError as error:
+            raise _unwritable(output, error) from error
+        if not _is_at(descriptor, path):  # its last holder removed it while we opened it
+            raise _held(output, None)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                _remove_where_alone(path)
+            with suppress(OSError):  # closing does not suffice: a process that was just forked has the file open, too
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, output: str) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _remove_where_alone(path: Path) -> None:
+    """Leave no trace of a run that was refused before it wrote anything."""
+    folder, output = path.parent, path.parent.parent
+    if [*folder.iterdir()] == [path] and [*output.iterdir()] == [folder]:
+        path.unlink()
+        folder.rmdir()
+        output.rmdir()
+
+
+def _rewrite(descriptor: int, data: bytes) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, data, 0)
+
+
+def _read_local(path: Path) -> bytes:
+    with suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+@contextmanager
+def _lease(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
+    try:
+        _await_expiry(output, options)
+        _write(output, options, holder, 0)
+        time.sleep(SETTLE_S)
+        if (_read(output, options) or {}).get("token") != holder["token"]:
+            raise _held(output, _read(output, options))
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(output, options, holder, done), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join(_PATIENCE_S)
+
+
+def _await_expiry(output: str, options: StorageOptions) -> None:
+    """Return once nobody holds the lease; raise as soon as somebody renews it."""
+    first = _read(output, options)
+    if not first or _died_here(first):
+        return
+    deadline = time.monotonic() + LEASE_S
+    while time.monotonic() < deadline:
+        time.sleep(BEAT_S / 5)
+        now = _read(output, options)
+        if not now:
+            return
+        if now != first:
+            raise _held(output, now)
+
+
+def _died_here(holder: Holder) -> bool:
+    """Whether the holder was a process of this machine that is gone."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(holder["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, KeyError, ValueError):
+        return False
+    return False
+
+
+def _renew(output: str, options: StorageOptions, holder: Holder, done: threading.Event) -> None:
+    """Rewrite the lease until it is over and let go of it, or until it is no longer ours."""
+    beat = 0
+    while not done.wait(BEAT_S):
+        beat += 1
+        with suppress(OSError):  # a beat that is lost is made up for by the next
+            found = _read(output, options)
+            if found and found.get("token") != holder["token"]:
+                return
+            _write(output, options, holder, beat)
+    with suppress(OSError):
+        if (_read(output, options) or {}).get("token") == holder["token"]:
+            _write(output, options, {}, 0)
+
+
+def _write(output: str, options: StorageOptions, holder: Holder, beat: int) -> None:
+    write_file(output, LOCK, json.dumps(holder | {"beat": beat} if holder else {}).encode(), options)
+
+
+def _read(output: str, options: StorageOptions) -> Holder | None:
+    try:
+        return _parse(read_file(output, LOCK, options))
+    except FileNotFoundError:
+        return None
+
+
+def _parse(data: bytes) -> Holder | None:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and "token" in found else None
+
+
+def _held(output: str, holder: Holder | None) -> OutputError:
+    named = holder is not None and {"process", "host"} <= holder.keys()
+    who = f"process {holder['process']} on {holder['host']}" if holder and named else "another process"
+    return OutputError(f"{output} is being written by another run ({who}); wait for it or stop it, and call again.")
+
+
+def _unwritable(output: str, error: OSError) -> OutputError:
+    return OutputError(f"{output} cannot be written ({error}); check its folder's permissions and the space left.")

@@ -1,0 +1,196 @@
+"""OME-NGFF image metadata, 0.4 and 0.5, through yaozarrs' models.
+
+The specifications: https://ngff.openmicroscopy.org/0.4/ and https://ngff.openmicroscopy.org/0.5/.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import yaozarrs.v04
+import yaozarrs.v05
+from pydantic import BaseModel
+
+from phbatch.places.display import complete_channels
+from phbatch.places.multiscale import Multiscale, read_multiscale
+from phbatch.words.axes import CANONICAL
+
+Version = Literal["0.4", "0.5"]
+
+_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+
+@dataclass(frozen=True)
+class ImageMetadata:
+    """What OME-NGFF says of an image, for the axes that it has, in the order of ``tczyx``.
+
+    Attributes
+    ----------
+    axes : str
+        Subset of ``tczyx`` in that order.
+    scale, translation : tuple of float
+        Distance between pixels and position of the first one, per axis, in the axis' unit.
+    units : tuple of str or None
+        UDUNITS-2 names, per axis, such as ``"micrometer"``.
+    channels : tuple of mapping
+        OMERO rendering of every channel, as far as the input has it; empty where it has none.
+    name : str or None
+        Of the image.
+    version : {"0.4", "0.5"} or None
+        Of the metadata; None for a bare array.
+    """
+
+    axes: str
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+    units: tuple[str | None, ...]
+    channels: tuple[Mapping[str, Any], ...] = field(default=())
+    name: str | None = None
+    version: Version | None = None
+
+    @classmethod
+    def bare(cls, axes: str) -> ImageMetadata:
+        """Metadata of an array that has none: scale 1, no units."""
+        n = len(axes)
+        return cls(axes, (1.0,) * n, (0.0,) * n, (None,) * n)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Label of every channel, its index where it has none; empty where no channel has hints."""
+        return tuple(str(channel.get("label") or index) for index, channel in enumerate(self.channels))
+
+    def with_time(self, start: int, step: int) -> ImageMetadata:
+        """Metadata of every `step`-th frame from `start` on: the time scale grows, the origin moves."""
+        if "t" not in self.axes or (start == 0 and step == 1):
+            return self
+        t = self.axes.index("t")
+        scale, translation = list(self.scale), list(self.translation)
+        translation[t] += start * scale[t]
+        scale[t] *= step
+        return replace(self, scale=tuple(scale), translation=tuple(translation))
+
+    def with_downscale(self, factor: int) -> ImageMetadata:
+        """Metadata of area averages over `factor` x `factor` pixels, whose centres are between those of the pixels."""
+        scale, translation = list(self.scale), list(self.translation)
+        for index, axis in enumerate(self.axes):
+            if axis in "yx":
+                translation[index] += (factor - 1) / 2 * scale[index]
+                scale[index] *= factor
+        return replace(self, scale=tuple(scale), translation=tuple(translation))
+
+    def with_channels(self, count: int, selected: Sequence[int] | None) -> ImageMetadata:
+        """Metadata of an output of `count` channels: those `selected` of the input, or new ones where it is None."""
+        channels = self.channels
+        if selected is not None and channels:
+            channels = tuple(channels[index] for index in selected)
+        if selected is None or len(channels) != count:
+            channels = ()
+        if "c" in self.axes or count == 1:
+            return replace(self, channels=channels)
+        at = sum(CANONICAL.index(axis) < CANONICAL.index("c") for axis in self.axes)
+
+        def insert(values: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+            return (*values[:at], value, *values[at:])
+
+        return replace(
+            self,
+            axes="".join(insert(tuple(self.axes), "c")),
+            scale=insert(self.scale, 1.0),
+            translation=insert(self.translation, 0.0),
+            units=insert(self.units, None),
+            channels=(),
+        )
+
+
+def image_attributes(attributes: Mapping[str, Any]) -> tuple[Version, Mapping[str, Any]] | None:
+    """Version and OME attributes of a group, or None where the group is no OME-Zarr image."""
+    ome = attributes.get("ome")
+    if isinstance(ome, Mapping) and "multiscales" in ome:
+        return "0.5", ome
+    if "multiscales" in attributes:
+        return "0.4", attributes
+    return None
+
+
+def read_image_metadata(
+    version: Version, attributes: Mapping[str, Any], place: str = "INPUT"
+) -> tuple[ImageMetadata, Multiscale]:
+    """Parse the metadata of an OME-Zarr image; its channels are `phbatch.places.display`'s to read.
+
+    Parameters
+    ----------
+    version : {"0.4", "0.5"}
+        Of the metadata.
+    attributes : mapping
+        What `image_attributes` found.
+    place : str
+        Path of the group, for messages.
+
+    Returns
+    -------
+    metadata : ImageMetadata
+        Of level 0 of the first multiscale, in the order of ``tczyx``.
+    found : Multiscale
+        The same along the axes as they are stored, with the path of the array of level 0 within the group.
+
+    Raises
+    ------
+    InputError
+        The metadata break the specification, or name an axis that phbatch does not know.
+    """
+    found = read_multiscale(attributes, version, place)
+    order = [found.axes.index(axis) for axis in CANONICAL if axis in found.axes]
+    metadata = ImageMetadata(
+        "".join(found.axes[index] for index in order),
+        tuple(found.scale[index] for index in order),
+        tuple(found.translation[index] for index in order),
+        tuple(found.units[index] for index in order),
+        name=found.name,
+        version=version,
+    )
+    return metadata, found
+
+
+def make_image_attributes(metadata: ImageMetadata, version: Version, path: str = "0") -> dict[str, Any]:
+    """Attributes of an OME-Zarr image with one level, validated against the specification.
+
+    Parameters
+    ----------
+    metadata : ImageMetadata
+        Axes, scale, units, channels.
+    version : {"0.4", "0.5"}
+        Version to write; 0.4 belongs to Zarr format 2, 0.5 to format 3.
+    path : str
+        Of the array of level 0 within the group.
+    """
+    axes = []
+    for letter, unit in zip(metadata.axes, metadata.units, strict=True):
+        axes.append({"name": letter, "type": _TYPES[letter]} | ({"unit": unit} if unit else {}))
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": list(metadata.scale)}]
+    if any(metadata.translation):
+        transforms.append({"type": "translation", "translation": list(metadata.translation)})
+    multiscale: dict[str, Any] = {
+        "name": metadata.name or "phbatch",
+        "axes": axes,
+        "datasets": [{"path": path, "coordinateTransformations": transforms}],
+    }
+    if version == "0.4":
+        multiscale["version"] = "0.4"
+    attributes: dict[str, Any] = {"multiscales": [multiscale]}
+    if metadata.channels:
+        attributes["omero"] = {"channels": complete_channels(metadata.channels)}
+    if version == "0.4":
+        _validate(yaozarrs.v04.Image, attributes)
+        return attributes
+    attributes["version"] = "0.5"
+    _validate(yaozarrs.v05.Image, attributes)
+    return {"ome": attributes}
+
+
+def _validate(model: type[BaseModel], attributes: Mapping[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of units that NGFF does not list, which are the input's and are kept
+        model.model_validate(attributes)

@@ -1,0 +1,340 @@
+"""The memory model: bytes that a run will take at its peak, said before it starts.
+
+Fitted to peaks that `benchmarks/memory.py` measured: a plan is above the peak, and at most 1.5 times it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+from phbatch.frames.recipe import Recipe
+from phbatch.kernels.smoothing import is_fixed_point
+from phbatch.planning.units import Geometry, region_size
+from phbatch.words.errors import MemoryLimitError
+from phbatch.words.settings import FRAME_BACKGROUNDS
+
+RESERVED_BYTES = 270_000_000
+"""Interpreter, NumPy, Numba, Dask and Zarr: measured after a run of one small frame, and an eighth more."""
+
+RESERVED_NETWORK_BYTES = 730_000_000
+"""TensorFlow or JAX on top, with a network and hardly any tile; measured in the same way."""
+
+CORRECTIONS_AT_ONCE = 4
+"""Maps of channels and planes that a process keeps of a profile of uneven light."""
+
+SAMPLES = 32
+"""Frames over t that a profile is estimated from, at most."""
+
+# Per pixel of a frame, besides its raw pixels:
+_FLOAT_STATISTICS = 32  # float64: the frame smoothed, its Laplacian, distances, and their sorted copy
+_FLOAT_STATE = 48  # the same where it is to be merged with other frames
+_PREPARED_STATISTICS = {True: 10, False: 8}  # corrected, rounded, and as integers; by whether those are counted
+_BACKGROUND = 12  # of a frame by itself: reduced, smoothed, and made to a map
+_CAST = 5  # rounded in float32, and what is outside
+
+_SKETCH = 80  # of a block with its halo: float64, smoothed, their bits, and what these index
+_LARGE_CHUNK = 1024  # pixels a side that a task of a large frame reads, at least
+_STATE_BYTES = 8 << 20  # histograms of a frame of integers while they are made and merged
+_MERGED_STATE_BYTES = 1 << 20
+
+_PIECE = 32 << 20  # what is freed of larger pieces goes back to the system; of smaller ones the heap keeps some
+_HEAP = (96 << 20, 32 << 20)  # what it keeps at most where a unit is made of smaller, and of larger pieces
+_CHUNKS_AT_ONCE = 10  # that zarr encodes or decodes
+_MARGIN = 1.05
+
+
+@dataclass(frozen=True)
+class UnitMemory:
+    """Bytes that one unit takes while it is read, measured, restored and encoded, which it is one after the other.
+
+    Attributes
+    ----------
+    raw : int
+        Pixels as they were read.
+    reading, measuring, restoring, encoding : int
+        What is alive at once.
+    waiting : int
+        Encoded pixels that wait for the disk while the next unit computes.
+    codecs : int
+        Chunks that are being encoded.
+    """
+
+    raw: int
+    reading: int
+    measuring: int
+    restoring: int = 0
+    encoding: int = 0
+    waiting: int = 0
+    codecs: int = 0
+
+    @property
+    def computing(self) -> int:
+        """The largest of them, with what stays in the process's heap of it."""
+        largest = max(self.reading, self.measuring, self.restoring, self.encoding)
+        kept = min(largest * 3 // 2, _HEAP[self.raw >= _PIECE])
+        return int(_MARGIN * (largest + kept + self.codecs))
+
+    @property
+    def worst(self) -> str:
+        """What takes the most: a field's name."""
+        names = ("measuring", "restoring", "encoding", "reading")
+        return max(names, key=lambda name: int(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Projected peak of a process, by what takes it, in bytes.
+
+    Attributes
+    ----------
+    reserved_mem : int
+        Libraries, before the first pixel.
+    unit_mem : int
+        One unit in flight: raw and restored pixels, and the working copies of one frame.
+    network_mem : int
+        The network's tensors for one batch of tiles.
+    in_flight : int
+        Units at once.
+    allowed_mem : int
+        What the run may use.
+    waiting_mem : int
+        What waits of every unit for the disk, where there are several at once.
+    sampling_mem : int
+        What the estimate of uneven light takes, before the first unit.
+    unit_knobs, network_knobs : tuple of str
+        What makes a unit, and the network's tensors, smaller.
+    """
+
+    reserved_mem: int
+    unit_mem: int
+    network_mem: int
+    in_flight: int
+    allowed_mem: int
+    waiting_mem: int = 0
+    sampling_mem: int = 0
+    unit_knobs: tuple[str, ...] = ()
+    network_knobs: tuple[str, ...] = ()
+
+    @property
+    def units_mem(self) -> int:
+        """All units in flight, in bytes."""
+        waiting = self.waiting_mem if self.in_flight > 1 else 0
+        return (self.unit_mem + waiting) * self.in_flight
+
+    @property
+    def projected_mem(self) -> int:
+        """Peak of the process, in bytes."""
+        return self.reserved_mem + max(self.sampling_mem, self.units_mem + self.network_mem)
+
+    @property
+    def network_room(self) -> int:
+        """What the network's tensors may take, in bytes."""
+        return max(0, self.allowed_mem - self.reserved_mem - self.units_mem)
+
+    @property
+    def fitting(self) -> int:
+        """Units at once that fit; 0 where not even one does."""
+        spare = self.allowed_mem - self.reserved_mem - self.network_mem
+        if spare < self.unit_mem:
+            return 0
+        return max(1, spare // max(self.unit_mem + self.waiting_mem, 1))
+
+    def require_fit(self, tile: tuple[int, ...] | None) -> None:
+        """Refuse a plan that does not fit, naming the worst offender and the knobs that help.
+
+        Raises
+        ------
+        MemoryLimitError
+            The projected memory is above the allowed one.
+        """
+        if self.projected_mem <= self.allowed_mem:
+            return
+        tile_text = "x".join(str(size) for size in tile or ())
+        units, knobs = f"a unit of {format_bytes(self.unit_mem)}", self.unit_knobs
+        if self.in_flight > 1:
+            units = f"{self.in_flight} units in flight of {format_bytes(self.units_mem // self.in_flight)} each"
+            knobs = (f"lower --workers to {self.fitting}",) if self.fitting else ("lower --workers", *knobs)
+        offenders: dict[str, tuple[int, tuple[str, ...]]] = {
+            f"the libraries themselves, {format_bytes(self.reserved_mem)}": (self.reserved_mem, ()),
+            units: (self.units_mem, knobs),
+            f"the network on a tile of {tile_text}, {format_bytes(self.network_mem)}": (
+                self.network_mem,
+                self.network_knobs,
+            ),
+            f"the frames that the light is estimated from, {format_bytes(self.sampling_mem)}": (self.sampling_mem, ()),
+        }
+        name, (_, knobs) = max(offenders.items(), key=lambda item: item[1][0])
+        raise MemoryLimitError(
+            f"the run needs {format_bytes(self.projected_mem)} and may use {format_bytes(self.allowed_mem)}; most"
+            f" of it is {name}: {', or '.join([f'raise --memory to {_round_up(self.projected_mem)}', *knobs])}."
+        )
+
+
+def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, network: bool, copied: bool) -> UnitMemory:
+    """What a unit that is restored takes while it is in flight.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the run.
+    recipe : Recipe
+        What its pixels go through; tiles may be missing.
+    dtype : dtype
+        Of the input.
+    network : bool
+        Whether padded and predicted copies of a frame are made.
+    copied : bool
+        Whether a block is copied once it is read, since the array's axes or bytes have another order.
+    """
+    raw = _raw_bytes(geometry, dtype)
+    written = max(region_size(unit.output) for unit in geometry.units)
+    itemsize, scale_itemsize = np.dtype(recipe.dtype).itemsize, 4 if recipe.uncertainty else 0
+    output = written * (itemsize + scale_itemsize)
+    work = _frame_pixels(geometry, geometry.work_shape)
+    frame_output = _frame_pixels(geometry, geometry.output_shape, channels=recipe.n_output)
+    # What of the output is filled before the last frame is measured; an array takes memory where it was written to.
+    before = output - frame_output * (itemsize + scale_itemsize)
+    work_output = work // (len(geometry.channels) if geometry.stacked else 1) * recipe.n_output
+    restoring = 0
+    if recipe.dtype != "float32" or recipe.upscale_to is not None or recipe.rescale:
+        restoring += work_output * 4
+    if recipe.upscale_to is not None:
+        restoring += frame_output * 4 + work_output * scale_itemsize
+    if recipe.dtype != "float32":
+        restoring += frame_output * (_CAST + itemsize)
+    if network:
+        restoring += 2 * work * np.dtype(recipe.windows).itemsize
+    maps = _map_bytes(recipe, work)
+    chunk = prod(geometry.output_chunks) * itemsize
+    return UnitMemory(
+        raw=raw,
+        reading=_reading_bytes(geometry, raw, dtype, copied=copied),
+        measuring=raw + max(before, 0) + maps + _measuring_bytes(recipe, work, geometry, dtype),
+        restoring=raw + output + maps + restoring,
+        encoding=output * (3 if geometry.output_shards else 2),  # a shard is put together of what is encoded
+        waiting=output,
+        codecs=0 if geometry.output_shards else 3 * min(_CHUNKS_AT_ONCE * chunk, output) // 2,
+    )
+
+
+def measuring_unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, copied: bool) -> UnitMemory:
+    """What a unit takes that is only measured; parameters as for `unit_memory`."""
+    raw, work = _raw_bytes(geometry, dtype), _frame_pixels(geometry, geometry.work_shape)
+    return UnitMemory(
+        raw=raw,
+        reading=_reading_bytes(geometry, raw, dtype, copied=copied),
+        measuring=raw + _map_bytes(recipe, work) + _measuring_bytes(recipe, work, geometry, dtype),
+    )
+
+
+def unit_knobs(geometry: Geometry, recipe: Recipe, unit: UnitMemory, dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """What makes a unit smaller, given how the input is cut and what it takes the most memory for."""
+    if geometry.shard_pixels:
+        return ("lower --shard",)
+    if prod(geometry.chunks[: 2 if geometry.volumes else 3]) > 1:
+        return ("store the input in smaller chunks along t, c or z",)
+    knobs = []
+    if unit.worst == "measuring" and not is_fixed_point(dtype) and not recipe.given:
+        knobs.append("measure it with `phbatch stats` and give the table with --stats")
+    return (*knobs, "average pixels with --downscale 2") if recipe.preparation.downscale == 1 else tuple(knobs)
+
+
+def sampled_frames(shape: Sequence[int], itemsize: int, spare_bytes: int, count: int) -> tuple[int, int]:
+    """How many of some frames the light is estimated from in a number of bytes, and the bytes that each takes."""
+    frame = shape[-2] * shape[-1] * (2 * itemsize + (4 if itemsize <= 4 else 12))
+    return max(0, min(SAMPLES, count, spare_bytes // frame)), frame
+
+
+def profile_bytes(shape: Sequence[int], *, dark: bool) -> int:
+    """Bytes of a profile of uneven light of a ``tczyx`` image, with or without the dark, and of the maps made of it."""
+    planes = shape[1] * shape[2]
+    return int(shape[-2] * shape[-1] * 4 * (2 if dark else 1) * (planes + min(planes, CORRECTIONS_AT_ONCE)))
+
+
+def reduction_chunks(chunks: Sequence[int]) -> tuple[int, ...]:
+    """Pixels along y and x that a task of a large frame reads: whole chunks, since it should be worth its overhead."""
+    return tuple(-(-_LARGE_CHUNK // chunk) * chunk for chunk in chunks)
+
+
+def reduction_bytes(
+    shape: Sequence[int], chunks: Sequence[int], itemsize: int, *, fixed_point: bool, workers: int
+) -> int:
+    """Bytes that the reduction over the chunks of one large frame takes: three rows of chunks, and their states.
+
+    Where blocks are not counted while they are smoothed, every worker has float64 copies of one besides.
+    """
+    height, width = (min(pair) for pair in zip(reduction_chunks(chunks[-2:]), shape[-2:], strict=True))
+    columns = -(-shape[-1] // width)
+    blocks = min(workers, columns)
+    rows = (min(3 * height, shape[-2]) * shape[-1] + 2 * blocks * height * width) * itemsize  # decoded, with halo
+    states = 2 * blocks * _STATE_BYTES + columns * _MERGED_STATE_BYTES
+    return rows + states + (0 if fixed_point else blocks * height * width * _SKETCH)
+
+
+def _raw_bytes(geometry: Geometry, dtype: np.dtype[Any]) -> int:
+    return max(region_size(unit.source) for unit in geometry.units) * dtype.itemsize
+
+
+def _reading_bytes(geometry: Geometry, raw: int, dtype: np.dtype[Any], *, copied: bool) -> int:
+    """Raw pixels, chunks that are being decoded, and a copy where pixels are brought in order or some are left out."""
+    chunk = prod(geometry.chunks) * dtype.itemsize
+    unit = geometry.units[0]
+    picked = len(unit.keep_t) * len(unit.keep_c) != region_size(unit.source[:2])
+    return raw * (2 if copied or picked else 1) + max(chunk, min(raw, _CHUNKS_AT_ONCE * chunk))
+
+
+def _frame_pixels(geometry: Geometry, shape: Sequence[int], channels: int | None = None) -> int:
+    """Pixels of what the network takes, or gives, together; channels as for the input unless they are given."""
+    planes = shape[2] if geometry.volumes else 1
+    stacked = len(geometry.channels) if geometry.stacked else 1
+    return prod(shape[3:]) * planes * (stacked if channels is None else channels)
+
+
+def _map_bytes(recipe: Recipe, pixels: int) -> int:
+    """Averages of a frame, and its own map of uneven light; `profile_bytes` has those that are shared."""
+    preparation = recipe.preparation
+    return pixels * 4 * ((preparation.downscale > 1) + (preparation.illumination in FRAME_BACKGROUNDS))
+
+
+def _measuring_bytes(recipe: Recipe, pixels: int, geometry: Geometry, dtype: np.dtype[Any]) -> int:
+    """Working copies of a frame that is prepared and measured, channel by channel."""
+    pixels //= len(geometry.channels) if geometry.stacked else 1
+    fixed_point, changed = is_fixed_point(dtype), recipe.preparation.changes_pixels
+    background = pixels * _BACKGROUND if recipe.preparation.illumination in FRAME_BACKGROUNDS else 0
+    if recipe.given:
+        return background
+    prepared = pixels * _PREPARED_STATISTICS[fixed_point] if changed else 0
+    per_pixel = _FLOAT_STATISTICS if recipe.scope == "image" else _FLOAT_STATE
+    return max(background, prepared + (_STATE_BYTES if fixed_point else pixels * per_pixel))
+
+
+def _round_up(count: int) -> str:
+    """A number of bytes for --memory, to two digits and not below.
+
+    Examples
+    --------
+    >>> _round_up(1_510_000_000), _round_up(990_000_000)
+    ('1.6GB', '1.0GB')
+    """
+    return f"{ceil(count / 1e8) / 10:.1f}GB"
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes for people.
+
+    Examples
+    --------
+    >>> format_bytes(1_500_000_000), format_bytes(2_000)
+    ('1.5 GB', '2.0 kB')
+    """
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,437 @@
+"""From what a user asked for and what the input and the model are, to what will be done; contradictions are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import ValidationError
+
+from phbatch.frames.light import Preparation
+from phbatch.frames.recipe import Recipe
+from phbatch.kernels.intensity import Packing, find_normalizer
+from phbatch.kernels.smoothing import is_fixed_point
+from phbatch.kernels.tiling import TilePlan, choose_tile
+from phbatch.network.forms import require_form
+from phbatch.network.model import Model
+from phbatch.network.steps import window_dtype
+from phbatch.places.ome import ImageMetadata
+from phbatch.planning.idle import require_effect
+from phbatch.planning.memory import (
+    RESERVED_BYTES,
+    RESERVED_NETWORK_BYTES,
+    MemoryPlan,
+    measuring_unit_memory,
+    profile_bytes,
+    reduction_bytes,
+    sampled_frames,
+    unit_knobs,
+    unit_memory,
+)
+from phbatch.planning.units import Geometry
+from phbatch.words.axes import Shape
+from phbatch.words.errors import InputError, ModelError, UsageError
+from phbatch.words.events import Notice
+from phbatch.words.settings import (
+    ESTIMATED_BACKGROUNDS,
+    FRAME_BACKGROUNDS,
+    Normalization,
+    Precision,
+    RunSettings,
+    first_problem,
+)
+
+_MOST_WORKERS = 16  # a core prepares, measures and encodes some 70 MPx/s, and a GPU restores a thousand
+_TILE_PIXELS = {2: 2_200_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
+
+
+class Image(Protocol):
+    """What must be known of an input: `Source` has it, and so has a Dask array with axes."""
+
+    @property
+    def shape(self) -> Shape:
+        """Lengths along ``tczyx``."""
+
+    @property
+    def chunks(self) -> Shape:
+        """Chunks along ``tczyx``."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+
+    @property
+    def metadata(self) -> ImageMetadata:
+        """Axes and channels."""
+
+    @property
+    def copied(self) -> bool:
+        """Whether what is read is copied, to bring its axes or bytes in order."""
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """What will be done.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        Frames, units, chunks.
+    recipe : Recipe
+        What the pixels go through.
+    memory : MemoryPlan
+        Projected and allowed bytes.
+    workers : int
+        Units at once.
+    notices : tuple of Notice
+        Choices and warnings to tell the user.
+    """
+
+    geometry: Geometry
+    recipe: Recipe
+    memory: MemoryPlan
+    workers: int
+    notices: tuple[Notice, ...]
+
+
+def resolve_rule(settings: RunSettings, model: Model | None) -> tuple[Normalization, tuple[Notice, ...]]:
+    """The normalization of a run: the model's own unless an option says otherwise, which warns.
+
+    Raises
+    ------
+    UsageError
+        The options contradict each other.
+    """
+    notices: list[Notice] = []
+    if model is None:
+        base = Normalization()
+    elif model.normalization is not None:
+        base = model.normalization
+    else:
+        base = Normalization(method="percentile")
+        if settings.normalize is None:
+            notices.append(
+                Notice(
+                    f"model {model.name} does not say how it was trained: normalizing by percentile 2 to 99.8,"
+                    f" CSBDeep's default."
+                )
+            )
+    asked = {
+        name: value
+        for name, value in {
+            "method": settings.normalize,
+            "factor": settings.factor,
+            "sigma": settings.sigma,
+            "pmin": settings.pmin,
+            "pmax": settings.pmax,
+            "value": settings.value,
+        }.items()
+        if value is not None
+    }
+    try:
+        rule = Normalization.model_validate(base.model_dump() | asked)
+    except ValidationError as error:
+        raise UsageError(first_problem(error)) from error
+    find_normalizer(rule.method)
+    if model is not None and model.normalization is not None and rule.describe() != base.describe():
+        notices.append(
+            Notice(
+                f"model {model.name} was trained with {base.describe()} and this run normalizes with"
+                f" {rule.describe()}: expect other"
+                " results than its card says.",
+                warning=True,
+            )
+        )
+    return rule, tuple(notices)
+
+
+def resolve_run(
+    settings: RunSettings,
+    source: Image,
+    model: Model | None,
+    *,
+    available_bytes: int,
+    cores: int,
+    tile: tuple[int, ...] | None = None,
+    batch: int | None = None,
+    network: str | None = None,
+    precision: Precision | None = None,
+) -> ResolvedRun:
+    """Decide everything that can be decided before a pixel is read.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        What the user asked for.
+    source : Source
+        The input.
+    model : Model or None
+        None normalizes only.
+    available_bytes : int
+        Memory of the machine that is free; half of it is the default of ``memory``.
+    cores : int
+        Of the machine; as many units, at most 16, are worked on at once unless ``workers`` says so.
+    tile : tuple of int, optional
+        Tile shape of the run that is continued.
+    batch : int, optional
+        Its tiles per call.
+    network : str, optional
+        Form of the network of the run that is continued; else an ``auto`` of the settings stays, until it is settled.
+    precision : str, optional
+        The same of the precision.
+
+    Raises
+    ------
+    InputError, ModelError, UsageError, MemoryLimitError
+        With the value, the rule and the remedy.
+    """
+    rule, notices = resolve_rule(settings, model)
+    require_effect(settings, rule, network=model is not None)
+    geometry = _resolve_geometry(settings, source, model)
+    n_input = len(geometry.channels) if geometry.stacked else 1
+    if settings.rescale and geometry.n_output != n_input:
+        raise UsageError(
+            f"--rescale needs as many output as input channels, and the model makes {geometry.n_output} of"
+            f" {n_input}; leave it out."
+        )
+    if settings.uncertainty and (model is None or not model.config.probabilistic):
+        raise UsageError("--uncertainty needs a probabilistic model; leave it out or choose another model.")
+    if settings.shard is not None and source.metadata.version == "0.4":
+        raise UsageError("--shard needs Zarr 3, and OME-Zarr 0.4 is written as Zarr 2; leave it out.")
+    allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
+    batch = settings.batch or batch or 1
+    network = network or settings.network
+    if model is not None and network != "auto":
+        require_form(model.config, network)
+    recipe = Recipe(
+        rule=rule,
+        dtype=settings.dtype,
+        rescale=settings.rescale,
+        volumes=geometry.volumes,
+        stacked=geometry.stacked,
+        n_output=geometry.n_output,
+        batch=batch,
+        network=network,
+        precision=precision or settings.precision,
+        uncertainty=settings.uncertainty,
+        smooth_time=settings.smooth_time,
+        bad_frames=settings.bad_frames,
+        scope=settings.scope,
+        percentiles=settings.percentiles,
+        given=settings.stats is not None,
+        preparation=_resolve_preparation(settings),
+        upscale_to=(source.shape[3], source.shape[4]) if settings.upscale_back else None,
+        windows="float32" if _resolve_preparation(settings).changes_pixels else window_dtype(source.dtype),
+        packing=_resolve_packing(settings),
+    )
+    memory = _plan_memory(settings, source, model, geometry, recipe, allowed)
+    if model is not None:
+        tiles = _resolve_tiles(settings, geometry, model, memory.network_room // batch, tile)
+        recipe = replace(recipe, tiles=tiles)
+        knobs = [f"lower --{name}" for name, value in (("tile", settings.tile), ("batch", batch)) if (value or 1) > 1]
+        network_mem = model.config.workspace_bytes(tiles.tile, batch)
+        memory = replace(memory, network_mem=network_mem, network_knobs=tuple(knobs))
+    workers = settings.workers or max(1, min(_MOST_WORKERS, cores, len(geometry.units), memory.fitting))
+    memory = replace(memory, in_flight=workers)
+    memory.require_fit(recipe.tiles.tile if recipe.tiles else None)
+    return ResolvedRun(geometry, recipe, memory, workers, (*notices, *_packing_notices(recipe)))
+
+
+@dataclass(frozen=True)
+class ResolvedStatistics:
+    """How an image will be measured.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        Frames and units.
+    recipe : Recipe
+        Its sigma, percentiles, smoothing over time and scope.
+    workers : int
+        Units at once.
+    large : bool
+        Whether a frame is too large for one task, and is measured by a reduction over its chunks.
+    """
+
+    geometry: Geometry
+    recipe: Recipe
+    workers: int
+    large: bool
+
+
+def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes: int, cores: int) -> ResolvedStatistics:
+    """Decide how an image is measured; arguments and errors as for `resolve_run`."""
+    rule, _ = resolve_rule(settings, None)
+    geometry = _resolve_geometry(settings, source, None)
+    allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
+    recipe = Recipe(
+        rule,
+        smooth_time=settings.smooth_time,
+        scope=settings.scope,
+        percentiles=settings.percentiles,
+        preparation=_resolve_preparation(settings),
+    )
+    unit = measuring_unit_memory(geometry, recipe, source.dtype, copied=source.copied)
+    memory = MemoryPlan(
+        RESERVED_BYTES + _profile_mem(settings, source),
+        unit.computing,
+        0,
+        1,
+        allowed,
+        sampling_mem=_sampling_mem(settings, source, geometry, allowed - RESERVED_BYTES),
+        unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
+    )
+    asked = settings.workers or max(1, min(_MOST_WORKERS, cores))
+    workers = asked if settings.workers is not None else max(1, min(asked, memory.fitting))
+    memory = replace(memory, in_flight=workers)
+    large = not recipe.preparation.changes_pixels and memory.projected_mem > allowed
+    if large:
+        fixed_point, itemsize = is_fixed_point(source.dtype), source.dtype.itemsize
+        reduction = reduction_bytes(source.shape, source.chunks, itemsize, fixed_point=fixed_point, workers=asked)
+        memory = MemoryPlan(RESERVED_BYTES, reduction, 0, 1, allowed)
+    memory.require_fit(None)
+    return ResolvedStatistics(geometry, recipe, asked if large else workers, large)
+
+
+def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None) -> Geometry:
+    shape = source.shape
+    times = settings.select_frames(shape[0])
+    if len(times) == 0:
+        raise InputError(f"--frames {settings.frames} selects none of the {shape[0]} frames; choose from 0:{shape[0]}.")
+    channels = _resolve_channels(settings, source)
+    volumes = stacked = False
+    n_output = 1
+    if model is not None:
+        config = model.config
+        volumes = config.n_dim == 3
+        stacked = config.n_channel_in > 1
+        n_output = config.n_channel_out
+        if volumes and "z" not in source.metadata.axes:
+            raise ModelError(
+                f"model {model.name} is 3D and the input has the axes {source.metadata.axes}; give data with z or a"
+                f" 2D model."
+            )
+        if stacked and len(channels) != config.n_channel_in:
+            raise ModelError(
+                f"model {model.name} takes {config.n_channel_in} channels and {len(channels)} are given; choose a"
+                f" model or channels that fit."
+            )
+        if not stacked and n_output > 1 and len(channels) > 1:
+            raise ModelError(
+                f"model {model.name} makes {n_output} channels of one and {len(channels)} are given; choose one"
+                f" with --channel."
+            )
+    return Geometry(
+        shape,
+        source.chunks,
+        times,
+        channels,
+        volumes,
+        stacked,
+        n_output,
+        downscale=settings.downscale,
+        upscaled=settings.upscale_back,
+        shard_pixels=int(settings.shard or 0) // np.dtype(settings.dtype).itemsize,
+    )
+
+
+def _resolve_packing(settings: RunSettings) -> Packing | None:
+    if settings.value_range is not None:
+        return Packing.spread(*settings.value_range, np.dtype(settings.dtype))
+    return None if settings.scale is None else Packing(gain=float(np.float32(settings.scale)))
+
+
+def _packing_notices(recipe: Recipe) -> tuple[Notice, ...]:
+    """What the integers of the output stand for, and how to have the values back."""
+    if recipe.packing is None:
+        return ()
+    low, step = recipe.packing.low, 1 / recipe.packing.gain
+    highest = low + step * np.iinfo(recipe.dtype).max
+    return (
+        Notice(
+            f"pixels: {recipe.dtype} stands for normalized values from {low:g} to {highest:.6g}; a value is"
+            f" {f'{low:g} + ' if low else ''}{step:.9g} * pixel (scale_factor and add_offset of the array)."
+        ),
+    )
+
+
+def _plan_memory(
+    settings: RunSettings, source: Image, model: Model | None, geometry: Geometry, recipe: Recipe, allowed: int
+) -> MemoryPlan:
+    """Of one unit at once, without the network's tensors."""
+    unit = unit_memory(geometry, recipe, source.dtype, network=model is not None, copied=source.copied)
+    libraries = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
+    return MemoryPlan(
+        libraries + _profile_mem(settings, source),
+        unit.computing,
+        0,
+        settings.workers or 1,
+        allowed,
+        waiting_mem=unit.waiting,
+        sampling_mem=_sampling_mem(settings, source, geometry, allowed - libraries),
+        unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
+    )
+
+
+def _profile_mem(settings: RunSettings, source: Image) -> int:
+    if settings.illumination in ("none", *FRAME_BACKGROUNDS):
+        return 0
+    return profile_bytes(source.shape, dark=settings.illumination != "temporal")
+
+
+def _sampling_mem(settings: RunSettings, source: Image, geometry: Geometry, spare: int) -> int:
+    """What the estimate of a profile takes of what is spare: as many frames as fit."""
+    if settings.illumination not in ESTIMATED_BACKGROUNDS or settings.illumination in FRAME_BACKGROUNDS:
+        return 0
+    count, frame = sampled_frames(source.shape, source.dtype.itemsize, spare, len(geometry.times))
+    return count * frame
+
+
+def _resolve_preparation(settings: RunSettings) -> Preparation:
+    return Preparation(settings.downscale, settings.illumination, settings.illumination_mode)
+
+
+def _resolve_channels(settings: RunSettings, source: Image) -> tuple[int, ...]:
+    count = source.shape[1]
+    names = source.metadata.channel_names
+    if settings.channel is None:
+        return tuple(range(count))
+    asked = str(settings.channel)
+    found = [index for index, name in enumerate(names) if name == asked]
+    if len(found) > 1:
+        raise InputError(
+            f"--channel {asked} is the name of channels {', '.join(map(str, found))}; give the index of one."
+        )
+    if found:
+        return (found[0],)
+    if asked.isdecimal() and int(asked) < count:
+        return (int(asked),)
+    known = f" or a name of {', '.join(names)}" if names else ""
+    raise InputError(
+        f"--channel {asked} is not there; the input has {count}, so give an index from 0 to {count - 1}{known}."
+    )
+
+
+def _resolve_tiles(
+    settings: RunSettings, geometry: Geometry, model: Model, spare_bytes: int, tile: tuple[int, ...] | None
+) -> TilePlan:
+    config, shape = model.config, geometry.network_frame_shape
+    padded = tuple(size + -size % config.grid for size in shape)
+    smallest = 2 * config.halo + config.grid
+    if settings.tile is not None:
+        asked = -(-settings.tile // config.grid) * config.grid
+        if asked < smallest and any(asked < size for size in padded):
+            raise UsageError(
+                f"--tile {settings.tile} leaves nothing inside the halo of {config.halo} pixels per side; use"
+                f" {smallest} or more."
+            )
+        chosen = tuple(min(asked, size) for size in padded)
+    elif tile is not None and all(
+        length == size or smallest <= length < size for length, size in zip(tile, padded, strict=True)
+    ):
+        chosen = tile
+    else:
+        fitting = spare_bytes // config.workspace_bytes_per_pixel
+        chosen = choose_tile(shape, config.halo, config.grid, min(fitting, _TILE_PIXELS[config.n_dim]))
+    return TilePlan(shape, chosen, config.halo, config.grid)

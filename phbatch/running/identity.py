@@ -1,0 +1,114 @@
+"""What makes two runs the same run: their fingerprint, and what differs between two of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from phbatch.inputs.image import Source
+from phbatch.kernels.intensity import describe_normalizer
+from phbatch.network.model import Model
+from phbatch.outputs.ledger import Ledger
+from phbatch.planning.resolve import ResolvedRun
+from phbatch.words.errors import OutputError
+from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, StorageOptions
+
+NUMBERS_VERSION = 4
+"""Raised whenever the pixels or statistics that phbatch computes change."""
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def fingerprint(
+    settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None, given: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """What two runs must share to continue each other, as nested plain values; `given` has digests of given files."""
+    recipe, geometry = resolved.recipe, resolved.geometry
+    # Where a frame's statistics depend on other frames, a repaired chunk changes them all; else each unit's ledger
+    # record says what it was read from.
+    sampled = settings.illumination in ESTIMATED_BACKGROUNDS and settings.illumination not in FRAME_BACKGROUNDS
+    return {
+        "input": source.identity(pixels=sampled or recipe.passes > 1),
+        "settings": {
+            "normalization": recipe.rule.model_dump(),
+            "dtype": recipe.dtype,
+            "rescale": recipe.rescale,
+            "packing": asdict(recipe.packing) if recipe.packing else None,
+            "uncertainty": recipe.uncertainty,
+            "nan": settings.nan,
+            "smooth_time": settings.smooth_time,
+            "bad_frames": settings.bad_frames,
+            "scope": settings.scope,
+            "percentiles": list(settings.percentiles),
+            "illumination": settings.illumination,
+            "illumination_mode": settings.illumination_mode,
+            "downscale": settings.downscale,
+            "upscale_back": settings.upscale_back,
+            "codec": settings.codec,
+            "shuffle": settings.shuffle,
+            "shard": settings.shard,
+            "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
+            "channels": list(geometry.channels),
+            "tile": list(recipe.tiles.tile) if recipe.tiles else None,
+            "batch": recipe.batch if model else None,
+            "backend": settings.backend if model else None,
+            "network": recipe.network if model else None,
+            "precision": recipe.precision if model else None,
+        },
+        "model": {"name": model.name, "sha256": model.sha256} if model else None,
+        "normalizer": describe_normalizer(recipe.rule.method),
+        "given": dict(given),
+        "numbers_version": NUMBERS_VERSION,
+    }
+
+
+def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """Names and values of what differs between two fingerprints.
+
+    Examples
+    --------
+    >>> find_differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    ['a.b was 1 and is 3']
+    >>> find_differences({"digest": 64 * "0"}, {"digest": 64 * "1"})
+    ['digest was 00000000 and is 11111111']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted({*old, *new}):
+            found += find_differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+        return found
+    if old == new:
+        return []
+    digests = all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (old, new))
+    return [f"{place} was {old[:8]} and is {new[:8]}" if digests else f"{place} was {old} and is {new}"]
+
+
+def require_same(
+    output: str, recorded: Mapping[str, Any], mark: Mapping[str, Any], options: StorageOptions = None
+) -> None:
+    """Refuse an output that holds units of another run.
+
+    Parameters
+    ----------
+    output : str
+        Place of an output that was begun.
+    recorded : mapping
+        What it says of its run.
+    mark : mapping
+        Fingerprint of the run that is asked for.
+    options : SecretStr or None
+        Of the object store.
+
+    Raises
+    ------
+    OutputError
+        What differs, and what to do.
+    """
+    differences = find_differences(recorded["fingerprint"], mark)
+    if differences and (recorded["status"] == "complete" or Ledger(output, options).holds_units()):
+        raise OutputError(
+            f"{output} exists and was begun differently ({'; '.join(differences[:4])}); repeat the old settings to"
+            " continue, choose another output, or start afresh with --overwrite."
+        )

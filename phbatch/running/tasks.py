@@ -1,0 +1,266 @@
+"""What is done with a unit: read, measure, pool, search, restore and write.
+
+Tasks get a job and a unit, both small; pixels are read and written by whoever runs the task and never travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from phbatch.frames.clock import StageClock
+from phbatch.frames.light import Corrections, Preparation, Profile, prepare_frame
+from phbatch.frames.measure import measure_block
+from phbatch.frames.recipe import Recipe
+from phbatch.frames.restore import FrameIndex, RestoredBlock, restore_block
+from phbatch.frames.table import StatisticsRow
+from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.profile import read_profile
+from phbatch.kernels.illumination import Correction
+from phbatch.kernels.intensity import make_affine
+from phbatch.kernels.stats import FrameStatistics, State, merge
+from phbatch.network.predictor import Predictor, get_predictor, limit_network_threads
+from phbatch.outputs.writer import IMAGE, UNCERTAINTY, Sink
+from phbatch.places.lock import new_token
+from phbatch.places.zarr_nodes import limit_threads
+from phbatch.planning.memory import CORRECTIONS_AT_ONCE, MemoryPlan
+from phbatch.planning.units import Unit
+from phbatch.running.slots import waiting
+from phbatch.words.axes import frame_indices
+from phbatch.words.errors import InputError
+from phbatch.words.settings import FRAME_BACKGROUNDS, Backend, NanPolicy, StorageOptions
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task must know besides its unit; the same for all units of a run.
+
+    Attributes
+    ----------
+    source, axes : str
+        Path of the input, and its axes where the user named them.
+    recipe : Recipe
+        What the pixels go through.
+    nan : {"refuse", "skip"}
+        What a frame with NaN or infinity does.
+    output, output_axes : str
+        Path of the output, and the axes of its arrays; empty where nothing is written.
+    profile : str
+        Path of the profile of uneven light; empty where there is none.
+    model : (Path, str) or None
+        Model folder and sha256 of its weights.
+    backend : {"tensorflow", "jax"}
+        Of Keras.
+    retries : int
+        Attempts after the first one, where an error may pass.
+    threads : int or None
+        Of codecs, and of TensorFlow on a CPU, in every process; None leaves them as they are.
+    token : str
+        Of this run: the one that holds its output, and under which workers keep stores open.
+    storage_options : SecretStr or None
+        Credentials and endpoint of object stores, for whoever runs the tasks; not shown where a job is printed.
+    memory : MemoryPlan or None
+        Of a process that runs the tasks: no worker of a Dask cluster with less memory gets any.
+    """
+
+    source: str
+    axes: str | None
+    recipe: Recipe
+    nan: NanPolicy = "refuse"
+    output: str = ""
+    output_axes: str = ""
+    profile: str = ""
+    model: tuple[Path, str] | None = None
+    backend: Backend = "tensorflow"
+    retries: int = 0
+    threads: int | None = None
+    token: str = field(default_factory=new_token)
+    storage_options: StorageOptions = field(default=None, repr=False)
+    memory: MemoryPlan | None = None
+
+
+# By token, too: a worker that serves run after run must not see an earlier run's metadata of a place.
+@lru_cache(maxsize=8)
+def _open_source(path: str, axes: str | None, options: StorageOptions, token: str) -> Source:
+    return open_source(path, axes, options)
+
+
+@lru_cache(maxsize=8)
+def _open_sink(path: str, options: StorageOptions, token: str) -> Sink:
+    return Sink(path, options, token=token)
+
+
+@lru_cache(maxsize=2)
+def _open_profile(path: str, options: StorageOptions, token: str) -> Profile:
+    return Profile(*read_profile(path, options))
+
+
+@lru_cache(maxsize=CORRECTIONS_AT_ONCE)
+def _open_correction(
+    path: str, options: StorageOptions, token: str, preparation: Preparation, c: int, z: int
+) -> Correction:
+    return _open_profile(path, options, token).correction(preparation, c, z)
+
+
+def forget_open_stores() -> None:
+    """Close what this process holds open, so that a store that was replaced is opened anew."""
+    for opened in (_open_source, _open_sink, _open_profile, _open_correction):
+        opened.cache_clear()
+
+
+def corrections_of(job: Job, unit: Unit) -> Corrections | None:
+    """The maps of the job's profile for the channels and planes of a unit."""
+    if not job.profile:
+        return None
+
+    def find(c: int, z: int) -> Correction:
+        key = unit.frame_key(0, c, z)
+        return _open_correction(job.profile, job.storage_options, job.token, job.recipe.preparation, key.c, key.z or 0)
+
+    return find
+
+
+def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
+    """Selected frames of a unit as ``(t, c, z, y, x)``, and the digest of the objects that they were read from."""
+    if job.threads is not None:
+        limit_threads(job.threads)
+    source = _open_source(job.source, job.axes, job.storage_options, job.token)
+    block, digest = source.read_stamped(unit.source)
+    if len(unit.keep_t) != block.shape[0]:
+        block = block[list(unit.keep_t)]
+    if len(unit.keep_c) != block.shape[1]:
+        block = block[:, list(unit.keep_c)]
+    return block, digest
+
+
+def load_predictor(job: Job) -> Predictor | None:
+    """The network of a job, compiled once per process; None where it only normalizes."""
+    recipe = job.recipe
+    if job.model is None or recipe.tiles is None:
+        return None
+    if job.threads is not None:
+        limit_network_threads(job.backend, job.threads)
+    return get_predictor(
+        *job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network, recipe.precision, recipe.steps
+    )
+
+
+def compute_unit(
+    job: Job, unit: Unit, clock: StageClock | None = None
+) -> tuple[RestoredBlock, list[dict[str, Any]], str]:
+    """Restored frames of a unit, the rows of their statistics, and the digest of what they were read from."""
+    clock = clock or StageClock()
+    with clock("read"):
+        block, digest = read_unit(job, unit)
+    predictor, corrections = load_predictor(job), corrections_of(job, unit)
+    predict = predictor.restore if predictor else None
+    restored = restore_block(block, job.recipe, predict, unit.measured, corrections, clock)
+    rows = []
+    for (t, c, z), statistics in restored.statistics.items():
+        key = unit.frame_key(t, c, z)
+        if "nonfinite" in statistics.flags and job.nan == "refuse":
+            raise nonfinite_error(str(key))
+        affine = make_affine(statistics, job.recipe.rule)
+        rows.append(
+            StatisticsRow(key, statistics).as_dict()
+            | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
+        )
+    return restored, rows, digest
+
+
+def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
+    """Restore a unit and write it; the returned record is what the ledger keeps."""
+    started, clock = perf_counter(), StageClock()
+    restored, rows, digest = compute_unit(job, unit, clock)
+    sink = _open_sink(job.output, job.storage_options, job.token)
+    clipped = restored.clipped
+    with clock("encode"):
+        encoded = [sink.encode(IMAGE, job.output_axes, unit.output, restored.image)]
+        if restored.uncertainty is not None:
+            encoded.append(sink.encode(UNCERTAINTY, job.output_axes, unit.output, restored.uncertainty))
+    del restored  # the next unit takes its memory
+    with waiting(), clock("write"):
+        objects = sink.place(*encoded)
+    seconds = round(perf_counter() - started, 4)
+    return {
+        "unit": unit.key,
+        "input": digest,
+        "objects": objects,
+        "statistics": rows,
+        "clipped": clipped,
+        "seconds": seconds,
+        "stages": {stage: round(spent, 4) for stage, spent in clock.seconds.items()},
+    }
+
+
+def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
+    """Statistics of the frames of a unit, by their indices within it; nothing is written."""
+    recipe = job.recipe
+    return measure_block(
+        read_unit(job, unit)[0],
+        recipe.preparation,
+        recipe.rule.sigma,
+        recipe.all_percentiles,
+        volumes=recipe.volumes,
+        corrections=corrections_of(job, unit),
+    )
+
+
+def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], State]:
+    """Merged states of the good frames of a unit, by the pool that they belong to."""
+    block, recipe, corrections = read_unit(job, unit)[0], job.recipe, corrections_of(job, unit)
+    states: dict[tuple[int, int | None], State] = {}
+    for index, statistics in (unit.measured or {}).items():
+        if not statistics.flags:
+            state = prepare_frame(block, index, recipe.preparation, corrections).state(recipe.rule.sigma)
+            pool = recipe.pool_of(unit.frame_key(*index))
+            states[pool] = merge(states[pool], state) if pool in states else state
+    return states
+
+
+def scan_unit(job: Job, unit: Unit) -> str | None:
+    """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
+    block, _ = read_unit(job, unit)
+    finite = np.isfinite(block).all(axis=(3, 4))
+    if finite.all():
+        return None
+    t, c, z = np.argwhere(~finite)[0].tolist()
+    return str(unit.frame_key(t, c, None if job.recipe.volumes else z))
+
+
+@dataclass(frozen=True)
+class ScaleFound:
+    """Whether the rule of a job scales a frame of a unit, and the first that it does not though it could."""
+
+    scaled: bool
+    unscaled: str | None = None
+
+
+def find_scale(job: Job, unit: Unit) -> ScaleFound:
+    """Look for a frame of a unit that the rule scales; a profile that is yet to be estimated is left out."""
+    recipe = job.recipe
+    preparation = recipe.preparation
+    if preparation.illumination not in FRAME_BACKGROUNDS:
+        preparation = Preparation(preparation.downscale)
+    block, unscaled = read_unit(job, unit)[0], None
+    for index in frame_indices(block.shape, volumes=recipe.volumes):
+        frame = prepare_frame(block, index, preparation, None)
+        statistics = frame.measure(recipe.rule.sigma, recipe.all_percentiles)
+        if make_affine(statistics, recipe.rule) is not None:
+            return ScaleFound(True)
+        if "constant" not in statistics.flags and "nonfinite" not in statistics.flags:
+            unscaled = unscaled or str(unit.frame_key(*index))
+    return ScaleFound(False, unscaled)
+
+
+def nonfinite_error(frame: str) -> InputError:
+    """What is said of a frame that holds NaN or infinity."""
+    return InputError(
+        f"frame {frame} holds NaN or infinity; repair it, or pass such frames through flagged with --nan skip.",
+        frame=frame,
+    )

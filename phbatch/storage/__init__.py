@@ -1,1 +1,0 @@
-"""Adapters of Zarr, OME-NGFF metadata and the ledger."""

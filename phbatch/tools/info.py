@@ -1,0 +1,124 @@
+"""What is at a path: an image, an output of phbatch, or a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from phbatch.inputs.image import open_source
+from phbatch.network.model import Model, bundled_models, open_model
+from phbatch.network.tuning.form import measure_forms
+from phbatch.network.weights import read_weights
+from phbatch.outputs.ledger import Ledger
+from phbatch.outputs.writer import read_output_attributes
+from phbatch.planning.units import Geometry
+from phbatch.words.errors import OutputError, UsageError
+from phbatch.words.settings import Backend, StorageOptions, parse_settings
+
+_BENCHMARK_TILES = {2: (512, 512), 3: (32, 96, 96)}  # by the number of dimensions
+
+
+def info(
+    path: str | Path, *, benchmark: bool = False, backend: Backend = "tensorflow", storage_options: Any = None
+) -> dict[str, Any]:
+    """What is at a path: an image, an output of phbatch, or a model.
+
+    Parameters
+    ----------
+    path : str or Path
+        Zarr path or URL, model folder, or name of a bundled model.
+    benchmark : bool
+        Measure every form of a model's network on this machine.
+    backend : {"tensorflow", "jax"}
+        Keras backend of the measurement.
+    storage_options : mapping, str or sequence of str, optional
+        Credentials and endpoint of an object store.
+
+    Returns
+    -------
+    dict
+        Plain values; ``kind`` is ``"image"`` or ``"model"``. With `benchmark` there is ``forms``: for every form its
+        name, MPx/s, the same over plain's, and the largest difference to plain over the output's standard deviation.
+
+    Raises
+    ------
+    InputError, ModelError
+        It is neither.
+    UsageError
+        `benchmark` of what is no model.
+    """
+    if backend != "tensorflow" and not benchmark:
+        raise UsageError(f"--backend={backend} acts on the measurement; give --benchmark, too, or leave it out.")
+    folder = Path(str(path)).expanduser()
+    if str(path) in bundled_models() or (folder / "config.json").exists():
+        model = open_model(path)
+        return _model_info(model) | ({"forms": _measure(model, backend)} if benchmark else {})
+    if benchmark:
+        raise UsageError(f"--benchmark measures models and {path} is none; give a model folder or a bundled name.")
+    options = parse_settings({"storage_options": storage_options}).storage_options
+    source = open_source(str(path), options=options)
+    array, metadata = source.array, source.metadata
+    compressors = [str(codec.to_dict()) if hasattr(codec, "to_dict") else str(codec) for codec in array.compressors]
+    found: dict[str, Any] = {
+        "kind": "image",
+        "path": source.path,
+        "ome_zarr": metadata.version,
+        "zarr_format": array.metadata.zarr_format,
+        "axes": source.stored_axes,
+        "shape": list(array.shape),
+        "chunks": list(array.chunks),
+        "shards": list(array.shards) if array.shards else None,
+        "dtype": str(source.dtype),
+        "codecs": compressors or ["none"],
+        "scale": dict(zip(metadata.axes, metadata.scale, strict=True)),
+        "units": {axis: unit for axis, unit in zip(metadata.axes, metadata.units, strict=True) if unit},
+        "channels": list(metadata.channel_names),
+        "bytes": int(array.size) * source.dtype.itemsize,
+    }
+    if source.notices:
+        found["notices"] = list(source.notices)
+    with suppress(OutputError):
+        attributes = read_output_attributes(source.path, options)
+        if attributes:
+            found |= _progress(source.path, attributes, options)
+            found["phbatch"] = {key: value for key, value in attributes.items() if key != "statistics"}
+    return found
+
+
+def _progress(path: str, attributes: Mapping[str, Any], options: StorageOptions) -> dict[str, Any]:
+    """Units that are finished of all, and frames."""
+    if "geometry" not in attributes:
+        return {}
+    geometry = Geometry.from_dict(attributes["geometry"])
+    keys = {unit.key for unit in geometry.units}
+    finished = sum(record["unit"] in keys for record in Ledger(path, options).current())
+    return {"frames": geometry.frames, "finished": f"{finished} of {len(keys)} units"}
+
+
+def _model_info(model: Model) -> dict[str, Any]:
+    weights = read_weights(model.weights_path, model.config)
+    return {
+        "kind": "model",
+        "name": model.name,
+        "path": str(model.folder),
+        **asdict(model.config),
+        "halo": model.config.halo,
+        "grid": model.config.grid,
+        "parameters": sum(kernel.size + bias.size for kernel, bias in weights.values()),
+        "weights": model.weights_path.name,
+        **({"weights_choice": model.choice} if model.choice else {}),
+        "sha256": model.sha256,
+        "normalization": model.normalization.describe()
+        if model.normalization
+        else "not recorded (percentile 2 to 99.8 is used)",
+        "facts": dict(model.facts),
+    }
+
+
+def _measure(model: Model, backend: Backend) -> list[dict[str, Any]]:
+    config = model.config
+    tile = tuple(-(-length // config.grid) * config.grid for length in _BENCHMARK_TILES[config.n_dim])
+    return [asdict(speed) for speed in measure_forms(model, tile, 1, backend, thorough=True)]

@@ -1,0 +1,113 @@
+"""What people see of a comparison of rules: a table, a page, a picture."""
+
+from __future__ import annotations
+
+import io
+import sys
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from rich.console import Console
+from rich.table import Table
+
+from phbatch.tools.comparison import ComparisonReport, Picture
+
+_COLUMNS = ("level", "drift", "noise", "stretch", "contrast", "outside", "ms_per_mpx")
+_WORDS = (
+    "level: of the background. drift: its largest change over the frames, in units of the contrast. noise: of the"
+    " background, in the same units. stretch: largest over smallest noise. contrast: range of the smoothed frame, from"
+    " 0.2 to 99.8 %. outside: fraction of pixels outside of [0, 1]. ms_per_mpx: cost per megapixel on one core. Orange:"
+    " the patches that are taken for background."
+)
+_STYLE = (
+    "body{font:15px sans-serif;margin:2em;max-width:75em}td,th{padding:.3em .8em;text-align:right}"
+    "td:first-child{text-align:left}tr.best{font-weight:bold}img{max-width:100%}"
+)
+
+
+def print_comparison(found: ComparisonReport) -> None:
+    """Print the rules side by side, and the recommendation."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("rule")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    for row in found:
+        table.add_row(row.rule, *(_cell(getattr(row, name)) for name in _COLUMNS))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for notice in found.notices:
+        print(notice)
+    print(f"recommended: {found.recommendation[1]}")
+
+
+def save_comparison(path: Path, found: ComparisonReport, title: str) -> None:
+    """Write the comparison: a picture where `path` ends in .png, else a page with tables and pictures."""
+    if path.suffix.lower() == ".png":
+        path.write_bytes(_draw_curves(found))
+        return
+    best, reason = found.recommendation
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("rule", *_COLUMNS))
+    body = "".join(
+        f"<tr{' class=best' if row is best else ''}><td>{escape(row.rule)}</td>"
+        + "".join(f"<td>{_cell(getattr(row, name))}</td>" for name in _COLUMNS)
+        + "</tr>"
+        for row in found
+    )
+    page = (
+        f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>"
+        f"<h1>Normalization of {escape(title)}</h1><p>Recommended: {escape(reason)}</p>"
+        f"{''.join(f'<p>{escape(notice)}</p>' for notice in found.notices)}"
+        f"<table><tr>{head}</tr>{body}</table>"
+        f"{_embed('background over time', _draw_curves(found))}"
+        f"<h2>{len(found.frames)} frames were looked at, such as</h2>"
+        f"{_embed('frames', _draw_frames(found.pictures))}"
+        f"<p>{escape(_WORDS)}</p>"
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _embed(words: str, picture: bytes) -> str:
+    return f'<img alt="{words}" src="data:image/png;base64,{b64encode(picture).decode()}">'
+
+
+def _draw_curves(found: ComparisonReport) -> bytes:
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for row in found:
+        left.plot(found.times, row.levels, marker="o", markersize=3, label=row.rule)
+        right.plot(found.times, row.noises, marker="o", markersize=3)
+    left.set_ylabel("drift of the background / contrast")
+    right.set_ylabel("noise of the background / its median")
+    for axes in (left, right):
+        axes.set_xlabel("frame" if found.time_unit is None else f"time / {found.time_unit}")
+        axes.grid(alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(found), 6), fontsize=9)
+    return _as_png(figure)
+
+
+def _draw_frames(pictures: Sequence[Picture]) -> bytes:
+    """Frames side by side in one range of intensities, with the patches that are taken for background."""
+    height, width = pictures[0].image.shape
+    figure = Figure(figsize=(2.75 * len(pictures), 2.75 * min(max(height / width, 0.2), 3) + 0.3), layout="constrained")
+    low, high = np.percentile(np.concatenate([picture.image.ravel() for picture in pictures]), (0.2, 99.8))
+    for axes, picture in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures, strict=True):
+        axes.imshow(picture.image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        for y, x, side in picture.patches:
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, edgecolor="tab:orange", linewidth=0.8))
+        axes.set_title(picture.title, fontsize=9)
+        axes.set_axis_off()
+    return _as_png(figure)
+
+
+def _as_png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()

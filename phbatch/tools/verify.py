@@ -1,0 +1,399 @@
+"""Proving that an output is whole, and mending exactly what is not."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isclose, isnan, prod
+from os import cpu_count
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phbatch.frames.table import StatisticsTable
+from phbatch.inputs.image import open_source
+from phbatch.outputs.audit import Expected, expected_objects, find_problems, remove_group, restore_document
+from phbatch.outputs.image import commit_metadata, refusing_storage_errors
+from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.outputs.writer import ATTRIBUTE, IMAGE, UNCERTAINTY, Sink, read_output_attributes
+from phbatch.places.lock import ROOT_DOCUMENTS, hold_output, is_held, new_token
+from phbatch.places.zarr_nodes import exists, normalize_path
+from phbatch.planning.units import Geometry, Unit
+from phbatch.running.begin import PROFILE, prepare, require_unchanged
+from phbatch.running.engine import execute
+from phbatch.running.measure import with_statistics
+from phbatch.running.run import run
+from phbatch.running.tasks import Job, compute_unit, forget_open_stores, load_predictor
+from phbatch.words.errors import OutputError, UsageError
+from phbatch.words.events import Listener, RunStarted, Stop, UnitFinished, ignore, never
+from phbatch.words.options import RedoOptions, parse_options
+from phbatch.words.results import Damage, RunResult, VerifyReport
+from phbatch.words.settings import RunSettings, StorageOptions
+
+_OF_DEEP = ("input", "model", "memory", "scheduler", "retries")
+_TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
+
+
+def verify(
+    output: str | Path, *, deep: int = 0, seed: int = 0, listener: Listener = ignore, **options: Unpack[RedoOptions]
+) -> VerifyReport:
+    """Check that an output is whole: every unit in the ledger, every object there, every checksum right.
+
+    Parameters
+    ----------
+    output : str or Path
+        Of `phbatch.run`, finished or not.
+    deep : int
+        Units to compute again from the input and compare pixel by pixel, drawn at random.
+    seed : int
+        Of the draw.
+    listener : callable
+        Called with every unit that is computed again.
+    **options
+        `workers` and `storage_options` as for `phbatch.run`; with `deep` also `input` where it was moved, `model`,
+        `memory`, `scheduler` and `retries`.
+
+    Returns
+    -------
+    VerifyReport
+        Its `damages` is empty where the output is whole, and else names the frames that are hurt.
+
+    Raises
+    ------
+    OutputError
+        There is no output of phbatch.
+    PhbatchError
+        With `deep`: what `run` would refuse.
+
+    Examples
+    --------
+    >>> import tempfile, zarr
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> frames = np.random.default_rng(0).normal(1000, 30, (2, 64, 64)).astype("uint16")
+    >>> _ = zarr.create_array(folder / "a.zarr", data=frames)
+    >>> result = run(folder / "a.zarr", model="none", workers=1)
+    >>> verify(result.output, deep=1).damages
+    ()
+    """
+    place, settings = normalize_path(str(output)), _redo_settings("verify", options)
+    store, workers = settings.storage_options, settings.workers
+    _require_deep(deep, options)
+    report, provenance, geometry = _verify_objects(place, workers, store)
+    if not deep:
+        return report
+    hurt = {damage.unit for damage in report.damages}
+    done = _Ledgered(place, store).finished
+    units = [unit for unit in geometry.units if unit.key in done - hurt]
+    sample = random.Random(seed).sample(units, min(deep, len(units)))  # noqa: S311
+    found, largest = _recompute(report.output, provenance, sample, listener, options)
+    return replace(report, damages=(*report.damages, *found), recomputed=len(sample), largest_difference=largest)
+
+
+def repair(
+    output: str | Path, *, listener: Listener = ignore, stop: Stop = never, **options: Unpack[RedoOptions]
+) -> RunResult:
+    """Do again exactly what is missing or wrong, with the settings of the run that made the output.
+
+    Parameters
+    ----------
+    output : str or Path
+        Of `phbatch.run`, finished or not.
+    listener : callable
+        Called with every event.
+    stop : callable
+        As for `phbatch.run`.
+    **options
+        `input` where it was moved; `model`, `memory`, `workers`, `scheduler`, `retries`, `storage_options` as for
+        `phbatch.run`.
+
+    Returns
+    -------
+    RunResult
+        Its `units_done` are those that were done again.
+
+    Raises
+    ------
+    OutputError
+        There is no output of phbatch, or another run holds it.
+    PhbatchError
+        What `run` would refuse: the input was changed, the model is gone.
+    """
+    place, settings = normalize_path(str(output)), _redo_settings("repair", options)
+    store, workers = settings.storage_options, settings.workers
+    _provenance(place, _Ledgered(place, store).metadata, store)  # nothing is put into what is no output
+    with hold_output(place, new_token(), store):
+        report, provenance, geometry = _verify_objects(place, workers, store)
+        arguments = _recorded_options(provenance, options)
+        if report.damages:
+            _require_inputs(arguments, geometry, report, store)
+            with refusing_storage_errors(place):
+                _take_back(place, report.damages, store)
+    return run(output=place, listener=listener, stop=stop, **arguments)
+
+
+def _redo_settings(function: str, options: Mapping[str, Any]) -> RunSettings:
+    """Settings, all of which are judged."""
+    return parse_options(function, {name: options[name] for name in options if name != "input"})
+
+
+def _require_deep(deep: int, options: Mapping[str, Any]) -> None:
+    """Refuse what acts on units that are computed again where none is."""
+    idle = [name for name in _OF_DEEP if options.get(name) is not None]
+    if idle and not deep:
+        raise UsageError(f"--{idle[0]} acts on units that are computed again; give --deep, too, or leave it out.")
+
+
+class _Ledgered:
+    """What the ledger of an output tells, gone through once, an object at a time."""
+
+    def __init__(self, output: str, store: StorageOptions) -> None:
+        self._ledger = Ledger(output, store)
+        self.metadata = next((record for record in self._ledger.current() if record["unit"] == METADATA), None)
+        self.units: set[str] = set()
+        self.objects = self.bytes = 0
+
+    @property
+    def finished(self) -> set[str]:
+        """Units that are done."""
+        return {record["unit"] for record in self._ledger.current()} - {METADATA}
+
+    def __iter__(self) -> Iterator[Expected]:
+        for record in self._ledger.current():
+            self.units.add(record["unit"])
+            for expected in expected_objects(record):
+                self.objects += 1
+                self.bytes += expected.mark[0]
+                yield expected
+
+
+def _verify_objects(
+    output: str, workers: int | None, store: StorageOptions
+) -> tuple[VerifyReport, dict[str, Any], Geometry]:
+    """The report on all objects, the provenance of the run, and the shape of its work."""
+    ledgered = _Ledgered(output, store)
+    provenance = _provenance(output, ledgered.metadata, store)
+    geometry = Geometry.from_dict(provenance["geometry"])
+    units = {unit.key: unit for unit in geometry.units}
+    damages = []
+    readers = workers or min(4, cpu_count() or 1)
+    for expected, problem in find_problems(output, ledgered, workers=readers, options=store):
+        unit = units.get(expected.owner)
+        frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()
+        damages.append(Damage(expected.key, problem, unit.key if unit is not None else None, frames))
+    complete = ledgered.metadata is not None and bool(ledgered.metadata["complete"])
+    missing = [unit for unit in geometry.units if unit.key not in ledgered.units]
+    if not complete and _says_complete(output, store):
+        if missing:  # the ledger was cut
+            complete = True
+        else:  # the run ends now: its last attributes and tables are there before the ledger says so
+            damages = [damage for damage in damages if damage.place not in ROOT_DOCUMENTS]
+    if complete:
+        damages += [Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry)) for unit in missing]
+    running = not complete and is_held(output, store)
+    report = VerifyReport(
+        output,
+        len(units),
+        ledgered.objects,
+        ledgered.bytes,
+        tuple(damages),
+        finished=len(units) - len(missing),
+        missing=() if complete else tuple(unit.key for unit in missing),
+        complete=complete,
+        running=running,
+    )
+    return report, provenance, geometry
+
+
+def _says_complete(output: str, store: StorageOptions) -> bool:
+    """Whether the root of an output says that its run came to its end."""
+    try:
+        return (read_output_attributes(output, store) or {}).get("status") == "complete"
+    except OutputError:
+        return False
+
+
+def _provenance(output: str, metadata: Mapping[str, Any] | None, store: StorageOptions) -> dict[str, Any]:
+    """What the run said of itself: from the ledger, since the root's own document may be what is damaged."""
+    documents = metadata["documents"] if metadata is not None else {}
+    if "zarr.json" in documents:
+        found = json.loads(documents["zarr.json"])["attributes"].get(ATTRIBUTE)
+    elif ".zattrs" in documents:
+        found = json.loads(documents[".zattrs"]).get(ATTRIBUTE)
+    else:
+        found = _root_attributes(output, store)
+    if not isinstance(found, dict) or "geometry" not in found:
+        raise OutputError(f"{output} is no output of `phbatch run`, or one that was not begun; give the path of one.")
+    return found
+
+
+def _root_attributes(output: str, store: StorageOptions) -> dict[str, Any] | None:
+    """Attributes of the root group; None where it has none of phbatch's."""
+    if not exists(output, options=store):
+        raise OutputError(f"{output} does not exist; correct the path.")
+    try:
+        return read_output_attributes(output, store)
+    except OutputError as error:
+        if isinstance(error.__cause__, ImportError) or "cannot be reached" in str(error):
+            raise
+        return None
+
+
+def _all_frames(unit: Unit, geometry: Geometry) -> tuple[str, ...]:
+    return tuple(str(unit.frame_key(*index)) for index in unit.frame_indices(volumes=geometry.volumes))
+
+
+def _frames_of(key: str, unit: Unit, geometry: Geometry, axes: str) -> tuple[str, ...]:
+    """Frames, in the input, that a chunk of the output holds pixels of."""
+    along = dict(zip(axes, (int(part) for part in key.split("/")[-len(axes) :]), strict=True))
+    chunk_t, chunk_c, chunk_z = (along.get(axis, 0) for axis in "tcz")
+    length_t, length_c, length_z = (geometry.output_shards or geometry.output_chunks)[:3]
+    start_t, start_c, start_z = (part.start for part in unit.output[:3])
+    count = geometry.n_output
+    found = []
+    for t, c, z in unit.frame_indices(volumes=geometry.volumes):
+        channels = range(count) if geometry.stacked else range(c * count, (c + 1) * count)
+        if (
+            (start_t + t) // length_t == chunk_t
+            and any((start_c + channel) // length_c == chunk_c for channel in channels)
+            and (z is None or (start_z + z) // length_z == chunk_z)
+        ):
+            found.append(str(unit.frame_key(t, c, z)))
+    return tuple(found)
+
+
+def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that repeat the run, overruled by those given now."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return {"input": provenance["input"]} | dict(provenance["settings"]) | given
+
+
+def _require_inputs(
+    arguments: Mapping[str, Any], geometry: Geometry, report: VerifyReport, store: StorageOptions
+) -> None:
+    """Refuse to do a unit again from other pixels than the first time."""
+    hurt = {damage.unit for damage in report.damages}
+    current = Ledger(report.output, store).current()
+    inputs = {record["unit"]: record["input"] for record in current if record["unit"] in hurt}
+    source = open_source(str(arguments["input"]), arguments["axes"], store)
+    require_unchanged(source, geometry, inputs, report.output, store)
+
+
+def _take_back(output: str, damages: Iterable[Damage], store: StorageOptions) -> None:
+    """Mend documents from the ledger, and have everything else that is hurt done again by the next run."""
+    ledger = Ledger(output, store)
+    metadata = next((record for record in ledger.current() if record["unit"] == METADATA), None)
+    documents = metadata["documents"] if metadata is not None else {}
+    hurt = [damage for damage in damages if damage.unit is None]
+    for damage in hurt:
+        if damage.place in documents:
+            restore_document(output, damage.place, documents[damage.place], store)
+    if any(damage.place.startswith(f"{PROFILE}/") for damage in hurt):
+        remove_group(output, PROFILE, store)
+    for unit in dict.fromkeys(damage.unit for damage in damages if damage.unit is not None):
+        ledger.retract(unit)
+    forget_open_stores()
+    attributes = read_output_attributes(output, store) or {}
+    Sink(output, store).update_attributes(attributes | {"status": "running"})
+    commit_metadata(output, complete=False, options=store)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """How far a frame that is stored is from what is computed again, and how far it may be, in standard deviations."""
+
+    frame: str
+    difference: float
+    allowed: float
+
+
+def _recompute(
+    output: str, provenance: Mapping[str, Any], units: Sequence[Unit], listener: Listener, options: Mapping[str, Any]
+) -> tuple[list[Damage], float]:
+    """Damages that computing units again brings to light, and the largest difference of a pixel."""
+    arguments = _recorded_options(provenance, options)
+    prepared = prepare(str(arguments.pop("input")), output, parse_options("run", arguments))
+    prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
+    table, records = StatisticsTable(prepared.resolved.geometry.grid), dict[str, dict[str, Any]]()
+    sampled = {unit.key for unit in units}
+    for record in Ledger(output, prepared.settings.storage_options).current():
+        for row in record.get("statistics", ()):
+            table.put(row)
+        if record["unit"] in sampled:
+            records[record["unit"]] = record
+    work: Iterable[Unit] = units
+    if prepared.given is not None or prepared.resolved.recipe.passes > 1:
+        work = with_statistics(units, table, prepared.resolved.recipe.volumes)
+    if prepared.settings.scheduler is None:
+        load_predictor(prepared.job)
+    damages, largest, volumes = list[Damage](), 0.0, prepared.resolved.recipe.volumes
+    counts = {unit.key: sum(1 for _ in unit.frame_indices(volumes=volumes)) for unit in units}
+    listener(RunStarted(output, len(units), 0, sum(counts.values()), 0, prod(prepared.source.shape[3:])))
+    for outcome in execute(
+        _compare_unit,
+        prepared.job,
+        work,
+        workers=prepared.resolved.workers,
+        scheduler=prepared.settings.scheduler,
+        listener=listener,
+    ):
+        unit, key = outcome.unit, outcome.unit.key
+        listener(UnitFinished(key, counts[key]))
+        if outcome.result is None:
+            damages.append(Damage(key, f"cannot be computed again: {outcome.problem}"))
+            continue
+        comparisons, rows, digest = outcome.result
+        if digest != records[key]["input"]:
+            damages.append(Damage(key, "cannot be compared: its input was changed after it was restored"))
+            continue
+        largest = max([largest, *(comparison.difference for comparison in comparisons)])
+        wrong = tuple(found.frame for found in comparisons if not found.difference <= found.allowed)
+        if wrong:
+            damages.append(Damage(key, "has other pixels than those computed again", key, wrong))
+        if not _same_rows(rows, records[key]["statistics"]):
+            frames = _all_frames(unit, prepared.resolved.geometry)
+            damages.append(Damage(key, "has other statistics than those computed again", key, frames))
+    return damages, largest
+
+
+def _compare_unit(job: Job, unit: Unit) -> tuple[list[_Comparison], list[dict[str, Any]], str]:
+    """Compute a unit and read what is stored of it."""
+    restored, rows, digest = compute_unit(job, unit)
+    sink, recipe = Sink(job.output, job.storage_options), job.recipe
+    pairs = [(restored.image, sink.read(IMAGE, job.output_axes, unit.output))]
+    if restored.uncertainty is not None:
+        pairs.append((restored.uncertainty, sink.read(UNCERTAINTY, job.output_axes, unit.output)))
+    found = []
+    for t, c, z in unit.frame_indices(volumes=recipe.volumes):
+        group = slice(None) if recipe.stacked else slice(c * recipe.n_output, (c + 1) * recipe.n_output)
+        place = (t, group, slice(None) if z is None else z)
+        for computed, stored in pairs:
+            found.append(_compare(str(unit.frame_key(t, c, z)), computed[place], stored[place]))
+    return found, rows, digest
+
+
+def _compare(frame: str, computed: NDArray[Any], stored: NDArray[Any]) -> _Comparison:
+    if computed.tobytes() == stored.tobytes():
+        return _Comparison(frame, 0.0, 0.0)
+    expected = computed.astype(np.float64)
+    difference = np.abs(stored.astype(np.float64) - expected)
+    difference[np.isnan(expected) & np.isnan(stored)] = 0
+    finite = computed[np.isfinite(computed)]
+    spread = (float(np.std(finite, dtype=np.float64)) if finite.size else 0.0) or 1.0
+    step = 1.0 if computed.dtype.kind == "u" else float(np.spacing(np.abs(finite).max(initial=0)))
+    return _Comparison(frame, float(difference.max()) / spread, _TOLERANCE + step / spread)
+
+
+def _same_rows(computed: Sequence[Mapping[str, Any]], stored: Sequence[Mapping[str, Any]]) -> bool:
+    def same(first: Any, second: Any) -> bool:
+        if isinstance(first, float) and isinstance(second, float):
+            return isclose(first, second, rel_tol=1e-6) or (isnan(first) and isnan(second))
+        return bool(first == second)
+
+    return len(computed) == len(stored) and all(
+        row.keys() == other.keys() and all(same(value, other[name]) for name, value in row.items())
+        for row, other in zip(computed, stored, strict=True)
+    )

@@ -1,0 +1,115 @@
+"""What is written aside has its bytes, whatever the file system allows, and large files leave no trace in the cache."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from phbatch.places import durable
+from phbatch.places.durable import mark_of, mark_of_file, write_aside
+
+BLOCK, PART = 4096, 3 * 4096
+RANDOM = os.urandom(10 * PART)
+Write = Callable[[int, memoryview], int]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is a large one, of several parts."""
+    monkeypatch.setattr(durable, "_BYTES_AT_ONCE", PART)
+    monkeypatch.setattr(durable, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(durable, "_buffers", durable.deque())
+
+
+def is_direct(descriptor: int) -> bool:
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & durable._DIRECT)
+
+
+def may_be_direct(folder: Path) -> bool:
+    """Whether files in a folder can be written past the page cache."""
+    try:
+        os.close(os.open(folder / "direct", os.O_WRONLY | os.O_CREAT | durable._DIRECT))
+    except OSError:
+        return False
+    return durable._DIRECT != 0
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(size=st.integers(0, len(RANDOM)) | st.integers(0, 9).map(lambda blocks: blocks * BLOCK))
+def test_files_of_any_size_have_their_bytes(tmp_path: Path, size: int) -> None:
+    data = memoryview(RANDOM)[:size]
+    write_aside(tmp_path / "file", data)
+    assert (tmp_path / "file").read_bytes() == data
+    assert mark_of(data) == mark_of_file(tmp_path / "file")
+
+
+def test_whole_blocks_go_past_the_cache_and_the_rest_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, original = [], os.write
+
+    def write(descriptor: int, data: memoryview) -> int:
+        written.append((len(data), is_direct(descriptor)))
+        return original(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    write_aside(tmp_path / "file", memoryview(RANDOM)[: PART + BLOCK + 5])
+    direct = may_be_direct(tmp_path)
+    assert written == ([(PART, True), (BLOCK, True), (5, False)] if direct else [(PART + BLOCK + 5, False)])
+    monkeypatch.setattr(durable, "_LARGE_BYTES", PART)
+    write_aside(tmp_path / "small", memoryview(RANDOM)[: PART - 1])
+    assert written[-1] == (PART - 1, False)
+
+
+def half(original: Write, descriptor: int, data: memoryview) -> int:
+    return original(descriptor, data[: max(1, len(data) // 2)] if is_direct(descriptor) else data[:1000])
+
+
+def refuse(original: Write, descriptor: int, data: memoryview) -> int:
+    if is_direct(descriptor):
+        raise OSError(errno.EINVAL, "larger blocks")
+    return original(descriptor, data)
+
+
+@pytest.mark.parametrize("way", [half, refuse])
+def test_short_and_refused_writes_lose_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Callable[[Write, int, memoryview], int]
+) -> None:
+    original = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: way(original, descriptor, data))
+    write_aside(tmp_path / "file", memoryview(RANDOM))
+    assert (tmp_path / "file").read_bytes() == RANDOM
+
+
+def test_a_file_system_without_it_is_written_through_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = fcntl.fcntl
+
+    def refuse_direct(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL and flags & durable._DIRECT:
+            raise OSError(errno.EINVAL, "no direct input and output")
+        return original(descriptor, command, flags)
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse_direct)
+    write_aside(tmp_path / "file", memoryview(RANDOM))
+    assert (tmp_path / "file").read_bytes() == RANDOM
+
+
+def test_a_full_disk_is_said_and_the_buffer_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, data: memoryview) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_aside(tmp_path / "whole", memoryview(RANDOM))
+    kept = len(durable._buffers)
+    assert kept == may_be_direct(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        with pytest.raises(OSError, match="No space left"):
+            write_aside(tmp_path / "file", memoryview(RANDOM))
+    assert len(durable._buffers) == kept
+    write_aside(tmp_path / "file", memoryview(RANDOM))
+    assert (tmp_path / "file").read_bytes() == RANDOM
