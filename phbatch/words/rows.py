@@ -118,6 +118,11 @@ class Setting:
             return None
         return float if float in kinds else int if int in kinds else None
 
+    @property
+    def identifies(self) -> bool:
+        """Whether two runs must share its value as it is given to continue each other."""
+        return self.row.touches == "numbers" and not self.row.stands
+
     def acts_in(self, function: str) -> bool:
         """Whether a public function acts on it."""
         return function in ("run", "plan", *self.row.also)

@@ -84,7 +84,7 @@ class RunSettings(Frozen):
     axes: str | None = setting(
         None,
         "Axes of a bare array, such as tyx.",
-        Row("input", "numbers", _IMAGES, "AXES", unset="the image's own", stands="input"),
+        Row("input", "numbers", _IMAGES, "AXES", unset="the image's own", stands="input.axes"),
     )
     channel: int | str | None = setting(
         None,
