@@ -12,7 +12,7 @@ import pytest
 import phbatch
 from phbatch.shell import commands as cli
 from phbatch.tools.demo import write_time_lapse
-from phbatch.words.settings import SETTING_NAMES
+from phbatch.words.settings import SETTINGS
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -56,4 +56,4 @@ def test_every_option_of_run_is_a_setting_and_every_setting_an_option() -> None:
         "profile",
         "quiet",
     }
-    assert options == SETTING_NAMES
+    assert options == SETTINGS.keys()

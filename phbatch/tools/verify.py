@@ -33,7 +33,7 @@ from phbatch.words.events import Listener, RunStarted, Stop, UnitFinished, ignor
 from phbatch.words.option_types import RedoOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import Damage, RunResult, VerifyReport
-from phbatch.words.settings import RunSettings, StorageOptions
+from phbatch.words.settings import MOST_READERS, RunSettings, StorageOptions
 
 _OF_DEEP = ("input", "model", "memory", "scheduler", "retries")
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
@@ -186,7 +186,7 @@ def _verify_objects(
     geometry = Geometry.from_dict(provenance["geometry"])
     units = {unit.key: unit for unit in geometry.units}
     damages = []
-    readers = workers or min(4, cpu_count() or 1)
+    readers = workers or min(MOST_READERS, cpu_count() or 1)
     for expected, problem in find_problems(output, ledgered, workers=readers, options=store):
         unit = units.get(expected.owner)
         frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()

@@ -41,6 +41,9 @@ IlluminationMode = Literal["divide", "subtract"]
 MOST_WORKERS = 16
 """Units at once unless more are asked for: a core prepares some 70 MPx/s, and a GPU restores a thousand."""
 
+MOST_READERS = 4
+"""Objects of an output that are checked at once unless more are asked for."""
+
 FRAME_BACKGROUNDS = ("gaussian", "polynomial")
 """Backgrounds that are estimated of every frame by itself."""
 
