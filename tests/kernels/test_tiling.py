@@ -11,7 +11,7 @@ from csbdeep.internals.predict import tile_overlap
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from phbatch.frames.tiles import NetworkFrame, predict_frames
+from phbatch.frames.tiles import Batches, NetworkFrame
 from phbatch.kernels.tiling import TilePlan, choose_tile, count_spans, plan_spans, required_halo, split_padding
 from phbatch.network.steps import Prediction, Windows
 
@@ -68,7 +68,8 @@ def test_identity_network_returns_the_frames_bit_for_bit_in_full_batches(
 
     scaling = np.ones((4, 2), np.float32)
     networked = (NetworkFrame(t, frame, scaling, np.empty_like(frame)) for t, frame in enumerate(frames))
-    results = list(predict_frames(networked, plan, batch, predict))
+    batches = Batches(plan, batch, predict)
+    results = [done for frame in networked for done in batches.add(frame)] + batches.finish()
     assert [result.frame for result in results] == list(range(count))
     np.testing.assert_array_equal(np.stack([result.image for result in results]), frames)
     assert {result.clipped for result in results} == {np.prod(shape)}  # tiles own every pixel once
