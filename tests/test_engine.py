@@ -16,7 +16,7 @@ import phbatch
 from phbatch.frames.recipe import Recipe
 from phbatch.planning.units import Geometry, Unit
 from phbatch.running.engine import Outcome, execute
-from phbatch.running.tasks import Job
+from phbatch.running.tasks import NOWHERE, Job
 from phbatch.words.settings import Normalization
 
 
@@ -84,7 +84,7 @@ def fail_on_odd(job: Job, unit: Unit) -> int:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_failing_units_are_outcomes_and_the_others_go_on(workers: int) -> None:
     units = Geometry((9, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(9), (0,)).units
-    job = Job("", None, Recipe(Normalization()))
+    job = Job(NOWHERE, None, Recipe(Normalization()))
     outcomes: list[Outcome[int]] = list(execute(fail_on_odd, job, units, workers=workers))
     assert sorted(outcome.result for outcome in outcomes if outcome.result is not None) == [0, 2, 4, 6, 8]
     assert {str(outcome.error) for outcome in outcomes if outcome.error} == {f"unit {t} is odd" for t in (1, 3, 5, 7)}
@@ -94,7 +94,7 @@ def test_failing_units_are_outcomes_and_the_others_go_on(workers: int) -> None:
 def test_stopping_finishes_what_runs_and_starts_no_more(workers: int) -> None:
     units = Geometry((50, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(50), (0,)).units
     seen: list[str] = []
-    job = Job("", None, Recipe(Normalization()))
+    job = Job(NOWHERE, None, Recipe(Normalization()))
     outcomes = execute(fail_on_odd, job, units, workers=workers, stop=lambda: len(seen) >= 5)
     seen.extend(outcome.unit.key for outcome in outcomes)
     assert 5 <= len(seen) <= 5 + workers

@@ -8,16 +8,13 @@ damaged is retracted by a later record. Only the run that holds the output appen
 from __future__ import annotations
 
 import json
-import os
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from phbatch.places.durable import synchronize
 from phbatch.places.lock import PRIVATE
-from phbatch.places.zarr_nodes import is_url, list_folder, local_path, read_files, write_file
-from phbatch.words.settings import StorageOptions
+from phbatch.places.place import Place
 
 FOLDER = f"{PRIVATE}/ledger"
 
@@ -50,24 +47,19 @@ def decode_records(data: bytes) -> Iterator[dict[str, Any]]:
 class Ledger:
     """Finished units of one output.
 
-    Local outputs have one file per writer, to which lines are appended and synchronized; object stores have one object
-    per record, since they cannot append.
+    Local outputs have one file per writer, to which lines are appended and synchronized; places that cannot append have
+    one object per record.
 
     Parameters
     ----------
-    output : str
-        Path or URL of the output group.
-    options : SecretStr or None
-        Of the object store.
+    output : Place
+        The output group.
     """
 
-    def __init__(self, output: str, options: StorageOptions = None) -> None:
+    def __init__(self, output: Place) -> None:
         self._writer = ""
         self._count = 0
-        self._remote = is_url(output)
-        self._output, self._options = output, options
-        if not self._remote:
-            self._path = local_path(output) / FOLDER
+        self._output = output
 
     def current(self) -> Iterator[dict[str, Any]]:
         """Last record of every unit that is committed and not retracted; one at a time, so read twice."""
@@ -105,37 +97,21 @@ class Ledger:
         self.commit({"unit": unit, "retracted": True})
 
     def _append(self, line: bytes) -> None:
-        if self._remote:
-            write_file(self._output, f"{FOLDER}/{self._writer}-{self._count:08d}.jsonl", line, self._options)
-            self._count += 1
+        if self._output.appends:
+            self._output.append(f"{FOLDER}/{self._writer}.jsonl", line)
             return
-        path = self._path / f"{self._writer}.jsonl"
-        new = not path.exists()
-        with path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            synchronize(self._path)
+        self._output.write(f"{FOLDER}/{self._writer}-{self._count:08d}.jsonl", line)
+        self._count += 1
 
     def _next_writer(self) -> str:
         """A name that sorts behind those of all earlier writers, whatever became of their files' times."""
-        if not self._remote:
-            self._path.mkdir(parents=True, exist_ok=True)
-            synchronize(self._path.parent)
         used = [int(name.partition("-")[0]) for name in self._names() if name.partition("-")[0].isdecimal()]
         return f"{max(used, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 
     def _names(self) -> list[str]:
-        if self._remote:
-            return sorted(list_folder(self._output, FOLDER, self._options))
-        return sorted(path.name for path in self._path.glob("*.jsonl"))
+        return sorted(name for name in self._output.names(FOLDER) if name.endswith(".jsonl"))
 
     def _read(self) -> Iterator[bytes]:
-        names = self._names()
-        if not self._remote:
-            yield from ((self._path / name).read_bytes() for name in names)
-            return
-        for first in range(0, len(names), _OBJECTS_AT_ONCE):
-            keys = [f"{FOLDER}/{name}" for name in names[first : first + _OBJECTS_AT_ONCE]]
-            yield from read_files(self._output, keys, self._options)
+        names, at_once = self._names(), _OBJECTS_AT_ONCE if self._output.remote else 1
+        for first in range(0, len(names), at_once):
+            yield from self._output.read_all([f"{FOLDER}/{name}" for name in names[first : first + at_once]])

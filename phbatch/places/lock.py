@@ -29,9 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from phbatch.places.durable import PARTIAL
-from phbatch.places.zarr_nodes import is_url, list_folder, local_path, read_file, write_file
+from phbatch.places.place import LocalPlace, Place
 from phbatch.words.errors import OutputError
-from phbatch.words.settings import StorageOptions
 
 PRIVATE = ".phbatch"
 """Group inside the output that holds the lock, the ledger, and scratch files while a run is going on."""
@@ -91,7 +90,7 @@ def find_strangers(names: Iterable[str]) -> list[str]:
     )
 
 
-def require_own(path: str, options: StorageOptions = None) -> None:
+def require_own(place: Place) -> None:
     """Refuse to start afresh where something lies that no run put there.
 
     Raises
@@ -100,13 +99,13 @@ def require_own(path: str, options: StorageOptions = None) -> None:
         Names it; nothing was removed.
     """
     try:
-        strangers = find_strangers(list_folder(path, options=options))
+        strangers = find_strangers(place.names())
     except (OSError, ImportError, ValueError) as error:
-        raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
+        raise OutputError(f"{place} cannot be reached ({error}); correct the URL or install its library.") from error
     if strangers:
         raise OutputError(
-            f"{path} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away, or"
-            " choose another place."
+            f"{place} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away,"
+            " or choose another place."
         )
 
 
@@ -116,39 +115,36 @@ def _few(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def hold_output(output: str, token: str, options: StorageOptions = None) -> Iterator[None]:
+def hold_output(output: Place, token: str) -> Iterator[None]:
     """Hold an output while inside; it need not exist yet, and nothing is put into a folder that is something else.
 
     Parameters
     ----------
-    output : str
-        Local path or fsspec URL.
+    output : Place
+        On a disk or elsewhere.
     token : str
         Of this holder.
-    options : SecretStr or None
-        Of the object store.
 
     Raises
     ------
     OutputError
         Another live run holds it, something else is there, or the place cannot be written.
     """
-    _require_output(output, options)
+    _require_output(output)
     holder: Holder = {"token": token, "host": socket.gethostname(), "process": os.getpid()}
-    hold = _lease if is_url(output) else _locked
-    with hold(output, holder, options):
+    with _locked(output, holder) if isinstance(output, LocalPlace) else _lease(output, holder):
         yield
 
 
-def read_token(output: str, options: StorageOptions = None) -> str | None:
+def read_token(output: Place) -> str | None:
     """Token of the run that holds an output, or held it when it died; None where none does."""
-    holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
+    holder = _read(output)
     return holder.get("token") if holder else None
 
 
-def _require_output(output: str, options: StorageOptions) -> None:
+def _require_output(output: Place) -> None:
     try:
-        names = set(list_folder(output, options=options))
+        names = set(output.names())
     except OSError as error:
         raise _unwritable(output, error) from error
     strangers = find_strangers(names)
@@ -156,25 +152,27 @@ def _require_output(output: str, options: StorageOptions) -> None:
         raise OutputError(f"{output} is no output of phbatch: it holds {strangers[0]}; choose another place.")
 
 
-def is_held(output: str, options: StorageOptions = None) -> bool:
+def is_held(output: Place) -> bool:
     """Whether a run seems to be writing an output now: one on another machine may have died."""
-    holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
-    return holder is not None and not _died_here(holder)
+    with suppress(OSError):
+        holder = _read(output)
+        return holder is not None and not _died_here(holder)
+    return False
 
 
 @contextmanager
-def _locked(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
-    path = local_path(output) / LOCK
+def _locked(output: LocalPlace, holder: Holder) -> Iterator[None]:
+    path = output.folder / LOCK
     descriptor = _open(path, output)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _held(output, _parse(_read_local(path))) from None
+            raise _held(output, _read(output)) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise _unwritable(output, error) from error
-            with _lease(output, holder, options):
+            with _lease(output, holder):
                 yield
             return
         try:
@@ -195,7 +193,7 @@ def _locked(output: str, holder: Holder, options: StorageOptions) -> Iterator[No
         os.close(descriptor)
 
 
-def _open(path: Path, output: str) -> int:
+def _open(path: Path, output: Place) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -223,24 +221,18 @@ def _rewrite(descriptor: int, data: bytes) -> None:
     os.pwrite(descriptor, data, 0)
 
 
-def _read_local(path: Path) -> bytes:
-    with suppress(OSError):
-        return path.read_bytes()
-    return b""
-
-
 @contextmanager
-def _lease(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
+def _lease(output: Place, holder: Holder) -> Iterator[None]:
     try:
-        _await_expiry(output, options)
-        _write(output, options, holder, 0)
+        _await_expiry(output)
+        _write(output, holder, 0)
         time.sleep(SETTLE_S)
-        if (_read(output, options) or {}).get("token") != holder["token"]:
-            raise _held(output, _read(output, options))
+        if (_read(output) or {}).get("token") != holder["token"]:
+            raise _held(output, _read(output))
     except OSError as error:
         raise _unwritable(output, error) from error
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(output, options, holder, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(output, holder, done), daemon=True)
     renewing.start()
     try:
         yield
@@ -249,15 +241,15 @@ def _lease(output: str, holder: Holder, options: StorageOptions) -> Iterator[Non
         renewing.join(_PATIENCE_S)
 
 
-def _await_expiry(output: str, options: StorageOptions) -> None:
+def _await_expiry(output: Place) -> None:
     """Return once nobody holds the lease; raise as soon as somebody renews it."""
-    first = _read(output, options)
+    first = _read(output)
     if not first or _died_here(first):
         return
     deadline = time.monotonic() + LEASE_S
     while time.monotonic() < deadline:
         time.sleep(BEAT_S / 5)
-        now = _read(output, options)
+        now = _read(output)
         if not now:
             return
         if now != first:
@@ -277,29 +269,29 @@ def _died_here(holder: Holder) -> bool:
     return False
 
 
-def _renew(output: str, options: StorageOptions, holder: Holder, done: threading.Event) -> None:
+def _renew(output: Place, holder: Holder, done: threading.Event) -> None:
     """Rewrite the lease until it is over and let go of it, or until it is no longer ours."""
     beat = 0
     while not done.wait(BEAT_S):
         beat += 1
         with suppress(OSError):  # a beat that is lost is made up for by the next
-            found = _read(output, options)
+            found = _read(output)
             if found and found.get("token") != holder["token"]:
                 return
-            _write(output, options, holder, beat)
+            _write(output, holder, beat)
     with suppress(OSError):
-        if (_read(output, options) or {}).get("token") == holder["token"]:
-            _write(output, options, {}, 0)
+        if (_read(output) or {}).get("token") == holder["token"]:
+            _write(output, {}, 0)
 
 
-def _write(output: str, options: StorageOptions, holder: Holder, beat: int) -> None:
-    write_file(output, LOCK, json.dumps(holder | {"beat": beat} if holder else {}).encode(), options)
+def _write(output: Place, holder: Holder, beat: int) -> None:
+    output.write(LOCK, json.dumps(holder | {"beat": beat} if holder else {}).encode())
 
 
-def _read(output: str, options: StorageOptions) -> Holder | None:
+def _read(output: Place) -> Holder | None:
     try:
-        return _parse(read_file(output, LOCK, options))
-    except FileNotFoundError:
+        return _parse(output.read(LOCK))
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -311,11 +303,11 @@ def _parse(data: bytes) -> Holder | None:
     return found if isinstance(found, dict) and "token" in found else None
 
 
-def _held(output: str, holder: Holder | None) -> OutputError:
+def _held(output: Place, holder: Holder | None) -> OutputError:
     named = holder is not None and {"process", "host"} <= holder.keys()
     who = f"process {holder['process']} on {holder['host']}" if holder and named else "another process"
     return OutputError(f"{output} is being written by another run ({who}); wait for it or stop it, and call again.")
 
 
-def _unwritable(output: str, error: OSError) -> OutputError:
+def _unwritable(output: Place, error: OSError) -> OutputError:
     return OutputError(f"{output} cannot be written ({error}); check its folder's permissions and the space left.")

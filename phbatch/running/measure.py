@@ -14,6 +14,7 @@ from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsRow, StatisticsTable
 from phbatch.inputs.image import Source
 from phbatch.kernels.stats import State, finalize, merge
+from phbatch.places.place import Place
 from phbatch.places.table_file import MEASURED, describe_measurement, parse_measurement, read_rows
 from phbatch.planning.resolve import ResolvedStatistics
 from phbatch.planning.units import Geometry, Unit
@@ -24,14 +25,19 @@ from phbatch.running.tasks import Job, measure_unit, pool_unit
 from phbatch.words.axes import FrameGrid, FrameKey
 from phbatch.words.errors import InputError, InterruptedRunError
 from phbatch.words.events import Listener, Notice, UnitFinished, ignore
-from phbatch.words.settings import RunSettings, StorageOptions
+from phbatch.words.settings import RunSettings
 
 Pool = tuple[int, int | None]
 Stop = Callable[[], bool]
 
 
 def measure_frames(
-    resolved: ResolvedStatistics, source: Source, settings: RunSettings, profile: str, stop: Stop, listener: Listener
+    resolved: ResolvedStatistics,
+    source: Source,
+    settings: RunSettings,
+    profile: Place | None,
+    stop: Stop,
+    listener: Listener,
 ) -> StatisticsTable:
     """Measure every frame of an image, judge the series, and pool; parameters as in `phbatch.statistics` and `Job`.
 
@@ -43,13 +49,12 @@ def measure_frames(
         `stop` said so.
     """
     job = Job(
-        source.path,
+        source.place,
         settings.axes,
         resolved.recipe,
         profile=profile,
         retries=settings.retries,
         threads=settings.threads,
-        storage_options=settings.storage_options,
     )
     geometry = resolved.geometry
     if not resolved.large:
@@ -117,19 +122,17 @@ def describe(source: Source, recipe: Recipe) -> str:
     )
 
 
-def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: StorageOptions = None) -> StatisticsTable:
+def read_table(path: Place, grid: FrameGrid, required: Sequence[str]) -> StatisticsTable:
     """Read the statistics of a run from a file of `phbatch stats`, or from another output of phbatch.
 
     Parameters
     ----------
-    path : str
+    path : Place
         See `phbatch.places.table_file.read_rows`.
     grid : FrameGrid
         Frames of the run; rows of other frames are passed over.
     required : sequence of str
         Columns that the normalization needs.
-    options : SecretStr or None
-        Of the object store.
 
     Raises
     ------
@@ -137,7 +140,7 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
         A frame or a needed value is missing.
     """
     table, seen = StatisticsTable(grid), set[FrameKey]()
-    for row in read_rows(path, options):
+    for row in read_rows(path):
         table.measured = _one_measurement(path, table.measured, row.get(MEASURED) or "")
         try:
             parsed = StatisticsRow.from_dict({"z": 0} | dict(row) if grid.planes == 1 else row)
@@ -172,7 +175,7 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
     return table
 
 
-def _one_measurement(path: str, before: str, said: str) -> str:
+def _one_measurement(path: Place, before: str, said: str) -> str:
     if before and said and before != said:
         raise InputError(f"{path} has rows that were measured differently; measure all with one `phbatch stats`.")
     return before or said

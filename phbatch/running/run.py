@@ -19,6 +19,7 @@ from phbatch.inputs.presence import require_chunks
 from phbatch.outputs.image import finish_image, refusing_storage_errors
 from phbatch.outputs.writer import Sink
 from phbatch.places.lock import hold_output
+from phbatch.places.place import Place
 from phbatch.planning.resolve import resolve_statistics
 from phbatch.planning.units import Unit, region_size, source_reads
 from phbatch.running.begin import (
@@ -122,7 +123,7 @@ def run(
     search_for_nan(prepared, stop, hear)
     prepared, light = _estimate_light(prepared, listener)
     measured = _measure_first(prepared, light, stop, hear)
-    with hold_output(prepared.output, prepared.job.token, settings.storage_options):
+    with hold_output(prepared.output, prepared.job.token):
         with refusing_storage_errors(prepared.output):
             finished = open_output(prepared, command)
             keep_light(prepared, light)
@@ -138,14 +139,14 @@ def run(
         restoring_seconds = perf_counter() - restoring
         if len(finished) == len(units) and (todo or not finished.complete):
             with refusing_storage_errors(prepared.output):
-                finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
+                finish_image(Sink(prepared.output), prepared.image, finished.table)
     done_now = [unit for unit in todo if unit.key in finished]
     notices = [notice.text for notice in (*prepared.notices, *said)]
     if uncorrected := _uncorrected(finished.table):
         listener(uncorrected)
         notices.append(uncorrected.text)
     return RunResult(
-        output=prepared.output,
+        output=prepared.output.path,
         frames=prepared.resolved.geometry.frames,
         units=len(units),
         units_done=len(done_now),
@@ -188,7 +189,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Unpack[
     itemsize = np.dtype(recipe.dtype).itemsize + (4 if recipe.uncertainty else 0)
     return PlanReport(
         input=source.path,
-        output=prepared.output,
+        output=prepared.output.path,
         axes=prepared.image.metadata.axes,
         shape=source.shape,
         output_shape=geometry.output_shape,
@@ -251,7 +252,7 @@ def statistics(
         `stop` said so.
     """
     settings, listener = parse_options("statistics", options), logging_notices(listener)
-    source = open_source(str(input), settings.axes, settings.storage_options)
+    source = open_source(Place.at(input, settings.storage_options), settings.axes)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
     for text in (*source.notices, *require_chunks(source, geometry.times, geometry.channels)):
@@ -322,7 +323,7 @@ def _statistics_before(prepared: Prepared, job: Job, stop: Stop, listener: Liste
 
 def _python_command(prepared: Prepared, options: Mapping[str, Any]) -> str:
     arguments = "".join(f", {name}={value!r}" for name, value in sorted(options.items()) if name != "storage_options")
-    return f"phbatch.run({prepared.source.path!r}, {prepared.output!r}{arguments})"
+    return f"phbatch.run({prepared.source.path!r}, {prepared.output.path!r}{arguments})"
 
 
 def _started(prepared: Prepared, units: Sequence[Unit], todo: Sequence[Unit]) -> Event:
@@ -330,7 +331,7 @@ def _started(prepared: Prepared, units: Sequence[Unit], todo: Sequence[Unit]) ->
     frame_pixels = prod(geometry.shape[3:]) * (geometry.shape[2] if geometry.volumes else 1)
     frames_todo = sum(_unit_frames(unit, geometry.volumes) for unit in todo)
     return RunStarted(
-        prepared.output,
+        prepared.output.path,
         len(units),
         len(units) - len(todo),
         geometry.frames,

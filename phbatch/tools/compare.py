@@ -30,6 +30,7 @@ from phbatch.kernels.smoothing import smooth_float
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.places.ome import ImageMetadata
+from phbatch.places.place import Place
 from phbatch.planning.resolve import ResolvedStatistics, resolve_rule, resolve_statistics
 from phbatch.running.begin import available_bytes
 from phbatch.running.illumination import profile_of
@@ -84,7 +85,7 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
     """
     settings = parse_options("compare_rules", options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
-    source = open_source(str(input), settings.axes, settings.storage_options)
+    source = open_source(Place.at(input, settings.storage_options), settings.axes)
     with _Sampler.open(source, settings, samples) as sampler:
         rules, keys, notices = _choose_rules(sampler, settings, model)
         found = [_measure_rules(sampler.frame(key), rules) for key in keys]
@@ -121,7 +122,7 @@ class _Sampler:
         resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
         require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
         with profile_of(settings, source, resolved.geometry, ignore) as place:
-            profile = Profile(*read_profile(place, settings.storage_options)) if place else None
+            profile = Profile(*read_profile(place)) if place else None
             yield cls(source, resolved, samples, profile)
 
     def frames(self) -> Iterator[tuple[FrameKey, PreparedFrame]]:

@@ -12,8 +12,7 @@ from urllib.request import Request, urlopen
 
 from moto.server import ThreadedMotoServer
 
-from phbatch.places.object_store import read_object, write_object
-from phbatch.places.zarr_nodes import list_files
+from phbatch.places.place import Place
 from phbatch.words.settings import parse_storage_options
 
 SECRET = "CANARY-wJalrXUtnFEMI"
@@ -76,10 +75,10 @@ def new_bucket(port: int) -> Bucket:
 
 def upload(folder: Path, bucket: Bucket, key: str) -> str:
     """Copy a folder into a bucket; returns its URL."""
-    options = parse_storage_options(bucket.options())
+    place = Place.at(bucket.url(key), parse_storage_options(bucket.options()))
     for file in folder.rglob("*"):
         if file.is_file():
-            write_object(bucket.url(key), file.relative_to(folder).as_posix(), file.read_bytes(), options)
+            place.write(file.relative_to(folder).as_posix(), file.read_bytes())
     return bucket.url(key)
 
 
@@ -92,6 +91,6 @@ def local_bytes(output: str) -> dict[str, bytes]:
 
 def remote_bytes(url: str, options: dict[str, Any]) -> dict[str, bytes]:
     """The same of an output in S3."""
-    secret = parse_storage_options(options)
-    keys = [key for key, _, _ in list_files(url, secret)]
-    return {key: read_object(url, key, secret) for key in keys if not key.startswith(".phbatch") and key != "zarr.json"}
+    place = Place.at(url, parse_storage_options(options))
+    keys = [key for key, _, _ in place.files() if not key.startswith(".phbatch") and key != "zarr.json"]
+    return dict(zip(keys, place.read_all(keys), strict=True))

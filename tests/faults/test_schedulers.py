@@ -28,14 +28,14 @@ from phbatch.planning.units import Geometry, Unit
 from phbatch.running import begin as prepare
 from phbatch.running import cluster, dispatch
 from phbatch.running.engine import Outcome, execute
-from phbatch.running.tasks import Job, restore_unit
+from phbatch.running.tasks import NOWHERE, Job, restore_unit
 from phbatch.words.errors import OutputError
 from phbatch.words.events import Event, Listener, Notice, UnitFinished
 from phbatch.words.settings import Normalization
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input, units_of
 
-JOB = Job("", None, Recipe(Normalization()))
+JOB = Job(NOWHERE, None, Recipe(Normalization()))
 
 
 def make_units(count: int) -> tuple[Unit, ...]:
@@ -210,7 +210,7 @@ def test_workers_with_another_phbatch_are_refused(
 
 def test_workers_that_are_too_small_are_refused(pair: LocalCluster) -> None:
     enough = max(worker.memory_manager.memory_limit or 0 for worker in pair.workers.values()) + 1
-    job = Job("", None, Recipe(Normalization()), memory=MemoryPlan(0, enough, 0, 1, enough))
+    job = Job(NOWHERE, None, Recipe(Normalization()), memory=MemoryPlan(0, enough, 0, 1, enough))
     with pytest.raises(phbatch.UsageError, match=r"of memory and a unit takes"):
         list(execute(echo, job, make_units(3), workers=1, scheduler=pair.scheduler_address))
 
