@@ -14,8 +14,9 @@ BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
 demo: $(READY)
 	$(BIN)/phbatch demo $(DEMO)
 
+# Several processes, which take tests from each other at the end. By hand, `pytest tests/test_lane.py` is one process.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal $(PYTEST_OPTIONS)
 
 # What tells within minutes whether another Python or other versions will do: statistics, a CARE model, shards, resume,
 # the guard of what is decoded, S3. `.ci/pythons` runs it on all that it finds.

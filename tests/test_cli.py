@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -256,9 +255,11 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert shown.stdout.splitlines()[-1] == "[]"
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-m", "phbatch", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
+        after = os.times()
+        spent = (after.children_user - before.children_user, after.children_system - before.children_system)
+        times.append(sum(spent))  # of the processor, which other tests are using, too
     assert min(times) < 0.5
 
 

@@ -110,7 +110,7 @@ def with_commas(rows: Rows) -> Rows:
         {"change": listed},
         {"change": with_commas, "separator": ";"},
     ],
-    ids=str,
+    ids=lambda kind: ", ".join(getattr(value, "__name__", repr(value)) for value in kind.values()),
 )
 def test_a_table_that_was_saved_again_has_the_same_numbers(table: Path, source: Path, kind: dict[str, Any]) -> None:
     expected = sorted(read_rows(Place.at(table)), key=lambda row: row["t"])
