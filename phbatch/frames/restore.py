@@ -197,7 +197,7 @@ class _JudgedFrame:
         if self.unchanged:
             if self.skipped or len(self.frames) != recipe.n_output:
                 return np.zeros((recipe.n_output, *self.frames[0].pixels.shape), np.float32)
-            return np.stack([frame.pixels.astype(np.float32) for frame in self.frames])
+            return np.stack([Affine().apply(frame.pixels) for frame in self.frames])
         image = self._normalized(out)
         if recipe.rescale:
             for affine, plane in zip(self.usable, image, strict=True):
