@@ -210,7 +210,7 @@ class _JudgedFrame:
             out[:] = 0
         elif self.unchanged:
             for frame, plane in zip(self.frames, out, strict=True):
-                plane[:] = frame.pixels
+                Affine().apply(frame.pixels, plane)
         else:
             self._normalize(out)
             if recipe.rescale:

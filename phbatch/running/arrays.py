@@ -413,9 +413,10 @@ def _make_affines(
 
 
 def _apply_affines(block: Any, maps: Any) -> Any:
-    result = block.astype(np.float32)
-    result -= maps["offset"].astype(np.float32)
-    result /= maps["divisor"].astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # of frames that are left as they are, with infinity
+        result = block.astype(np.float32)
+        result -= maps["offset"].astype(np.float32)
+        result /= maps["divisor"].astype(np.float32)
     return result
 
 

@@ -22,6 +22,7 @@ from phbatch.inputs.image import Source, open_source
 from phbatch.inputs.presence import require_chunks
 from phbatch.inputs.profile import read_facts, require_replaceable, write_profile
 from phbatch.kernels.background import temporal_background
+from phbatch.kernels.finite import is_finite
 from phbatch.outputs.image import require_separate
 from phbatch.places.place import Place
 from phbatch.planning.memory import (
@@ -129,7 +130,7 @@ def estimate_profile(
     for c in geometry.channels:
         for z in range(n_z):
             stack = np.stack(list(_read_planes(source, times, c, z)))
-            if not np.isfinite(stack).all():
+            if not is_finite(stack).all():
                 raise InputError(
                     f"channel {c}, plane {z} has NaN or infinity in the frames that the light is estimated from; choose"
                     " others with --frames."

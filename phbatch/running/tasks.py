@@ -21,6 +21,7 @@ from phbatch.frames.restore import FrameIndex, RestoredBlock, restore_block
 from phbatch.frames.table import StatisticsRow
 from phbatch.inputs.image import Source, open_source
 from phbatch.inputs.profile import read_profile
+from phbatch.kernels.finite import is_finite
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import FrameStatistics, State, merge
@@ -226,7 +227,7 @@ def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], State]:
 def scan_unit(job: Job, unit: Unit) -> str | None:
     """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
     block, _ = read_unit(job, unit)
-    finite = np.isfinite(block).all(axis=(3, 4))
+    finite = is_finite(block).all(axis=(3, 4))
     if finite.all():
         return None
     t, c, z = np.argwhere(~finite)[0].tolist()
@@ -261,6 +262,7 @@ def find_scale(job: Job, unit: Unit) -> ScaleFound:
 def nonfinite_error(frame: str) -> InputError:
     """What is said of a frame that holds NaN or infinity."""
     return InputError(
-        f"frame {frame} holds NaN or infinity; repair it, or pass such frames through flagged with --nan skip.",
+        f"frame {frame} holds NaN or infinity (float32 ends at 3.4e38); repair it, or pass such frames through flagged"
+        " with --nan skip.",
         frame=frame,
     )

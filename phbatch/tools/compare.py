@@ -50,6 +50,10 @@ RULES = (
     Normalization(method="zscore"),
 )
 
+_NOTHING = (
+    "none of the sampled frames can be normalized (constant, or NaN) and holds image and noise (saturated, padding, or"
+    " too thin); choose others with --frames."
+)
 _PATCH = 32
 _SIGMA = 2.0
 _FLAT_FRACTION = 0.1
@@ -151,19 +155,20 @@ def _choose_rules(
     measured = {key: frame.measure(first.sigma, more) for key, frame in sampler.frames() if _View.of(frame).windows}
     kept = {key: found for key, found in measured.items() if any(_applies(rule, found) for rule in rules)}
     if not kept:
-        raise InputError(
-            "none of the sampled frames can be normalized (constant, or NaN) and holds image and noise (saturated,"
-            " padding, or too thin); choose others with --frames."
-        )
+        raise InputError(_NOTHING)
     fitting = [rule for rule in rules if np.mean([_applies(rule, found) for found in kept.values()]) > 0.5]
     left_out = [_describe(rule) for rule in rules if rule not in fitting]
     notices = []
     if left_out:
-        notices.append(f"{', '.join(left_out)} left out: the background of most frames is not above zero.")
+        notices.append(
+            f"{', '.join(left_out)} left out: most frames have no scale by it (a background not above zero, no noise)."
+        )
     if left_out or settings.value is not None:
         scale = settings.value or float(f"{np.median([_spread(found, first) for found in kept.values()]):.3g}")
         fitting += [Normalization(method="fixed", value=scale)] if scale > 0 else []
     keys = [key for key, found in kept.items() if all(_applies(rule, found) for rule in fitting)]
+    if not (fitting and keys):
+        raise InputError(_NOTHING)
     if len(keys) < len(sampler.keys):
         lost = [str(key.t) for key in sampler.keys if key not in keys]
         notices.append(
@@ -268,8 +273,8 @@ def _measure_rules(frame: PreparedFrame, rules: Sequence[Normalization]) -> list
         low, high = np.percentile(smooth_float(image, _SIGMA)[view.clear], (0.2, 99.8))
         found.append(
             _Measured(
-                level=float(np.median([image[window].mean() for window in view.windows])),
-                noise=float(np.median([image[window].std() for window in view.windows])),
+                level=float(np.median([image[window].mean(dtype=np.float64) for window in view.windows])),
+                noise=float(np.median([image[window].std(dtype=np.float64) for window in view.windows])),
                 contrast=float(high - low),
                 outside=float(((image < 0) | (image > 1))[view.image].mean()),
                 ms_per_mpx=milliseconds / (frame.source.size / 1e6),
