@@ -13,7 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from phbatch.shell.commands import cli
 
 project = "phbatch"
-project_copyright = "the authors of phbatch, BSD 3-Clause licence"
+project_copyright = "2026, the phbatch developers, BSD 3-Clause licence"
 version = release = version_of("phbatch")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]

@@ -28,6 +28,11 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(found["language"], found["text"], found["why"])
 
 
+def without_blocks(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return _BLOCK.sub("", page.read_text(encoding="utf-8"))
+
+
 def prose(page: Path) -> str:
     """A page without its fenced blocks and without code within lines."""
-    return re.sub(r"`[^`\n]+`", "`code`", _BLOCK.sub("", page.read_text(encoding="utf-8")))
+    return re.sub(r"`[^`\n]+`", "`code`", without_blocks(page))
