@@ -1,7 +1,7 @@
 # Everything on a fresh machine with Python 3.11 or newer and make: `make demo`, `make test`.
 PYTHON ?= python3
 VENV := .venv
-EXTRAS := test,lint
+EXTRAS := test,lint,docs
 DEMO := demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RESULTS ?= build/benchmarks
 BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
 
-.PHONY: demo test smoke soak lint audit benchmark soak-memory clean
+.PHONY: demo test smoke soak lint audit docs benchmark soak-memory clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo $(DEMO)
@@ -46,6 +46,10 @@ lint: $(READY)
 audit: $(READY)
 	$(BIN)/python -m pip check
 	$(BIN)/python -m pytest -q tests/test_dependencies.py
+
+# The pages, as HTML in build/docs/index.html; needs no network, and a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 benchmark: $(addprefix benchmark-,$(BENCHMARKS))
 
