@@ -40,7 +40,7 @@ from phbatch.planning.units import Geometry, Unit
 from phbatch.running.engine import execute
 from phbatch.running.tasks import Job, read_unit
 from phbatch.simulate import PhaseContrast
-from phbatch.words.settings import Normalization
+from phbatch.words.normalization import Normalization
 
 MEMORY = """
 import json, sys, phbatch

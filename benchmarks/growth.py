@@ -30,7 +30,7 @@ from phbatch.planning.units import Geometry, Unit
 from phbatch.running.engine import execute
 from phbatch.running.tasks import NOWHERE, Job
 from phbatch.simulate import PhaseContrast
-from phbatch.words.settings import Normalization
+from phbatch.words.normalization import Normalization
 
 RUN = """
 import json, os, sys, time

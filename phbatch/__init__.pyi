@@ -18,8 +18,9 @@ from .words.errors import (
     PhbatchError,
     UsageError,
 )
+from .words.normalization import Normalization
 from .words.results import Damage, PlanReport, RunResult, VerifyReport
-from .words.settings import Normalization, RunSettings
+from .words.settings import RunSettings
 
 __all__ = [
     "Comparison",

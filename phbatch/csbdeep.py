@@ -19,7 +19,8 @@ from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.stats import measure_frame, native
 from phbatch.planning.idle import require_effect
 from phbatch.words.errors import InputError
-from phbatch.words.settings import Normalization, RunSettings
+from phbatch.words.normalization import Normalization
+from phbatch.words.settings import RunSettings
 
 PatchNormalization = Callable[..., tuple[NDArray[np.float32], NDArray[np.float32]]]
 

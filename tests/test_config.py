@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from phbatch.words.errors import UsageError
-from phbatch.words.settings import Normalization, RunSettings, parse_settings
+from phbatch.words.normalization import Normalization
+from phbatch.words.settings import RunSettings, parse_settings
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from phbatch.frames.recipe import Recipe
 from phbatch.planning.units import Geometry, Unit
 from phbatch.running.engine import Outcome, execute
 from phbatch.running.tasks import NOWHERE, Job
-from phbatch.words.settings import Normalization
+from phbatch.words.normalization import Normalization
 
 
 def frames(shape: tuple[int, ...] = (7, 70, 61), dtype: str = "uint16") -> np.ndarray:

@@ -20,7 +20,7 @@ from phbatch.places.place import Place
 from phbatch.planning.memory import UnitMemory
 from phbatch.planning.units import Geometry
 from phbatch.running.large import measure_large_frames
-from phbatch.words.settings import Normalization
+from phbatch.words.normalization import Normalization
 
 
 def frames(dtype: str = "uint16") -> np.ndarray:

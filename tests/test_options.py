@@ -15,9 +15,10 @@ import zarr
 import phbatch
 from phbatch.running import arrays as graph
 from phbatch.running.tasks import Job
-from phbatch.words.options import ACTED_ON, RunOptions
-from phbatch.words.settings import SETTING_NAMES, RunSettings
-from phbatch.words.wording import FLAGS, in_python
+from phbatch.words.option_types import RunOptions
+from phbatch.words.options import ACTED_ON
+from phbatch.words.settings import SETTINGS, RunSettings
+from phbatch.words.wording import in_python
 
 GIVEN: dict[str, Any] = {
     "model": "phase-2d",
@@ -64,7 +65,7 @@ GIVEN: dict[str, Any] = {
 }
 """A value of every setting that is valid and not its default."""
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(phbatch, name) for name in ACTED_ON}
+FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(phbatch, name) for name in ACTED_ON if name != "info"}
 LAZY = ("normalize", "restore")
 NEEDS: dict[str, dict[str, Any]] = {
     "factor": {"normalize": "median"},
@@ -81,17 +82,15 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 
 def test_every_setting_is_tried_and_typed() -> None:
-    assert GIVEN.keys() == SETTING_NAMES
-    assert RunOptions.__optional_keys__ == SETTING_NAMES
-    booleans = {name for name, field in RunSettings.model_fields.items() if field.annotation is bool}
-    assert {flag.replace("-", "_") for flag in FLAGS} == booleans | {"benchmark"}
+    assert GIVEN.keys() == SETTINGS.keys()
+    assert RunOptions.__optional_keys__ == SETTINGS.keys()
     for name, value in GIVEN.items():
         beside = NEEDS.get(name, {}) | ({"downscale": 2} if name != "downscale" else {})
-        field = {"range": "value_range"}.get(name, name)
+        field = SETTINGS[name].field
         assert getattr(RunSettings(**(beside | {name: value})), field) != RunSettings.model_fields[field].default
 
 
-@pytest.mark.parametrize("function", ACTED_ON)
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_what_does_nothing_is_refused_before_anything_is_looked_at(tmp_path: Path, function: str) -> None:
     for name in GIVEN.keys() - ACTED_ON[function] - ({"axes"} if function in LAZY else set()):
         arguments = [np.zeros((1, 8, 8), "uint16"), "tyx"] if function in LAZY else [tmp_path / "nowhere.zarr"]

@@ -10,7 +10,8 @@ from phbatch.kernels.intensity import Packing
 from phbatch.kernels.tiling import TilePlan
 from phbatch.network.steps import Steps
 from phbatch.words.axes import FrameKey
-from phbatch.words.settings import FLOAT32, BadFrames, Normalization, Precision, Scope
+from phbatch.words.normalization import Normalization
+from phbatch.words.settings import FLOAT32, BadFrames, Precision, Scope
 
 
 @dataclass(frozen=True)

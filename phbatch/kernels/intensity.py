@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.words.errors import UsageError
-from phbatch.words.settings import NORMALIZERS_GROUP, Normalization
+from phbatch.words.normalization import NORMALIZERS_GROUP, Normalization
 
 PERCENTILE_EPSILON = 1e-20
 """CSBDeep's guard of its divisor."""

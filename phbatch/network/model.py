@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from phbatch.network.unet import NetworkConfig, parse_config
 from phbatch.words.errors import ModelError
-from phbatch.words.settings import Normalization, first_problem
+from phbatch.words.normalization import Normalization
+from phbatch.words.settings import first_problem
 
 BUNDLED = Path(__file__).parents[1] / "models"
 """Folder of the models that come with phbatch."""

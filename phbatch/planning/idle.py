@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from phbatch.words.errors import UsageError
-from phbatch.words.settings import FLOAT32, METHODS, Normalization, RunSettings
+from phbatch.words.normalization import METHODS, Normalization
+from phbatch.words.settings import FLOAT32, RunSettings
 
 _READS = {
     "factor": ("median", "mode"),

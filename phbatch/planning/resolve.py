@@ -33,16 +33,16 @@ from phbatch.planning.units import Geometry
 from phbatch.words.axes import Shape
 from phbatch.words.errors import InputError, ModelError, UsageError
 from phbatch.words.events import Notice
+from phbatch.words.normalization import Normalization
 from phbatch.words.settings import (
     ESTIMATED_BACKGROUNDS,
     FRAME_BACKGROUNDS,
-    Normalization,
+    MOST_WORKERS,
     Precision,
     RunSettings,
     first_problem,
 )
 
-_MOST_WORKERS = 16  # a core prepares, measures and encodes some 70 MPx/s, and a GPU restores a thousand
 _TILE_PIXELS = {2: 2_200_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
 
 
@@ -232,7 +232,7 @@ def resolve_run(
         knobs = [f"lower --{name}" for name, value in (("tile", settings.tile), ("batch", batch)) if (value or 1) > 1]
         network_mem = model.config.workspace_bytes(tiles.tile, batch)
         memory = replace(memory, network_mem=network_mem, network_knobs=tuple(knobs))
-    workers = settings.workers or max(1, min(_MOST_WORKERS, cores, len(geometry.units), memory.fitting))
+    workers = settings.workers or max(1, min(MOST_WORKERS, cores, len(geometry.units), memory.fitting))
     memory = replace(memory, in_flight=workers)
     memory.require_fit(recipe.tiles.tile if recipe.tiles else None)
     return ResolvedRun(geometry, recipe, memory, workers, (*notices, *_packing_notices(recipe)))
@@ -282,7 +282,7 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
         sampling_mem=_sampling_mem(settings, source, geometry, allowed - RESERVED_BYTES),
         unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
     )
-    asked = settings.workers or max(1, min(_MOST_WORKERS, cores))
+    asked = settings.workers or max(1, min(MOST_WORKERS, cores))
     workers = asked if settings.workers is not None else max(1, min(asked, memory.fitting))
     memory = replace(memory, in_flight=workers)
     large = not recipe.preparation.changes_pixels and memory.projected_mem > allowed

@@ -45,8 +45,10 @@ from phbatch.running.tasks import NOWHERE, Job, load_predictor
 from phbatch.words.axes import CANONICAL, Shape
 from phbatch.words.errors import UsageError
 from phbatch.words.events import log
-from phbatch.words.options import NormalizeOptions, RestoreOptions, parse_options
-from phbatch.words.settings import FLOAT32, FRAME_BACKGROUNDS, Normalization, parse_settings
+from phbatch.words.normalization import Normalization
+from phbatch.words.option_types import NormalizeOptions, RestoreOptions
+from phbatch.words.options import parse_options
+from phbatch.words.settings import FLOAT32, FRAME_BACKGROUNDS, parse_settings
 
 _SCALARS = ("median", "mode", "mad", "mean", "std", "min", "max", "saturated", "zero", "focus", "background", "padding")
 

@@ -39,7 +39,8 @@ from phbatch.running.tasks import Job, forget_open_stores
 from phbatch.words.axes import to_region
 from phbatch.words.errors import InputError, MemoryLimitError, UsageError
 from phbatch.words.events import Listener, Notice
-from phbatch.words.options import SampleOptions, parse_options
+from phbatch.words.option_types import SampleOptions
+from phbatch.words.options import parse_options
 from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
 
 IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]

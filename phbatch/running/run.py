@@ -41,7 +41,8 @@ from phbatch.running.scale import require_good_frames, require_scale
 from phbatch.running.tasks import Job, forget_open_stores, load_predictor
 from phbatch.words.axes import FrameKey
 from phbatch.words.events import Event, Listener, Notice, RunStarted, Stop, ignore, log, logging_notices, never
-from phbatch.words.options import RunOptions, StatisticsOptions, parse_options
+from phbatch.words.option_types import RunOptions, StatisticsOptions
+from phbatch.words.options import parse_options
 from phbatch.words.results import PlanReport, RunResult
 
 

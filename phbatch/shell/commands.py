@@ -20,20 +20,24 @@ import click
 import phbatch
 from phbatch.running.signals import stop_on_signal
 from phbatch.shell.options import (
+    GroupedCommand,
     common_options,
-    comparison_options,
     quiet_option,
-    redo_options,
+    repair_options,
     run_options,
-    statistics_options,
-    storage_option,
+    settings_of,
+    verify_options,
 )
 from phbatch.words.errors import OutputError, PhbatchError, UsageError
-from phbatch.words.settings import SETTING_NAMES
+from phbatch.words.settings import SETTINGS
 from phbatch.words.wording import speaking_command_line
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    command_class = GroupedCommand
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="phbatch")
 def cli() -> None:
     """Robust normalization and CARE restoration of phase-contrast time-lapses, Zarr to OME-Zarr."""
@@ -77,7 +81,7 @@ def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: 
 
 @cli.command()
 @click.argument("input")
-@statistics_options
+@settings_of("statistics")
 @click.option(
     "-o",
     "--output",
@@ -106,7 +110,14 @@ def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: boo
 
 @cli.command()
 @click.argument("input")
-@comparison_options
+@settings_of(
+    "compare_rules",
+    {
+        "model": "Whose rule the others are held against.  [default: the bundled one]",
+        "channel": "Channel to sample.  [default: the first]",
+        "value": "Also compare division by V counts.  [above 0]",
+    },
+)
 @click.option("--samples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Frames to sample.")
 @click.option(
     "-o",
@@ -142,11 +153,7 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
     show_default=True,
     help="Median over t; the same smoothed; or BaSiC.",
 )
-@click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
-@storage_option
-@click.option("--channel", metavar="INDEX|NAME", help="Channel to look at.  [default: all]")
-@click.option("--frames", metavar="T|START:STOP[:STEP]", help="Frames along t to sample from.  [default: all]")
-@click.option("--memory", metavar="SIZE", help="Memory it may use.  [default: half of what is free]")
+@settings_of("illumination", {"frames": "Frames along t to sample from, as in Python.  [default: all]"})
 @click.option("-o", "--output", required=True, metavar="PROFILE.zarr", help="Where to write the profile.")
 @common_options
 def illumination(input: str, output: str, method: str, as_json: bool, debug: bool, **options: Any) -> None:
@@ -171,7 +178,7 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
     "--deep", type=click.IntRange(0), default=0, metavar="N", help="Also compute N units again, and compare them."
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the draw of these units.")
-@redo_options
+@verify_options
 @quiet_option
 @common_options
 def verify(output: str, deep: int, seed: int, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
@@ -187,7 +194,7 @@ def verify(output: str, deep: int, seed: int, quiet: bool, as_json: bool, debug:
 
 @cli.command()
 @click.argument("output")
-@redo_options
+@repair_options
 @quiet_option
 @common_options
 def repair(output: str, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
@@ -204,8 +211,7 @@ def repair(output: str, quiet: bool, as_json: bool, debug: bool, **options: Any)
 @cli.command()
 @click.argument("path")
 @click.option("--benchmark", is_flag=True, help="Measure every form of a model's network on this machine.")
-@click.option("--backend", type=click.Choice(["tensorflow", "jax"]), help="Of Keras.  [default: tensorflow]")
-@storage_option
+@settings_of("info")
 @common_options
 def info(path: str, benchmark: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what is at PATH: an image, an output of phbatch, or a model."""
@@ -323,7 +329,7 @@ def _with_config(options: dict[str, Any]) -> dict[str, Any]:
             stored = tomllib.load(file)
     except (OSError, ValueError) as error:  # text that is not UTF-8 is no TOMLDecodeError
         raise UsageError(f"--config {path} cannot be read as TOML ({error}); correct it or leave it out.") from error
-    unknown = sorted(stored.keys() - SETTING_NAMES)
+    unknown = sorted(stored.keys() - SETTINGS.keys())
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no setting of phbatch; see `phbatch run --help` for their names.")
     return stored | _given(options)

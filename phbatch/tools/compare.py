@@ -38,8 +38,10 @@ from phbatch.tools.comparison import Comparison, ComparisonReport, Picture
 from phbatch.words.axes import FrameKey, to_region
 from phbatch.words.errors import InputError
 from phbatch.words.events import ignore
-from phbatch.words.options import CompareOptions, parse_options
-from phbatch.words.settings import Normalization, RunSettings
+from phbatch.words.normalization import Normalization
+from phbatch.words.option_types import CompareOptions
+from phbatch.words.options import parse_options
+from phbatch.words.settings import RunSettings
 
 RULES = (
     Normalization(method="median"),

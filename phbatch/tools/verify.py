@@ -30,7 +30,8 @@ from phbatch.running.run import run
 from phbatch.running.tasks import Job, compute_unit, forget_open_stores, load_predictor
 from phbatch.words.errors import OutputError, UsageError
 from phbatch.words.events import Listener, RunStarted, Stop, UnitFinished, ignore, never
-from phbatch.words.options import RedoOptions, parse_options
+from phbatch.words.option_types import RedoOptions
+from phbatch.words.options import parse_options
 from phbatch.words.results import Damage, RunResult, VerifyReport
 from phbatch.words.settings import RunSettings
 
@@ -38,8 +39,14 @@ _OF_DEEP = ("input", "model", "memory", "scheduler", "retries")
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
 
 
+class AgainOptions(RedoOptions, total=False):
+    """Settings, and what is none."""
+
+    input: str | Path | None
+
+
 def verify(
-    output: str | Path, *, deep: int = 0, seed: int = 0, listener: Listener = ignore, **options: Unpack[RedoOptions]
+    output: str | Path, *, deep: int = 0, seed: int = 0, listener: Listener = ignore, **options: Unpack[AgainOptions]
 ) -> VerifyReport:
     """Check that an output is whole: every unit in the ledger, every object there, every checksum right.
 
@@ -94,7 +101,7 @@ def verify(
 
 
 def repair(
-    output: str | Path, *, listener: Listener = ignore, stop: Stop = never, **options: Unpack[RedoOptions]
+    output: str | Path, *, listener: Listener = ignore, stop: Stop = never, **options: Unpack[AgainOptions]
 ) -> RunResult:
     """Do again exactly what is missing or wrong, with the settings of the run that made the output.
 

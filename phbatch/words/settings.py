@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
 
 from phbatch.words.errors import UsageError
-from phbatch.words.wording import say
+from phbatch.words.given import AUTO, FRAMES, LOWER_CASE, NUMBERS, PATH, RANGE, parse_storage_options
+from phbatch.words.normalization import METHODS, Divisor, Factor, Frozen, Method, Normalization, Percentile, Sigma
+from phbatch.words.rows import Function, Row, read_rows, setting
+from phbatch.words.wording import learn_flags, say
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from phbatch.words.options import RunOptions
-
-METHODS = ("median", "mode", "percentile", "minmax", "fixed", "zscore", "none")
-"""Normalizations that phbatch has of its own."""
-
-NORMALIZERS_GROUP = "phbatch.normalizers"
-"""Entry points of installed packages that add normalizations: see `phbatch.kernels.intensity.Normalizer`."""
+    from phbatch.words.option_types import RunOptions
 
 OutputDtype = Literal["float32", "float16", "uint16", "uint8"]
 Backend = Literal["tensorflow", "jax"]
@@ -47,141 +30,50 @@ BadFrames = Literal["normalize", "skip", "copy"]
 Scope = Literal["image", "position", "series"]
 IlluminationMode = Literal["divide", "subtract"]
 
+MOST_WORKERS = 16
+"""Units at once unless more are asked for: a core prepares some 70 MPx/s, and a GPU restores a thousand."""
+
 FRAME_BACKGROUNDS = ("gaussian", "polynomial")
 """Backgrounds that are estimated of every frame by itself."""
 
 ESTIMATED_BACKGROUNDS = (*FRAME_BACKGROUNDS, "temporal", "basic")
 """Backgrounds that are estimated of a sample of frames; what is none of them is the path of a profile."""
 
-
-def _known_method(name: str) -> str:
-    if name in METHODS:
-        return name
-    added = sorted(entry_points(group=NORMALIZERS_GROUP).names)
-    if name not in added:
-        raise ValueError(f"the normalizations are {', '.join([*METHODS, *added])}")
-    return name
-
-
-Method = Annotated[str, AfterValidator(_known_method)]
-"""How a frame is normalized: one of `METHODS`, or a name that an installed package registered."""
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class Normalization(_Settings):
-    """The rule that brings every frame to the same intensities, in training and in inference.
-
-    Examples
-    --------
-    >>> Normalization(method="mode", factor=10).describe()
-    'mode, factor 10, sigma 2 px'
-    """
-
-    method: Method = Field("median", description="Which statistic normalizes a frame.")
-    factor: float = Field(1.0, gt=0, description="Multiple of the median or mode that becomes 1.")
-    sigma: float = Field(
-        2.0, ge=0, le=100, description="Smoothing before median and mode: standard deviation in pixels."
-    )
-    pmin: float = Field(2.0, ge=0, le=100, description="Lower percentile, 0 to 100.")
-    pmax: float = Field(99.8, ge=0, le=100, description="Upper percentile, 0 to 100.")
-    value: float | None = Field(None, gt=0, description="Divisor of 'fixed', in counts.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Normalization:
-        if self.pmin >= self.pmax:
-            raise ValueError(f"pmin {self.pmin:g} must be below pmax {self.pmax:g}")
-        if self.method == "fixed" and self.value is None:
-            raise ValueError(say("method 'fixed' needs the divisor: give --value"))
-        return self
-
-    def describe(self) -> str:
-        """The rule in a few words, with the settings that matter to it."""
-        if self.method == "zscore":
-            return f"zscore, sigma {self.sigma:g} px"
-        if self.method in ("median", "mode"):
-            return f"{self.method}, factor {self.factor:g}, sigma {self.sigma:g} px"
-        if self.method == "percentile":
-            return f"percentile {self.pmin:g} to {self.pmax:g}"
-        return f"fixed {self.value:g}" if self.method == "fixed" else self.method
-
-
-def _parse_auto(value: Any) -> Any:
-    return None if isinstance(value, str) and value.upper() == "AUTO" else value
-
-
-def _parse_numbers(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _parse_lower_case(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _parse_range(value: Any) -> Any:
-    return tuple(value.split(":")) if isinstance(value, str) else value
-
-
-def _parse_path(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _parse_frames(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def parse_storage_options(value: Any) -> SecretStr | None:
-    """Options of object stores as JSON that no message shows.
-
-    Parameters
-    ----------
-    value : mapping, str, sequence of str, SecretStr or None
-        Names and values; JSON; ``key=value``; several of these, of which the later ones win.
-
-    Examples
-    --------
-    >>> parse_storage_options(["key=A", '{"secret": "B"}']).get_secret_value()
-    '{"key": "A", "secret": "B"}'
-    """
-    if value is None or isinstance(value, SecretStr):
-        return value
-    options: dict[str, Any] = {}
-    for part in [value] if isinstance(value, str | Mapping) else value:
-        if isinstance(part, Mapping):
-            options |= part
-        elif part.lstrip().startswith("{"):
-            options |= _parse_json_object(part)
-        else:
-            name, sign, content = part.partition("=")
-            if not sign or not name.strip():
-                raise ValueError("options of a store are a JSON object, or key=value")
-            options[name.strip()] = content
-    return SecretStr(json.dumps(options, sort_keys=True)) if options else None
-
-
-def _parse_json_object(text: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError, RecursionError):
-        raise ValueError("options of a store are no JSON object") from None
-
-
 StorageOptions = Annotated[SecretStr | None, BeforeValidator(parse_storage_options)]
 """Credentials and endpoints of object stores, as JSON: they are neither printed nor recorded."""
 
-Auto = BeforeValidator(_parse_auto)
-Percentile = Annotated[float, Field(ge=0, le=100)]
-LowerCase = BeforeValidator(_parse_lower_case)
 Ordinary = Annotated[float, Field(ge=-1e30, le=1e30)]
 """What float32 can hold, with room to calculate."""
 
 
-class RunSettings(_Settings):
-    """What a user asks for; None leaves the choice to phbatch.
+def of_rule(name: str, also: tuple[Function, ...], *, metavar: str, methods: tuple[str, ...], unit: str = "") -> Any:
+    """Field of a setting that is one of the normalization, which says what it is and its default."""
+    field = Normalization.model_fields[name]
+    return setting(
+        None,
+        str(field.description),
+        Row(
+            "numbers",
+            "numbers",
+            also,
+            metavar,
+            unit=unit,
+            unset="" if field.default is None else f"{field.default:g}",
+            of_model=True,
+            stands=f"settings.normalization.{name}",
+            methods=methods,
+        ),
+    )
+
+
+_IMAGES: tuple[Function, ...] = ("statistics", "illumination", "compare_rules")
+_MEASURES: tuple[Function, ...] = ("statistics", "compare_rules")
+_LAZY: tuple[Function, ...] = ("normalize", "restore")
+_AGAIN: tuple[Function, ...] = ("verify", "repair")
+
+
+class RunSettings(Frozen):
+    """What a user asks for; None leaves the choice to phbatch. Each field is the one row of a setting.
 
     Examples
     --------
@@ -189,71 +81,246 @@ class RunSettings(_Settings):
     8000000000
     """
 
-    model: Annotated[str | None, BeforeValidator(_parse_path)] = Field(
-        None, description="Bundled name, CSBDeep model folder, or 'none' to normalize only."
-    )
-    normalize: Method | None = Field(None, description="Normalization method.")
-    factor: float | None = Field(None, gt=0, description="Multiple of the median or mode that becomes 1.")
-    sigma: float | None = Field(None, ge=0, le=100, description="Smoothing before the statistics, in pixels.")
-    pmin: float | None = Field(None, ge=0, le=100, description="Lower percentile, 0 to 100.")
-    pmax: float | None = Field(None, ge=0, le=100, description="Upper percentile, 0 to 100.")
-    value: float | None = Field(None, gt=0, description="Divisor of the method 'fixed', in counts.")
-    percentiles: Annotated[tuple[Percentile, ...], BeforeValidator(_parse_numbers)] = Field(
-        (), description="More percentiles for the table, such as 1,50,99."
-    )
-    scope: Scope = Field("image", description="Whose pixels the statistic is of: a frame's, or pooled over frames.")
-    stats: Annotated[str | None, BeforeValidator(_parse_path)] = Field(
-        None, description="Table of `phbatch stats`, read in place of measuring."
-    )
-    illumination: Annotated[str, BeforeValidator(_parse_path)] = Field(
-        "none", description="Uneven light: none, gaussian, polynomial, temporal, basic, or a profile."
-    )
-    illumination_mode: IlluminationMode = Field("divide", description="Divide by the background, or subtract it.")
-    downscale: int = Field(1, ge=1, le=16, description="Area average over N x N pixels before everything else.")
-    upscale_back: bool = Field(False, description="Return to the grid of the input at the end, bilinearly.")
-    axes: str | None = Field(None, description="Axes of a bare array, such as tyx.")
-    channel: int | str | None = Field(None, description="Index or name of the channel to process.")
-    frames: Annotated[str | None, BeforeValidator(_parse_frames)] = Field(
-        None, description="Frames along t: one, or START:STOP[:STEP]; negative numbers count from the end."
-    )
-    dtype: OutputDtype = Field("float32", description="Pixel type of the output.")
-    rescale: bool = Field(False, description="Undo the normalization at the end: intensities of the input.")
-    value_range: Annotated[tuple[Ordinary, Ordinary] | None, BeforeValidator(_parse_range)] = Field(
+    axes: str | None = setting(
         None,
+        "Axes of a bare array, such as tyx.",
+        Row("input", "numbers", _IMAGES, "AXES", unset="the image's own", stands="input"),
+    )
+    channel: int | str | None = setting(
+        None,
+        "Channel to process.",
+        Row("input", "numbers", _IMAGES, "INDEX|NAME", unset="all", stands="settings.channels"),
+    )
+    frames: Annotated[str | None, FRAMES] = setting(
+        None,
+        "Frames along t, as in Python: one, or a range; negative numbers count from the end.",
+        Row(
+            "input", "numbers", _IMAGES, "T|START:STOP[:STEP]", given="int | str", unset="all", stands="settings.frames"
+        ),
+    )
+    storage_options: StorageOptions = setting(
+        None,
+        "Credentials and endpoint of s3://, gs://, https://; never recorded.",
+        Row("input", "place", (*_IMAGES, *_AGAIN, "info"), "JSON|KEY=VALUE", given="GivenStorageOptions"),
+        exclude=True,
+    )
+
+    normalize: Method | None = setting(
+        None,
+        f"How a frame is normalized: {', '.join(METHODS)}, or one that an installed package registered.",
+        Row(
+            "numbers",
+            "numbers",
+            _LAZY,
+            "METHOD",
+            unset="percentile; median without a model",
+            of_model=True,
+            stands="settings.normalization.method",
+        ),
+    )
+    factor: Factor | None = of_rule("factor", _LAZY, metavar="F", methods=("median", "mode"))
+    sigma: Sigma | None = of_rule(
+        "sigma", (*_MEASURES, *_LAZY), metavar="PX", unit="px", methods=("median", "mode", "zscore")
+    )
+    pmin: Percentile | None = of_rule("pmin", (*_MEASURES, *_LAZY), metavar="P", methods=("percentile",))
+    pmax: Percentile | None = of_rule("pmax", (*_MEASURES, *_LAZY), metavar="P", methods=("percentile",))
+    value: Divisor | None = of_rule("value", ("compare_rules", *_LAZY), metavar="V", unit="counts", methods=("fixed",))
+    percentiles: Annotated[tuple[Percentile, ...], NUMBERS] = setting(
+        (),
+        "More percentiles for the table of statistics, such as 1,50,99.",
+        Row("numbers", "numbers", ("statistics",), "P,P,...", given="Sequence[float] | str"),
+    )
+    scope: Scope = setting(
+        "image",
+        "Whose pixels the statistic is of: a frame's, or pooled over t (position), or over t and z (series).",
+        Row("numbers", "numbers", ("statistics",)),
+    )
+    smooth_time: int = setting(
+        1,
+        "Running median of the statistic over this odd number of frames.",
+        Row("numbers", "numbers", ("statistics",), "N", unit="frames"),
+        ge=1,
+    )
+    stats: Annotated[str | None, PATH] = setting(
+        None,
+        "Table of `phbatch stats`, read in place of measuring.",
+        Row("numbers", "numbers", (), "FILE", given="str | Path", stands="given.statistics"),
+    )
+    illumination: Annotated[str, PATH] = setting(
+        "none",
+        "Uneven light: none, gaussian or polynomial (per frame), temporal or basic (per position), or a profile.",
+        Row("numbers", "numbers", (*_MEASURES, "restore"), "NAME|PATH", given="str | Path"),
+    )
+    illumination_mode: IlluminationMode = setting(
+        "divide",
+        "What is done with the uneven light: divide by it, or subtract it.",
+        Row("numbers", "numbers", (*_MEASURES, "restore")),
+    )
+    downscale: int = setting(
+        1,
+        "Area average over N x N pixels before everything else.",
+        Row("numbers", "numbers", (*_MEASURES, "restore"), "N"),
+        ge=1,
+        le=16,
+    )
+    nan: NanPolicy = setting("refuse", "What is done with a frame that has NaN or infinity.", Row("numbers", "numbers"))
+    bad_frames: BadFrames = setting(
+        "normalize", "What is done with a frame that is an outlier of its series.", Row("numbers", "numbers")
+    )
+
+    model: Annotated[str | None, PATH] = setting(
+        None,
+        "Bundled name or CSBDeep model folder; none normalizes only.",
+        Row(
+            "network",
+            "numbers",
+            ("compare_rules", "restore", *_AGAIN),
+            "NAME|DIR|none",
+            given="str | Path",
+            unset="the bundled one",
+            stands="model",
+        ),
+    )
+    uncertainty: bool = setting(
+        False, "Also write the scale of a probabilistic model, as a second image.", Row("network", "numbers")
+    )
+    tile: Annotated[int | None, AUTO] = setting(
+        None,
+        "Length of a tile, halo included.",
+        Row(
+            "network",
+            "numbers",
+            ("restore",),
+            "AUTO|N",
+            unit="px",
+            given="int | str",
+            unset="auto, the fastest measured",
+            stands="settings.tile",
+        ),
+        ge=1,
+    )
+    batch: Annotated[int | None, AUTO] = setting(
+        None,
+        "Tiles per call of the network.",
+        Row(
+            "network",
+            "numbers",
+            ("restore",),
+            "AUTO|N",
+            given="int | str",
+            unset="auto, the fastest measured",
+            stands="settings.batch",
+        ),
+        ge=1,
+    )
+    backend: Backend = setting(
+        "tensorflow",
+        "What computes the network, by Keras.",
+        Row("network", "numbers", ("restore", "info"), stands="settings.backend"),
+    )
+    network: Annotated[Network, LOWER_CASE] = setting(
+        "auto",
+        "Form of the network: auto, plain, upsampling, polyphase-1 to -3.",
+        Row(
+            "network",
+            "numbers",
+            ("restore",),
+            "AUTO|FORM",
+            unset="auto, the fastest measured",
+            stands="settings.network",
+        ),
+    )
+    precision: Annotated[Precision, LOWER_CASE] = setting(
+        "auto",
+        "Of the network: auto, float32, tf32, float16 or bfloat16; a reduced one only where it was checked on this"
+        " input.",
+        Row("network", "numbers", ("restore",), "AUTO|PRECISION", stands="settings.precision"),
+    )
+    precision_bound: float = setting(
+        1e-2,
+        "Largest difference to float32 that is allowed, at 99.9 % of the pixels, over the output's std.",
+        Row("network", "numbers", (), "B", stands="settings.precision"),
+        gt=0,
+    )
+
+    dtype: OutputDtype = setting("float32", "Pixel type of the output.", Row("output", "numbers", ("restore",)))
+    rescale: bool = setting(
+        False, "Undo the normalization at the end: intensities of the input.", Row("output", "numbers", ("restore",))
+    )
+    value_range: Annotated[tuple[Ordinary, Ordinary] | None, RANGE] = setting(
+        None,
+        "Normalized values that the ends of dtype uint8 or uint16 stand for, such as 0:4.",
+        Row(
+            "output", "numbers", ("restore",), "LOW:HIGH", given="str | tuple[float, float]", stands="settings.packing"
+        ),
         alias="range",
-        description="Normalized values LOW:HIGH that an integer dtype's lowest and highest value stand for.",
     )
-    scale: float | None = Field(
-        None, gt=1e-30, le=1e30, description="Integer that stands for a normalized value of 1, such as 10000."
+    scale: float | None = setting(
+        None,
+        "Integer that stands for a normalized value of 1, such as 10000.",
+        Row("output", "numbers", ("restore",), "N", stands="settings.packing"),
+        gt=1e-30,
+        le=1e30,
     )
-    uncertainty: bool = Field(False, description="Write the scale of a probabilistic model as a second image.")
-    nan: NanPolicy = Field("refuse", description="What a frame with NaN or infinity does.")
-    smooth_time: int = Field(1, ge=1, description="Running median of the statistic over this odd number of frames.")
-    bad_frames: BadFrames = Field("normalize", description="What frames that are outliers of their series get.")
-    tile: Annotated[int | None, Auto] = Field(None, ge=1, description="Tile length in pixels, halo included.")
-    batch: Annotated[int | None, Auto] = Field(None, ge=1, description="Tiles per call of the network.")
-    backend: Backend = Field("tensorflow", description="Keras backend.")
-    network: Annotated[Network, LowerCase] = Field(
-        "auto", description="Form of the network: equal functions, the fastest measured is taken."
+    upscale_back: bool = setting(
+        False, "Return to the grid of the input at the end, bilinearly.", Row("output", "numbers", ("restore",))
     )
-    precision: Annotated[Precision, LowerCase] = Field(
-        "auto", description="Of the network: a reduced one only where it was checked on this input."
+    codec: Codec = setting(
+        "auto", "Compression of the output.", Row("output", "numbers", unset="auto, which is blosc-lz4")
     )
-    precision_bound: float = Field(
-        1e-2, gt=0, description="Largest difference at 99.9 % of the pixels, over the output's standard deviation."
+    shuffle: Shuffle = setting("auto", "Of bytes or bits before Blosc compresses them.", Row("output", "numbers"))
+    shard: ByteSize | None = setting(
+        None,
+        "Size of the shards of the output, such as 64MB.",
+        Row("output", "numbers", (), "SIZE", given="int | str", unset="no shards"),
+        gt=0,
     )
-    memory: ByteSize | None = Field(None, gt=0, description="Memory that the run may use, such as 8GB.")
-    workers: int | None = Field(None, ge=1, description="Units in flight: read, computed and written at once.")
-    threads: int | None = Field(None, ge=1, description="Threads of the codecs, and of TensorFlow on a CPU.")
-    scheduler: str | None = Field(None, description="Address of a Dask scheduler.")
-    retries: int = Field(3, ge=0, le=100, description="Attempts after the first one, where reading or writing fails.")
-    codec: Codec = Field("auto", description="Compression of the output.")
-    shuffle: Shuffle = Field("auto", description="Of bytes or bits before Blosc compresses them.")
-    shard: ByteSize | None = Field(None, gt=0, description="Size of the shards of the output, such as 64MB.")
-    storage_options: StorageOptions = Field(
-        None, exclude=True, description="Credentials and endpoint of object stores; never recorded."
+    overwrite: bool = setting(False, "Start afresh where an output of phbatch exists.", Row("output", "place"))
+
+    memory: ByteSize | None = setting(
+        None,
+        "Memory that may be used, such as 8GB.",
+        Row(
+            "machine",
+            "speed",
+            (*_IMAGES, *_AGAIN, "restore"),
+            "SIZE",
+            given="int | str",
+            unset="half of what is free",
+        ),
+        gt=0,
     )
-    overwrite: bool = Field(False, description="Start afresh where an output of phbatch exists.")
+    workers: int | None = setting(
+        None,
+        "Units read, computed and written at once.",
+        Row(
+            "machine",
+            "speed",
+            ("statistics", *_AGAIN),
+            "N",
+            unset=f"one per core up to {MOST_WORKERS}, as the memory allows",
+            flags=("--inflight",),
+        ),
+        ge=1,
+    )
+    threads: int | None = setting(
+        None,
+        "Threads of the codecs, and of TensorFlow on a CPU.",
+        Row("machine", "speed", ("statistics",), "N", unset="all cores"),
+        ge=1,
+    )
+    scheduler: str | None = setting(
+        None,
+        "Address of a Dask scheduler to run on.",
+        Row("machine", "place", ("statistics", *_AGAIN), "ADDRESS", unset="this process"),
+    )
+    retries: int = setting(
+        3,
+        "Attempts after the first one, where a unit fails to be read or written.",
+        Row("machine", "speed", ("statistics", *_AGAIN), "N"),
+        ge=0,
+        le=100,
+    )
 
     if TYPE_CHECKING:  # what may be given is more than what is held: sizes as 8GB, paths as Path
 
@@ -325,8 +392,10 @@ class RunSettings(_Settings):
         return indices[slice(*(int(part) if part else None for part in match.groups()))]
 
 
-SETTING_NAMES = frozenset(field.alias or name for name, field in RunSettings.model_fields.items())
-"""Names of the settings, as a person gives them and as they are recorded."""
+SETTINGS = read_rows(RunSettings)
+"""The table of settings, by the names that a person gives and that are recorded."""
+
+learn_flags(name for name, setting in SETTINGS.items() if setting.is_flag)
 
 
 def parse_settings(options: dict[str, Any]) -> RunSettings:

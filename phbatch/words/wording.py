@@ -6,11 +6,10 @@ They are written as for the command line, ``--bad-frames=skip``, and are put int
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-FLAGS = frozenset({"rescale", "upscale-back", "uncertainty", "overwrite", "benchmark"})
-"""Options that take no value on the command line, and True in Python."""
+_flags = {"benchmark"}
 
 _FUNCTIONS = {"stats": "statistics", "compare": "compare_rules"}
 _COMMAND = re.compile(r"`phbatch (run|plan|stats|compare|illumination|verify|repair|info)( --help)?`")
@@ -19,6 +18,11 @@ _OPTION = re.compile(
 )
 _PLAIN_WORDS = ("out", "it", "too", "instead", "or", "and", "to", "as", "is")
 _speaking = {"command line": False}
+
+
+def learn_flags(names: Iterable[str]) -> None:
+    """Name options that take no value on the command line, and True in Python."""
+    _flags.update(name.replace("_", "-") for name in names)
 
 
 @contextmanager
@@ -59,7 +63,7 @@ def _argument(match: re.Match[str]) -> str:
     name, sign, value = match["name"], match["sign"] or "", match["value"] or ""
     if name in ("help", "debug", "json", "no-deps", "version"):
         return match[0]
-    if name.removeprefix("no-") in FLAGS:
+    if name.removeprefix("no-") in _flags:
         return f"{name.removeprefix('no-').replace('-', '_')}={not name.startswith('no-')}{sign}{value}"
     name = name.replace("-", "_")
     word = value.rstrip(".:")

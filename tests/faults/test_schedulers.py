@@ -31,7 +31,7 @@ from phbatch.running.engine import Outcome, execute
 from phbatch.running.tasks import NOWHERE, Job, restore_unit
 from phbatch.words.errors import OutputError
 from phbatch.words.events import Event, Listener, Notice, UnitFinished
-from phbatch.words.settings import Normalization
+from phbatch.words.normalization import Normalization
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input, units_of
 

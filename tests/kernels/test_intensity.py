@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics, measure_frame
-from phbatch.words.settings import Normalization
+from phbatch.words.normalization import Normalization
 
 METHODS = ("median", "mode", "percentile", "minmax", "fixed", "none")
 

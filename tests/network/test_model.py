@@ -14,7 +14,7 @@ from csbdeep.models import Config, ProjectionConfig
 
 from phbatch.network.model import bundled_models, open_model
 from phbatch.words.errors import ModelError
-from phbatch.words.settings import Normalization
+from phbatch.words.normalization import Normalization
 from tests.handmade import write_model
 
 

@@ -1,0 +1,166 @@
+"""What each function takes, typed as a person writes it; `phbatch.shell.settings_types` writes this file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from phbatch.words.settings import (
+    Backend,
+    BadFrames,
+    Codec,
+    IlluminationMode,
+    NanPolicy,
+    Network,
+    OutputDtype,
+    Precision,
+    Scope,
+    Shuffle,
+)
+
+GivenStorageOptions = Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]
+"""Credentials and endpoint of object stores, see `phbatch.words.given.parse_storage_options`."""
+
+
+class SampleOptions(TypedDict, total=False):
+    """What `phbatch.illumination` is given; None is as if it were not."""
+
+    axes: str | None
+    channel: int | str | None
+    frames: int | str | None
+    storage_options: GivenStorageOptions | None
+    memory: int | str | None
+
+
+class CompareOptions(TypedDict, total=False):
+    """What `phbatch.compare_rules` is given; None is as if it were not."""
+
+    axes: str | None
+    channel: int | str | None
+    frames: int | str | None
+    storage_options: GivenStorageOptions | None
+    sigma: float | None
+    pmin: float | None
+    pmax: float | None
+    value: float | None
+    illumination: str | Path | None
+    illumination_mode: IlluminationMode | None
+    downscale: int | None
+    model: str | Path | None
+    memory: int | str | None
+
+
+class StatisticsOptions(TypedDict, total=False):
+    """What `phbatch.statistics` is given; None is as if it were not."""
+
+    axes: str | None
+    channel: int | str | None
+    frames: int | str | None
+    storage_options: GivenStorageOptions | None
+    sigma: float | None
+    pmin: float | None
+    pmax: float | None
+    percentiles: Sequence[float] | str | None
+    scope: Scope | None
+    smooth_time: int | None
+    illumination: str | Path | None
+    illumination_mode: IlluminationMode | None
+    downscale: int | None
+    memory: int | str | None
+    workers: int | None
+    threads: int | None
+    scheduler: str | None
+    retries: int | None
+
+
+class RunOptions(TypedDict, total=False):
+    """What `phbatch.run` and `phbatch.plan` is given; None is as if it were not."""
+
+    axes: str | None
+    channel: int | str | None
+    frames: int | str | None
+    storage_options: GivenStorageOptions | None
+    normalize: str | None
+    factor: float | None
+    sigma: float | None
+    pmin: float | None
+    pmax: float | None
+    value: float | None
+    percentiles: Sequence[float] | str | None
+    scope: Scope | None
+    smooth_time: int | None
+    stats: str | Path | None
+    illumination: str | Path | None
+    illumination_mode: IlluminationMode | None
+    downscale: int | None
+    nan: NanPolicy | None
+    bad_frames: BadFrames | None
+    model: str | Path | None
+    uncertainty: bool | None
+    tile: int | str | None
+    batch: int | str | None
+    backend: Backend | None
+    network: Network | None
+    precision: Precision | None
+    precision_bound: float | None
+    dtype: OutputDtype | None
+    rescale: bool | None
+    range: str | tuple[float, float] | None
+    scale: float | None
+    upscale_back: bool | None
+    codec: Codec | None
+    shuffle: Shuffle | None
+    shard: int | str | None
+    overwrite: bool | None
+    memory: int | str | None
+    workers: int | None
+    threads: int | None
+    scheduler: str | None
+    retries: int | None
+
+
+class NormalizeOptions(TypedDict, total=False):
+    """What `phbatch.normalize` is given; None is as if it were not."""
+
+    factor: float | None
+    sigma: float | None
+    pmin: float | None
+    pmax: float | None
+    value: float | None
+
+
+class RestoreOptions(TypedDict, total=False):
+    """What `phbatch.restore` is given; None is as if it were not."""
+
+    normalize: str | None
+    factor: float | None
+    sigma: float | None
+    pmin: float | None
+    pmax: float | None
+    value: float | None
+    illumination: str | Path | None
+    illumination_mode: IlluminationMode | None
+    downscale: int | None
+    tile: int | str | None
+    batch: int | str | None
+    backend: Backend | None
+    network: Network | None
+    precision: Precision | None
+    dtype: OutputDtype | None
+    rescale: bool | None
+    range: str | tuple[float, float] | None
+    scale: float | None
+    upscale_back: bool | None
+    memory: int | str | None
+
+
+class RedoOptions(TypedDict, total=False):
+    """What `phbatch.verify` and `phbatch.repair` is given; None is as if it were not."""
+
+    storage_options: GivenStorageOptions | None
+    model: str | Path | None
+    memory: int | str | None
+    workers: int | None
+    scheduler: str | None
+    retries: int | None
