@@ -30,6 +30,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "phbatch"
 html_static_path = ["_static"]
 html_css_files = ["phbatch.css"]
+html_sidebars = {"changelog": [], "contributing": []}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
