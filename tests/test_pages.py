@@ -12,8 +12,7 @@ import yaml
 
 import phbatch
 from phbatch.shell import commands as cli
-from phbatch.words.settings import SETTING_NAMES
-from tests.pages import NAMES, PAGES, ROOT, prose, without_blocks
+from tests.pages import NAMES, PAGES, ROOT, SETTING_NAMES, prose, without_blocks
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.M)

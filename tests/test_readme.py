@@ -18,8 +18,7 @@ import pytest
 import phbatch
 from phbatch.shell import commands as cli
 from phbatch.tools.demo import write_time_lapse
-from phbatch.words.settings import SETTING_NAMES
-from tests.pages import NAMES, PAGES, ROOT, Block, blocks
+from tests.pages import NAMES, PAGES, ROOT, SETTING_NAMES, Block, blocks
 
 RUN = ("python", "console")
 SHOWN = [name for page, name in zip(PAGES, NAMES, strict=True) if any(block.language in RUN for block in blocks(page))]
