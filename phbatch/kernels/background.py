@@ -251,7 +251,7 @@ def _weigh(rest: Float, level: _Level, factor: int) -> tuple[Float, float]:
 def _bisquare(rest: Float, scale: float) -> Float:
     """1 on the surface, falling to 0 where a residual is an outlier; without a scale, whatever is off it is one."""
     if scale == 0:
-        return (rest == 0).astype(np.float64)
+        return np.asarray(rest == 0, np.float64)
     with np.errstate(over="ignore"):
         ratio = rest / (_CUTOFF * scale)
     return np.asarray(1 - np.minimum(np.abs(ratio, out=ratio), 1) ** 2)
