@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from phbatch.words.errors import UsageError
 from phbatch.words.normalization import METHODS, Normalization
-from phbatch.words.settings import FLOAT32, RunSettings
+from phbatch.words.settings import FLOAT32, SETTINGS, RunSettings
 
-_READS = {
-    "factor": ("median", "mode"),
-    "value": ("fixed",),
-    "sigma": ("median", "mode", "zscore"),
-    "pmin": ("percentile",),
-    "pmax": ("percentile",),
-}
-"""The methods of phbatch's own that read a setting; one that a package registered may read all."""
-
-_IN_TABLE = ("sigma", "pmin", "pmax")  # of every frame there is a row of statistics, whatever the method
-_OF_NETWORK = ("tile", "batch", "backend", "network", "precision", "precision_bound", "uncertainty")
+_OF_RULE = {name: setting.row.methods for name, setting in SETTINGS.items() if setting.row.methods}
+_OF_NETWORK = [name for name, setting in SETTINGS.items() if setting.row.group == "network" and name != "model"]
 
 
 def require_effect(settings: RunSettings, rule: Normalization, *, network: bool, table: bool = True) -> None:
@@ -38,9 +29,10 @@ def require_effect(settings: RunSettings, rule: Normalization, *, network: bool,
     UsageError
         Names the first such setting.
     """
-    own = rule.method in METHODS
-    for name, methods in _READS.items():
-        if own and rule.method not in methods and not (table and name in _IN_TABLE):
+    own = rule.method in METHODS  # one that a package registered may read all
+    for name, methods in _OF_RULE.items():
+        measured = table and SETTINGS[name].acts_in("statistics")  # each frame has a row of them, whatever the method
+        if own and rule.method not in methods and not measured:
             _require_default(settings, name, f"normalize {rule.method}")
     if settings.illumination == "none":
         _require_default(settings, "illumination_mode", "illumination none")
@@ -51,7 +43,7 @@ def require_effect(settings: RunSettings, rule: Normalization, *, network: bool,
 
 
 def _require_default(settings: RunSettings, name: str, beside: str) -> None:
-    value = getattr(settings, name)
-    if value != RunSettings.model_fields[name].default:
+    value = getattr(settings, SETTINGS[name].field)
+    if value != SETTINGS[name].info.default:
         option = f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
         raise UsageError(f"{option} does nothing with {beside}; leave it out, or choose what it acts on.")

@@ -14,7 +14,7 @@ from phbatch.outputs.ledger import Ledger
 from phbatch.places.place import Place
 from phbatch.planning.resolve import ResolvedRun
 from phbatch.words.errors import OutputError
-from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
+from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, SETTINGS, RunSettings
 
 NUMBERS_VERSION = 4
 """Raised whenever the pixels or statistics that phbatch computes change."""
@@ -25,7 +25,11 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 def fingerprint(
     settings: RunSettings, resolved: ResolvedRun, source: Source, model: Model | None, given: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """What two runs must share to continue each other, as nested plain values; `given` has digests of given files."""
+    """What two runs must share to continue each other, as nested plain values; `given` has digests of given files.
+
+    It holds every setting that touches the numbers as it was given, unless its row says what of the fingerprint stands
+    for it.
+    """
     recipe, geometry = resolved.recipe, resolved.geometry
     # Where a frame's statistics depend on other frames, a repaired chunk changes them all; else each unit's ledger
     # record says what it was read from.
@@ -34,22 +38,8 @@ def fingerprint(
         "input": source.identity(pixels=sampled or recipe.passes > 1),
         "settings": {
             "normalization": recipe.rule.model_dump(),
-            "dtype": recipe.dtype,
-            "rescale": recipe.rescale,
+            **_as_given(settings),
             "packing": asdict(recipe.packing) if recipe.packing else None,
-            "uncertainty": recipe.uncertainty,
-            "nan": settings.nan,
-            "smooth_time": settings.smooth_time,
-            "bad_frames": settings.bad_frames,
-            "scope": settings.scope,
-            "percentiles": list(settings.percentiles),
-            "illumination": settings.illumination,
-            "illumination_mode": settings.illumination_mode,
-            "downscale": settings.downscale,
-            "upscale_back": settings.upscale_back,
-            "codec": settings.codec,
-            "shuffle": settings.shuffle,
-            "shard": settings.shard,
             "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
             "channels": list(geometry.channels),
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,
@@ -65,8 +55,10 @@ def fingerprint(
     }
 
 
-def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """Names and values of what differs between two fingerprints.
+def find_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Names and values of what differs between two fingerprints: the model first, then settings.
+
+    One that is older than a setting was made with its default.
 
     Examples
     --------
@@ -74,19 +66,44 @@ def find_differences(old: Any, new: Any, place: str = "") -> list[str]:
     ['a.b was 1 and is 3']
     >>> find_differences({"digest": 64 * "0"}, {"digest": 64 * "1"})
     ['digest was 00000000 and is 11111111']
+    >>> find_differences({"settings": {"packing": None}}, {"settings": {"packing": 2.0, "bad_frames": "normalize"}})
+    ['settings.packing (range, scale) was None and is 2.0']
     """
-    if isinstance(old, dict) and isinstance(new, dict):
+    recorded = old.get("settings", {})
+    defaults = _as_given(RunSettings())
+    since = {name: defaults[name] for name in new.get("settings", {}) if name in defaults and name not in recorded}
+    found = _compare(old | {"settings": recorded | since}, {"settings": {}} | new, "")
+    return sorted(found, key=lambda name: (not name.startswith("model"), not name.startswith("settings.")))
+
+
+def _as_given(settings: RunSettings) -> dict[str, Any]:
+    """Values of the settings that two runs must share as they are given."""
+    fields = {setting.field for setting in SETTINGS.values() if setting.identifies}
+    return settings.model_dump(mode="json", by_alias=True, include=fields)
+
+
+def _compare(old: Any, new: Any, place: str) -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
         for key in sorted({*old, *new}):
-            found += find_differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+            found += _compare(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
         return found
     if old == new:
         return []
     digests = all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (old, new))
-    return [f"{place} was {old[:8]} and is {new[:8]}" if digests else f"{place} was {old} and is {new}"]
+    name = place + _other_names(place)
+    return [f"{name} was {old[:8]} and is {new[:8]}" if digests else f"{name} was {old} and is {new}"]
 
 
-def require_same(output: Place, recorded: Mapping[str, Any], mark: Mapping[str, Any]) -> None:
+def _other_names(place: str) -> str:
+    """The settings that a part of a fingerprint stands for, where it has not their names."""
+    keys = place.split(".")
+    parts = {".".join(keys[: depth + 1]) for depth in range(len(keys))}
+    names = [name for name, setting in SETTINGS.items() if setting.row.stands in parts and name not in keys]
+    return f" ({', '.join(names)})" if names else ""
+
+
+def require_same(output: Place, recorded: Mapping[str, Any], mark: dict[str, Any]) -> None:
     """Refuse an output that holds units of another run.
 
     Parameters
@@ -95,7 +112,7 @@ def require_same(output: Place, recorded: Mapping[str, Any], mark: Mapping[str, 
         Of an output that was begun.
     recorded : mapping
         What it says of its run.
-    mark : mapping
+    mark : dict
         Fingerprint of the run that is asked for.
 
     Raises

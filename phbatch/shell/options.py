@@ -65,20 +65,17 @@ def grouped(*decorators: Decorator) -> Decorator:
 
 def _option(setting: Setting, function: Function, help: str) -> Decorator:
     row, name = setting.row, setting.name.replace("_", "-")
-    default = "" if setting.is_flag else setting.default(function)
-    facts = [setting.bounds, f"default: {default}" if default else ""]
-    said = "; ".join(filter(None, facts))
-    repeated = row.given == "GivenStorageOptions"
+    said = "; ".join(setting.facts(function))
     return click.option(
         f"--{name}/--no-{name}" if setting.is_flag else f"--{name}",
         *row.flags,
         setting.name,
         cls=SettingOption,
         group=row.group,
-        type=click.Choice(setting.choices) if setting.choices else setting.number,
+        type=click.Choice(setting.choices) if setting.choices and not row.metavar else setting.number,
         default=None,
-        multiple=repeated,
-        callback=_none_if_empty if repeated else None,
+        multiple=row.repeated,
+        callback=_none_if_empty if row.repeated else None,
         metavar=row.metavar or None,
         help=help or str(setting.info.description) + (f"  [{said}]" if said else ""),
     )

@@ -40,9 +40,6 @@ from typing import Any, TypedDict
 from phbatch.words.settings import (
 {aliases}
 )
-
-GivenStorageOptions = Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]
-"""Credentials and endpoint of object stores, see `phbatch.words.given.parse_storage_options`."""
 '''
 
 _CLASS = '''
@@ -56,16 +53,17 @@ class {name}(TypedDict, total=False):
 
 def settings_types() -> str:
     """Text of the file."""
-    used = {_type(setting).split(" ", 1)[0] for setting in SETTINGS.values()} & set(_ALIASES.values())
+    used = {written_type(setting).split(" ", 1)[0] for setting in SETTINGS.values()} & set(_ALIASES.values())
     text = _HEAD.format(aliases="\n".join(f"    {name}," for name in sorted(used)))
     for name, (function, takers, apart) in _CLASSES.items():
         taken = [setting for setting in SETTINGS.values() if setting.acts_in(function) and setting.name != apart]
-        fields = [f"    {setting.name}: {_type(setting)}" for setting in taken]
+        fields = [f"    {setting.name}: {written_type(setting)}" for setting in taken]
         text += _CLASS.format(name=name, takers=takers, fields="\n".join(fields))
     return text
 
 
-def _type(setting: Setting) -> str:
+def written_type(setting: Setting) -> str:
+    """Type of what a person may give, as it stands in a Python file."""
     kind = setting.row.given or _written(setting.info.annotation)
     return kind if kind.endswith("| None") else f"{kind} | None"
 

@@ -72,6 +72,9 @@ def _parse_json_object(text: str) -> dict[str, Any]:
         raise ValueError("options of a store are no JSON object") from None
 
 
+GIVEN_STORAGE_OPTIONS = "Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]"
+"""Type of what `parse_storage_options` takes."""
+
 AUTO = BeforeValidator(_parse_auto)
 """``auto`` leaves the choice to phbatch."""
 

@@ -19,9 +19,6 @@ from phbatch.words.settings import (
     Shuffle,
 )
 
-GivenStorageOptions = Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]
-"""Credentials and endpoint of object stores, see `phbatch.words.given.parse_storage_options`."""
-
 
 class SampleOptions(TypedDict, total=False):
     """What `phbatch.illumination` is given; None is as if it were not."""
@@ -29,7 +26,7 @@ class SampleOptions(TypedDict, total=False):
     axes: str | None
     channel: int | str | None
     frames: int | str | None
-    storage_options: GivenStorageOptions | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     memory: int | str | None
 
 
@@ -39,7 +36,7 @@ class CompareOptions(TypedDict, total=False):
     axes: str | None
     channel: int | str | None
     frames: int | str | None
-    storage_options: GivenStorageOptions | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     sigma: float | None
     pmin: float | None
     pmax: float | None
@@ -57,7 +54,7 @@ class StatisticsOptions(TypedDict, total=False):
     axes: str | None
     channel: int | str | None
     frames: int | str | None
-    storage_options: GivenStorageOptions | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     sigma: float | None
     pmin: float | None
     pmax: float | None
@@ -80,7 +77,7 @@ class RunOptions(TypedDict, total=False):
     axes: str | None
     channel: int | str | None
     frames: int | str | None
-    storage_options: GivenStorageOptions | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     normalize: str | None
     factor: float | None
     sigma: float | None
@@ -158,7 +155,7 @@ class RestoreOptions(TypedDict, total=False):
 class RedoOptions(TypedDict, total=False):
     """What `phbatch.verify` and `phbatch.repair` is given; None is as if it were not."""
 
-    storage_options: GivenStorageOptions | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     model: str | Path | None
     memory: int | str | None
     workers: int | None

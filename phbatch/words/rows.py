@@ -49,6 +49,8 @@ class Row:
         Type of what a person may write, where that is more than what is held.
     stands : str
         Part of the fingerprint that stands for what it comes to; empty: the fingerprint holds its value as it is.
+    repeated : bool
+        Whether it may be given several times on the command line.
     methods : tuple of str
         The normalizations that read it; empty: all.
     flags : tuple of str
@@ -64,6 +66,7 @@ class Row:
     of_model: bool = False
     given: str = ""
     stands: str = ""
+    repeated: bool = False
     methods: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
@@ -105,9 +108,8 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that may be given, where there are few, and in this case of letters; else empty."""
-        exact = get_origin(self.info.annotation) is Literal and not self.row.metavar
-        return get_args(self.info.annotation) if exact else ()
+        """The words that may be given, where there are few; else empty."""
+        return get_args(self.info.annotation) if get_origin(self.info.annotation) is Literal else ()
 
     @property
     def number(self) -> type[int] | type[float] | None:
@@ -117,6 +119,16 @@ class Setting:
         if self.row.given or str in kinds:
             return None
         return float if float in kinds else int if int in kinds else None
+
+    def facts(self, function: str = "run") -> list[str]:
+        """Bounds and default in words, those that there are."""
+        default = "" if self.is_flag else self.default(function)
+        return [fact for fact in (self.bounds, f"default: {default}" if default else "") if fact]
+
+    @property
+    def identifies(self) -> bool:
+        """Whether two runs must share its value as it is given to continue each other."""
+        return self.row.touches == "numbers" and not self.row.stands
 
     def acts_in(self, function: str) -> bool:
         """Whether a public function acts on it."""
@@ -172,3 +184,16 @@ def _limits(part: Any) -> Iterator[tuple[str, float]]:
         yield from _limits(part.annotation)
     for inner in get_args(part):  # of Annotated, too
         yield from _limits(inner)
+
+
+def describe(table: dict[str, Setting]) -> str:
+    """The table as the part of a docstring that names attributes."""
+    lines = ["", "    Attributes", "    ----------"]
+    for setting in table.values():
+        said = f" [{'; '.join(setting.facts())}]" if setting.facts() else ""
+        choices = f" : {' or '.join(setting.choices)}" if setting.choices else ""
+        lines += [
+            f"    {setting.field}{choices}",
+            f"        {setting.info.description}" + (f" [{said}]" if said else ""),
+        ]
+    return "\n".join(lines) + "\n"

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
 
 from phbatch.words.errors import UsageError
-from phbatch.words.given import AUTO, FRAMES, LOWER_CASE, NUMBERS, PATH, RANGE, parse_storage_options
+from phbatch.words.given import (
+    AUTO,
+    FRAMES,
+    LOWER_CASE,
+    NUMBERS,
+    PATH,
+    RANGE,
+    parse_storage_options,
+)
 from phbatch.words.normalization import METHODS, Divisor, Factor, Frozen, Method, Normalization, Percentile, Sigma
-from phbatch.words.rows import Function, Row, read_rows, setting
+from phbatch.words.rows import Function, Row, describe, read_rows, setting
 from phbatch.words.wording import learn_flags, say
 
 if TYPE_CHECKING:
@@ -73,7 +81,9 @@ _AGAIN: tuple[Function, ...] = ("verify", "repair")
 
 
 class RunSettings(Frozen):
-    """What a user asks for; None leaves the choice to phbatch. Each field is the one row of a setting.
+    """What a user asks for; None leaves the choice to phbatch.
+
+    Each field is the row of one setting: all that is said of it anywhere comes from there.
 
     Examples
     --------
@@ -84,7 +94,7 @@ class RunSettings(Frozen):
     axes: str | None = setting(
         None,
         "Axes of a bare array, such as tyx.",
-        Row("input", "numbers", _IMAGES, "AXES", unset="the image's own", stands="input"),
+        Row("input", "numbers", _IMAGES, "AXES", unset="the image's own", stands="input.axes"),
     )
     channel: int | str | None = setting(
         None,
@@ -101,7 +111,14 @@ class RunSettings(Frozen):
     storage_options: StorageOptions = setting(
         None,
         "Credentials and endpoint of s3://, gs://, https://; never recorded.",
-        Row("input", "place", (*_IMAGES, *_AGAIN, "info"), "JSON|KEY=VALUE", given="GivenStorageOptions"),
+        Row(
+            "input",
+            "place",
+            (*_IMAGES, *_AGAIN, "info"),
+            "JSON|KEY=VALUE",
+            given="Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]",
+            repeated=True,
+        ),
         exclude=True,
     )
 
@@ -394,6 +411,8 @@ class RunSettings(Frozen):
 
 SETTINGS = read_rows(RunSettings)
 """The table of settings, by the names that a person gives and that are recorded."""
+
+RunSettings.__doc__ = (RunSettings.__doc__ or "") + describe(SETTINGS)
 
 learn_flags(name for name, setting in SETTINGS.items() if setting.is_flag)
 

@@ -1,0 +1,68 @@
+"""The page of all settings, in Markdown: ``python -m phbatch.shell.settings_page > docs/reference/settings.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import get_args
+
+from phbatch.shell.settings_types import written_type
+from phbatch.words.rows import Function, Group, Setting
+from phbatch.words.settings import SETTINGS
+
+_HEAD = """# Settings
+
+A setting has one name: `--bad-frames` on the command line is `bad_frames` in Python (`phbatch.run`,
+`phbatch.RunSettings`) and in the file of `--config`. `phbatch.run` and `phbatch.plan` take all of them; the table says
+which other functions do.
+
+What a setting **touches** is what changes with it: *numbers*, what the output holds; *speed*, how fast it is there; or
+*place*, where things are read, kept and computed. An output that was begun is continued with the same numbers, and a
+setting that touches them is refused where it has changed.
+"""
+
+_COLUMNS = ("Setting", "What it is", "Values", "Default", "Touches", "Also in")
+
+
+def settings_page() -> str:
+    """The page, made from the table of settings."""
+    parts = [_HEAD]
+    for group in get_args(Group):
+        rows = [_row(setting) for setting in SETTINGS.values() if setting.row.group == group]
+        table = [_line(_COLUMNS), _line("---" for _ in _COLUMNS), *map(_line, rows)]
+        parts.append(f"## {group.capitalize()}\n\n" + "\n".join(table) + "\n")
+    return "\n".join(parts)
+
+
+def _row(setting: Setting) -> tuple[str, ...]:
+    also = [f"`{name}`" for name in get_args(Function) if name in setting.row.also]
+    return (
+        f"`{setting.name}`",
+        str(setting.info.description),
+        _values(setting),
+        _default(setting),
+        setting.row.touches,
+        ", ".join(also),
+    )
+
+
+def _default(setting: Setting) -> str:
+    own = setting.row.unset or not setting.default()
+    return (setting.default() or "not given") if own else f"`{setting.default()}`"
+
+
+def _values(setting: Setting) -> str:
+    """What may be given: words, or a type with its bounds."""
+    if setting.is_flag:
+        return "`True`, `False`"
+    if setting.choices:
+        return ", ".join(f"`{choice}`" for choice in setting.choices)
+    kind = f"`{written_type(setting).removesuffix(' | None')}`"
+    return f"{kind}, {setting.bounds}" if setting.bounds else kind
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")
