@@ -1,22 +1,23 @@
 """One live run per output.
 
 On a local disk the run holds `flock` on a file inside the output: the kernel lets go of it when the process dies,
-however it dies. Where a file system has no locks, and on object stores, the run keeps a lease: an object that it
-rewrites every few seconds. Whoever finds a lease watches it: one that is rewritten belongs to a live run, one that
-stands still for `LEASE_S` belonged to a dead one. No two clocks are compared.
+however it dies. Where a system or a file system has no locks (Windows, some network mounts), and elsewhere than on
+disks, the run keeps a lease: an object that it rewrites every few seconds. Whoever finds a lease watches it: one that
+is rewritten belongs to a live run, one that stands still for `LEASE_S` belonged to a dead one. No two clocks are
+compared. A lease is taken, kept and let go of by `Place.swap`: on an object store one conditional request, so that of
+any number of runs that start at once exactly one gets it; where there is none, a write that is read back.
 
 The holder's token is also a fence: `phbatch.outputs.writer.Sink` moves nothing into place unless the output is still
 held by the run that it writes for, so that a worker that outlived its run cannot write over the next one.
 
-Not defended: two runs that find no lease and write theirs at the same time on a store whose reads lag behind its writes
-by more than `SETTLE_S`; a holder that is suspended for longer than `LEASE_S` and wakes between the fence and the write;
-and a file system that claims to lock and does not (some network mounts).
+Not defended: where a place has no conditional request, two runs of which one is held up by more than `SETTLE_S` between
+its look at the lease and its write; a holder that is suspended for longer than `LEASE_S` and wakes between the fence
+and the write; and a file system that claims to lock and does not (some network mounts).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -28,9 +29,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from phbatch.places.durable import PARTIAL
-from phbatch.places.place import LocalPlace, Place
+from phbatch.places.place import LocalPlace, Place, Seen
 from phbatch.words.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PRIVATE = ".phbatch"
 """Group inside the output that holds the lock, the ledger, and scratch files while a run is going on."""
@@ -53,7 +61,7 @@ LEASE_S = 20.0
 """How long a lease must stand still until its holder counts as dead."""
 
 SETTLE_S = 0.5
-"""How long after writing a lease it is read back."""
+"""How long after a lease was taken it is read back, where the place has no conditional request."""
 
 _PATIENCE_S = 5.0  # for letting go of a lease: a store that is gone does not keep a run from ending
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -132,7 +140,7 @@ def hold_output(output: Place, token: str) -> Iterator[None]:
     """
     _require_output(output)
     holder: Holder = {"token": token, "host": socket.gethostname(), "process": os.getpid()}
-    with _locked(output, holder) if isinstance(output, LocalPlace) else _lease(output, holder):
+    with _locked(output, holder) if isinstance(output, LocalPlace) and fcntl else _lease(output, holder):
         yield
 
 
@@ -224,75 +232,67 @@ def _rewrite(descriptor: int, data: bytes) -> None:
 @contextmanager
 def _lease(output: Place, holder: Holder) -> Iterator[None]:
     try:
-        _await_expiry(output)
-        _write(output, holder, 0)
-        time.sleep(SETTLE_S)
-        if (_read(output) or {}).get("token") != holder["token"]:
+        seen = output.swap(LOCK, _encode(holder, 0), _await_expiry(output), settle_s=SETTLE_S)
+        if seen is None:
             raise _held(output, _read(output))
     except OSError as error:
         raise _unwritable(output, error) from error
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(output, holder, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(output, holder, seen, done), daemon=True)
     renewing.start()
     try:
         yield
     finally:
         done.set()
         renewing.join(_PATIENCE_S)
+        if isinstance(output, LocalPlace):
+            with suppress(OSError):
+                _remove_where_alone(output.folder / LOCK)
 
 
-def _await_expiry(output: Place) -> None:
-    """Return once nobody holds the lease; raise as soon as somebody renews it."""
-    first = _read(output)
-    if not first or _died_here(first):
-        return
+def _await_expiry(output: Place) -> Seen:
+    """The lease once nobody holds it; raises as soon as somebody renews it."""
+    first = now = output.look(LOCK)
+    holder = _parse(first.data)
     deadline = time.monotonic() + LEASE_S
-    while time.monotonic() < deadline:
+    while holder is not None and not _died_here(holder) and time.monotonic() < deadline:
         time.sleep(BEAT_S / 5)
-        now = _read(output)
-        if not now:
-            return
-        if now != first:
-            raise _held(output, now)
+        now = output.look(LOCK)
+        holder = _parse(now.data)
+        if holder is not None and now.data != first.data:
+            raise _held(output, holder)
+    return now
 
 
 def _died_here(holder: Holder) -> bool:
     """Whether the holder was a process of this machine that is gone."""
-    if holder.get("host") != socket.gethostname():
-        return False
     try:
-        os.kill(int(holder["process"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, KeyError, ValueError):
+        return holder.get("host") == socket.gethostname() and not psutil.pid_exists(int(holder["process"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
-    return False
 
 
-def _renew(output: Place, holder: Holder, done: threading.Event) -> None:
+def _renew(output: Place, holder: Holder, seen: Seen, done: threading.Event) -> None:
     """Rewrite the lease until it is over and let go of it, or until it is no longer ours."""
     beat = 0
     while not done.wait(BEAT_S):
         beat += 1
         with suppress(OSError):  # a beat that is lost is made up for by the next
-            found = _read(output)
-            if found and found.get("token") != holder["token"]:
+            seen = output.swap(LOCK, _encode(holder, beat), seen) or output.look(LOCK)
+            if (_parse(seen.data) or holder)["token"] != holder["token"]:
                 return
-            _write(output, holder, beat)
     with suppress(OSError):
-        if (_read(output) or {}).get("token") == holder["token"]:
-            _write(output, {}, 0)
+        seen = output.look(LOCK)
+        if (_parse(seen.data) or {}).get("token") == holder["token"]:
+            output.swap(LOCK, b"{}", seen)
 
 
-def _write(output: Place, holder: Holder, beat: int) -> None:
-    output.write(LOCK, json.dumps(holder | {"beat": beat} if holder else {}).encode())
+def _encode(holder: Holder, beat: int) -> bytes:
+    return json.dumps(holder | {"beat": beat}).encode()
 
 
 def _read(output: Place) -> Holder | None:
-    try:
-        return _parse(output.read(LOCK))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return _parse(output.look(LOCK).data)
 
 
 def _parse(data: bytes) -> Holder | None:

@@ -37,6 +37,12 @@ SCHEMES = ("s3", "gs", "http", "https")
 MAX_RETRIES, RETRY_TIMEOUT_S = 10, 180
 """Of one request; the waiting in between doubles from 0.1 s to 15 s, with jitter."""
 
+Version = Mapping[str, Any]
+"""Etag of an object, and its version where the store counts them."""
+
+_UNCONDITIONAL = dict[int, Any]()
+"""Clients of stores that know no conditional writes."""
+
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 _COMMON = ("headers", "timeout", "max_retries", "retry_timeout")
 _CONFIGURATION = {
@@ -232,6 +238,58 @@ def write_object(store: Any, key: str, data: bytes) -> None:
     _again(store, partial(store.put, key, data, use_multipart=False))
 
 
+def look_at_object(store: Any, key: str) -> tuple[bytes, Version] | None:
+    """All bytes of an object and its version; None where there is none."""
+
+    def get() -> tuple[bytes, Version] | None:
+        try:
+            found = store.get(key)
+        except FileNotFoundError:
+            return None
+        return bytes(found.bytes()), _version_of(found.meta)
+
+    return _again(store, get)
+
+
+def swap_object(store: Any, key: str, data: bytes, version: Version | None, *, prove: bool) -> Version | None:
+    """Write an object if it still has a version, or is still not there (None), by one request; None where not.
+
+    Parameters
+    ----------
+    prove : bool
+        Ask the same once more, to create it, which a store that knows conditions refuses.
+
+    Raises
+    ------
+    NotImplementedError
+        The store refuses conditions, or passes them over.
+    """
+    from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+
+    def put(mode: Any) -> Version | None:
+        try:
+            return _version_of(store.put(key, data, mode=mode, use_multipart=False))
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            return None
+        except NotSupportedError as error:
+            raise NotImplementedError from error
+
+    if id(store) in _UNCONDITIONAL or version == {}:
+        raise NotImplementedError
+    try:
+        written = _again(store, partial(put, "create" if version is None else version))
+        if written is None or not prove or _again(store, partial(put, "create")) is None:
+            return written
+    except NotImplementedError:
+        _UNCONDITIONAL[id(store)] = store
+        raise
+    except OSError as error:
+        if not re.search(r"\b501\b|NotImplemented", str(error)):
+            raise
+    _UNCONDITIONAL[id(store)] = store
+    raise NotImplementedError
+
+
 def remove_objects(store: Any, keys: Sequence[str]) -> None:
     """Remove objects."""
     for start in range(0, len(keys), 1000):
@@ -242,6 +300,10 @@ def _size_and_stamp(item: Mapping[str, Any]) -> tuple[int, str]:
     # Listings and answers about one object differ in quotes and in fractions of a second.
     stamp = str(item["e_tag"] or "").strip('"') or str(item["last_modified"].replace(microsecond=0))
     return int(item["size"]), stamp
+
+
+def _version_of(answer: Mapping[str, Any]) -> Version:
+    return {name: answer[name] for name in ("e_tag", "version") if answer[name]}
 
 
 def _waits_s(store: Any) -> Iterator[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 from phbatch.places.place import Place
@@ -22,6 +24,17 @@ VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", 
 """What the machine's environment may say of S3, and a test must not see."""
 
 _COUNT = count()
+_PUTTING = threading.Lock()
+_put_object = S3Response.put_object
+
+
+def _put_one_at_once(self: S3Response) -> Any:
+    """S3 promises that of conditional writes one wins; this server looks first and writes then."""
+    with _PUTTING:
+        return _put_object(self)
+
+
+S3Response.put_object = _put_one_at_once
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.outputs.writer import Sink
 from phbatch.places import lock
 from phbatch.places.lock import LOCK, hold_output, new_token, read_token
-from phbatch.places.place import ObjectPlace, Place
+from phbatch.places.place import ObjectPlace, Place, Seen
 from phbatch.running.begin import prepare
 from phbatch.running.tasks import Job
 from phbatch.words.errors import OutputError
@@ -138,7 +138,7 @@ def test_a_store_that_is_gone_does_not_keep_a_run_from_ending(
     monkeypatch.setattr(lock, "_PATIENCE_S", 0.2)
     held = hold_output(Place.at(bucket.url("held.zarr"), options), new_token())
     held.__enter__()
-    monkeypatch.setattr(ObjectPlace, "read", lambda *_: b"{}" if never.wait() else b"")
+    monkeypatch.setattr(ObjectPlace, "look", lambda *_: Seen(b"{}" if never.wait() else b""))
     ended = threading.Thread(target=held.__exit__, args=(None, None, None), daemon=True)
     ended.start()
     ended.join(5)
