@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -226,7 +226,7 @@ def require_same_measurement(path: str, table: StatisticsTable, expected: str, r
     return [Notice(f"{path} is of {', '.join(differing)}: make sure that it is of the same image.", warning=True)]
 
 
-def with_statistics(units: Sequence[Unit], table: StatisticsTable, volumes: bool) -> Iterator[Unit]:
+def with_statistics(units: Iterable[Unit], table: StatisticsTable, volumes: bool) -> Iterator[Unit]:
     """Units that carry the statistics of their frames."""
     for unit in units:
         indices = unit.frame_indices(volumes=volumes)
