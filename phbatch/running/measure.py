@@ -21,7 +21,7 @@ from phbatch.running.engine import execute
 from phbatch.running.large import measure_large_frames, reduce_large_frames
 from phbatch.running.outcome import Outcome
 from phbatch.running.tasks import Job, measure_unit, pool_unit
-from phbatch.words.axes import FrameGrid, FrameKey
+from phbatch.words.axes import FrameGrid
 from phbatch.words.errors import InputError, InterruptedRunError
 from phbatch.words.events import Listener, Notice, UnitFinished, ignore
 from phbatch.words.settings import RunSettings, StorageOptions
@@ -136,7 +136,7 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
     InputError
         A frame or a needed value is missing.
     """
-    table, seen = StatisticsTable(grid), set[FrameKey]()
+    table = StatisticsTable(grid)
     for row in read_rows(path, options):
         table.measured = _one_measurement(path, table.measured, row.get(MEASURED) or "")
         try:
@@ -157,11 +157,10 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
                 " `phbatch stats`, or flag the frame.",
                 frame=str(parsed.key),
             )
-        if parsed.key in seen and str(table.statistics(parsed.key)) != str(parsed.statistics):
+        if table.knows(parsed.key) and str(table.statistics(parsed.key)) != str(parsed.statistics):
             raise InputError(
                 f"{path} has two rows of frame {parsed.key} that differ; leave one.", frame=str(parsed.key)
             )
-        seen.add(parsed.key)
         table.put(parsed.as_dict())
     missing = table.first_unknown()
     if missing is not None:
@@ -271,7 +270,7 @@ def _assign_pools(
     pooled = {pool: in_counts(finalize(state, recipe.all_percentiles), fractions) for pool, state in states.items()}
     alone: set[Pool] = set()
     for positions in table.series():
-        key = table.grid.key(int(positions[0]))
+        key = table.grid.key(positions.start)
         pool = recipe.pool_of(key)
         if pool in pooled:
             row = StatisticsRow(key, replace(table.statistics(key), pooled=pooled[pool])).as_dict()
