@@ -8,20 +8,24 @@ damaged is retracted by a later record. Only the run that holds the output appen
 from __future__ import annotations
 
 import json
+import re
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from phbatch.places.lock import PRIVATE
 from phbatch.places.place import Place
+from phbatch.planning.bits import Bits
+from phbatch.planning.units import Units
 
 FOLDER = f"{PRIVATE}/ledger"
 
 METADATA = "metadata"
 """Key of the record of everything besides units: metadata and tables, as `record_small_objects` describes them."""
 
-_OBJECTS_AT_ONCE = 256
+_UNIT = re.compile(rb'\{"unit": "([\w/-]+)"')
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
@@ -36,12 +40,22 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def decode_records(data: bytes) -> Iterator[dict[str, Any]]:
+def decode_records(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Every record whose checksum is right; torn and damaged lines are passed over."""
-    for line in data.split(b"\n"):
-        checksum, _, text = line.partition(b" ")
+    yield from map(json.loads, _whole_texts(lines))
+
+
+def _whole_texts(lines: Iterable[bytes]) -> Iterator[bytes]:
+    for line in lines:
+        checksum, _, text = line.removesuffix(b"\n").partition(b" ")
         if text and checksum == b"%08x" % zlib.crc32(text):
-            yield json.loads(text)
+            yield text
+
+
+def _unit_of(text: bytes) -> str:
+    """Unit of a record, which is its first value."""
+    match = _UNIT.match(text)
+    return match[1].decode() if match else str(json.loads(text)["unit"])
 
 
 class Ledger:
@@ -61,12 +75,35 @@ class Ledger:
         self._count = 0
         self._output = output
 
-    def current(self) -> Iterator[dict[str, Any]]:
-        """Last record of every unit that is committed and not retracted; one at a time, so read twice."""
-        last = {record["unit"]: index for index, record in enumerate(self)}
-        for index, record in enumerate(self):
-            if last.get(record["unit"]) == index and "retracted" not in record:
+    def current(self, units: Units | None = None) -> Iterator[dict[str, Any]]:
+        """Last record of every unit that is committed and not retracted; one at a time, so read twice.
+
+        Parameters
+        ----------
+        units : Units, optional
+            Those of the run: they are told apart by a bit each, and all else by its name.
+        """
+        seen, others, count = Bits(len(units or ())), set[str](), 0
+        last: dict[str, int] = {}  # of what has more than one
+        for index, text in enumerate(_whole_texts(self._lines())):
+            unit, count = _unit_of(text), index + 1
+            place = units.find(unit) if units is not None else None
+            new = seen.add(place) if place is not None else unit not in others
+            if not new:
+                last[unit] = index
+            elif place is None:
+                others.add(unit)
+        for index, record in enumerate(islice(self, count)):
+            if last.get(record["unit"], index) == index and "retracted" not in record:
                 yield record
+
+    def metadata(self) -> dict[str, Any] | None:
+        """Last record of everything besides units; None where there is none."""
+        last = None
+        for text in _whole_texts(self._lines()):
+            if _unit_of(text) == METADATA:
+                last = text
+        return None if last is None else dict(json.loads(last))
 
     def holds_units(self) -> bool:
         """Whether anything besides metadata was ever committed."""
@@ -78,8 +115,7 @@ class Ledger:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Every record, retractions included, older ones first."""
-        for data in self._read():
-            yield from decode_records(data)
+        return decode_records(self._lines())
 
     def commit(self, record: Mapping[str, Any]) -> None:
         """Append a record durably; it must have a key ``unit``."""
@@ -111,7 +147,5 @@ class Ledger:
     def _names(self) -> list[str]:
         return sorted(name for name in self._output.names(FOLDER) if name.endswith(".jsonl"))
 
-    def _read(self) -> Iterator[bytes]:
-        names, at_once = self._names(), _OBJECTS_AT_ONCE if self._output.remote else 1
-        for first in range(0, len(names), at_once):
-            yield from self._output.read_all([f"{FOLDER}/{name}" for name in names[first : first + at_once]])
+    def _lines(self) -> Iterator[bytes]:
+        return self._output.lines([f"{FOLDER}/{name}" for name in self._names()])

@@ -7,7 +7,7 @@ renamed into place; on an object store each is one PUT.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ UNCERTAINTY = "uncertainty/0"
 
 ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
+
+_ROWS_OF_A_CHUNK = 1 << 22
 
 ZarrFormat = Literal[2, 3]
 
@@ -299,14 +301,17 @@ class Sink:
         values = np.asarray(array[tuple(region[CANONICAL.index(axis)] for axis in axes)])
         return np.expand_dims(values, [index for index, axis in enumerate(CANONICAL) if axis not in axes])
 
-    def write_table(self, group: str, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
-        """Write small arrays of one chunk each into a group, replacing what is there."""
+    def write_table(
+        self, group: str, columns: Iterable[tuple[str, NDArray[Any]]], attributes: Mapping[str, Any]
+    ) -> None:
+        """Write arrays, mostly of one chunk each, into a group, one after the other, replacing what is there."""
         with self.output.pipeline():
             root = zarr.open_group(self.output.store(), mode="r+")
             parent = root.require_group(group)
             parent.attrs.put(dict(attributes))
-            for column, values in columns.items():
-                parent.create_array(column, data=values, chunks=values.shape, overwrite=True)
+            for column, values in columns:
+                chunks = (min(len(values), _ROWS_OF_A_CHUNK),)
+                parent.create_array(column, data=values, chunks=chunks, overwrite=True)
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Replace phbatch's attributes on the root group."""

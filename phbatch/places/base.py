@@ -23,6 +23,8 @@ from phbatch.words.settings import StorageOptions
 REQUESTS_AT_ONCE = 8
 """Of one caller to a remote place."""
 
+_READ_AHEAD = 256  # small files
+
 KINDS = dict[str, "type[Place]"]()
 """Of places, by scheme: ``file`` of a disk, and ``*`` of all that are not named."""
 
@@ -180,6 +182,12 @@ class Place(ABC):
         """All bytes of some files, several asked for at once."""
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             return list(pool.map(self.read, keys))
+
+    def lines(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """Lines of some files, one file after the other; no more than a few files are in memory."""
+        for first in range(0, len(keys), _READ_AHEAD):
+            for data in self.read_all(keys[first : first + _READ_AHEAD]):
+                yield from data.split(b"\n")
 
     def mark(self, key: str) -> Mark:
         """Size and checksum of a file."""

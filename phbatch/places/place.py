@@ -105,6 +105,11 @@ class LocalPlace(Place):
     def read(self, key: str) -> bytes:  # noqa: D102
         return (self.folder / key).read_bytes()
 
+    def lines(self, keys: Sequence[str]) -> Iterator[bytes]:  # noqa: D102
+        for key in keys:
+            with (self.folder / key).open("rb") as file:
+                yield from file
+
     def mark(self, key: str) -> Mark:  # noqa: D102
         return mark_of_file(self.folder / key)
 

@@ -210,7 +210,9 @@ def _read_output(place: Place) -> Iterator[dict[str, Any]]:
         columns = {}
         for name, array in group.arrays():
             require_harmless_codecs(array)
-            columns[name] = read_whole(array).tolist()
+            columns[name] = read_whole(array)
+        if {len(columns["t"]), len(columns["z"]), len(columns["flags"])} != {*map(len, columns.values())}:
+            raise ValueError("its columns differ in length")
         words: list[str] = attributes["flag_bits"]
         measured = _measurement_of(place)
     except (OSError, BaseZarrError, KeyError, TypeError, ValueError) as error:
@@ -218,13 +220,15 @@ def _read_output(place: Place) -> Iterator[dict[str, Any]]:
             f"{place} holds no table of statistics ({error}); give a finished output of phbatch, or a file of"
             " `phbatch stats`."
         ) from error
-    for index in range(len(columns["t"])):
-        row = {name: values[index] for name, values in columns.items()}
-        row["z"] = None if row["z"] < 0 else row["z"]
-        yield row | {
-            "flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1],
-            MEASURED: measured,
-        }
+    for first in range(0, len(columns["t"]), _ROWS_AT_ONCE):
+        parts = [values[first : first + _ROWS_AT_ONCE].tolist() for values in columns.values()]
+        for values in zip(*parts, strict=True):
+            row = dict(zip(columns, values, strict=True))
+            row["z"] = None if row["z"] < 0 else row["z"]
+            yield row | {
+                "flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1],
+                MEASURED: measured,
+            }
 
 
 def _measurement_of(place: Place) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import product
+from itertools import chain, islice, product
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import Sink, read_output_attributes, remove_output
 from phbatch.places.lock import require_own
 from phbatch.places.place import Place
+from phbatch.planning.bits import Bits
 from phbatch.planning.resolve import ResolvedRun, resolve_run
 from phbatch.planning.units import Geometry
 from phbatch.running.engine import require_finite
@@ -300,9 +301,8 @@ def open_output(prepared: Prepared, command: str) -> Finished:
         require_same(prepared.output, recorded, mark)
         if not find_differences(recorded["fingerprint"], mark):
             Sink(prepared.output).remove_scratch()
-            for record in Ledger(prepared.output).current():
-                finished.add(record)
-            require_unchanged(prepared.source, resolved.geometry, finished.inputs, prepared.output)
+            records = _taking_in(finished, Ledger(prepared.output).current(resolved.geometry.units))
+            require_unchanged(prepared.source, resolved.geometry, records, prepared.output)
             require_space(prepared.output, prepared.image, len(finished) / len(resolved.geometry.units))
             return finished
     removed = sum(size for _, size, _ in prepared.output.files()) if recorded or prepared.replaces else 0
@@ -313,7 +313,16 @@ def open_output(prepared: Prepared, command: str) -> Finished:
     return finished
 
 
-def require_unchanged(source: Source, geometry: Geometry, inputs: Mapping[str, str], output: Place | str) -> None:
+def _taking_in(finished: Finished, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The records, each of which is taken in once it is gone through: none stays in memory."""
+    for record in records:
+        finished.add(record)
+        yield record
+
+
+def require_unchanged(
+    source: Source, geometry: Geometry, records: Iterable[Mapping[str, Any]], output: Place | str
+) -> None:
     """Refuse where a unit was restored from other pixels than those of the input now.
 
     Parameters
@@ -322,8 +331,8 @@ def require_unchanged(source: Source, geometry: Geometry, inputs: Mapping[str, s
         The input.
     geometry : Geometry
         Of the run.
-    inputs : mapping of str to str
-        Digest of what each unit was read from, as its ledger record has it.
+    records : iterable of mapping
+        Of the ledger, one for each unit; they hold the digest of what it was read from.
     output : Place or str
         For the message.
 
@@ -334,17 +343,20 @@ def require_unchanged(source: Source, geometry: Geometry, inputs: Mapping[str, s
     InputError
         The input cannot be asked.
     """
-    stamps = Stamps(source.place, listed=len(inputs) > 1)
+    units = geometry.units
+    pairs = ((units.find(record["unit"]), record) for record in records)
+    known = ((place, record["input"]) for place, record in pairs if place is not None)
+    few, changed = list(islice(known, 2)), Bits(len(units))
+    stamps = Stamps(source.place, listed=len(few) > 1)
     with source.refusing_errors():
-        changed = [
-            unit.key
-            for unit in geometry.units
-            if unit.key in inputs and stamps.digest(source.objects(unit.source)) != inputs[unit.key]
-        ]
+        for place, digest in chain(few, known):
+            if stamps.digest(source.objects(units[place].source)) != digest:
+                changed.add(place)
     if changed:
+        keys = ", ".join(units[place].key for place in islice(changed, 4))
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise OutputError(
-            f"the input of {', '.join(changed[:4])}{more} was changed after it was restored into {output}; put it back,"
+            f"the input of {keys}{more} was changed after it was restored into {output}; put it back,"
             " or start afresh with --overwrite."
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from phbatch.running.engine import execute
 from phbatch.running.large import measure_large_frames, reduce_large_frames
 from phbatch.running.outcome import Outcome
 from phbatch.running.tasks import Job, measure_unit, pool_unit
-from phbatch.words.axes import FrameGrid, FrameKey
+from phbatch.words.axes import FrameGrid
 from phbatch.words.errors import InputError, InterruptedRunError
 from phbatch.words.events import Listener, Notice, UnitFinished, ignore
 from phbatch.words.settings import RunSettings
@@ -139,7 +139,7 @@ def read_table(path: Place, grid: FrameGrid, required: Sequence[str]) -> Statist
     InputError
         A frame or a needed value is missing.
     """
-    table, seen = StatisticsTable(grid), set[FrameKey]()
+    table = StatisticsTable(grid)
     for row in read_rows(path):
         table.measured = _one_measurement(path, table.measured, row.get(MEASURED) or "")
         try:
@@ -160,11 +160,10 @@ def read_table(path: Place, grid: FrameGrid, required: Sequence[str]) -> Statist
                 " `phbatch stats`, or flag the frame.",
                 frame=str(parsed.key),
             )
-        if parsed.key in seen and str(table.statistics(parsed.key)) != str(parsed.statistics):
+        if table.knows(parsed.key) and str(table.statistics(parsed.key)) != str(parsed.statistics):
             raise InputError(
                 f"{path} has two rows of frame {parsed.key} that differ; leave one.", frame=str(parsed.key)
             )
-        seen.add(parsed.key)
         table.put(parsed.as_dict())
     missing = table.first_unknown()
     if missing is not None:
@@ -229,7 +228,7 @@ def require_same_measurement(path: str, table: StatisticsTable, expected: str, r
     return [Notice(f"{path} is of {', '.join(differing)}: make sure that it is of the same image.", warning=True)]
 
 
-def with_statistics(units: Sequence[Unit], table: StatisticsTable, volumes: bool) -> Iterator[Unit]:
+def with_statistics(units: Iterable[Unit], table: StatisticsTable, volumes: bool) -> Iterator[Unit]:
     """Units that carry the statistics of their frames."""
     for unit in units:
         indices = unit.frame_indices(volumes=volumes)
@@ -274,7 +273,7 @@ def _assign_pools(
     pooled = {pool: in_counts(finalize(state, recipe.all_percentiles), fractions) for pool, state in states.items()}
     alone: set[Pool] = set()
     for positions in table.series():
-        key = table.grid.key(int(positions[0]))
+        key = table.grid.key(positions.start)
         pool = recipe.pool_of(key)
         if pool in pooled:
             row = StatisticsRow(key, replace(table.statistics(key), pooled=pooled[pool])).as_dict()

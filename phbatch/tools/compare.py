@@ -115,12 +115,11 @@ class _Sampler:
     """Frames sampled over time, prepared as those of a run; one in memory at once."""
 
     def __init__(self, source: Source, resolved: ResolvedStatistics, samples: int, profile: Profile | None) -> None:
-        keys = list(resolved.geometry.grid)
-        middle = source.shape[2] // 2
-        chosen = [key for key in keys if key.c == keys[0].c and key.z == middle]
-        self.keys = [chosen[int(index)] for index in np.unique(np.linspace(0, len(chosen) - 1, samples).round())]
+        times, first, middle = resolved.geometry.times, resolved.geometry.channels[0], source.shape[2] // 2
+        picked = np.unique(np.linspace(0, len(times) - 1, samples).round())
+        self.keys = [FrameKey(times[int(index)], first, middle) for index in picked]
         self._source, self._preparation = source, resolved.recipe.preparation
-        self._correction = None if profile is None else profile.correction(self._preparation, keys[0].c, middle)
+        self._correction = None if profile is None else profile.correction(self._preparation, first, middle)
 
     @classmethod
     @contextmanager

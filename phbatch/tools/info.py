@@ -94,9 +94,9 @@ def _progress(output: Place, attributes: Mapping[str, Any]) -> dict[str, Any]:
     if "geometry" not in attributes:
         return {}
     geometry = Geometry.from_dict(attributes["geometry"])
-    keys = {unit.key for unit in geometry.units}
-    finished = sum(record["unit"] in keys for record in Ledger(output).current())
-    return {"frames": geometry.frames, "finished": f"{finished} of {len(keys)} units"}
+    units = geometry.units
+    finished = sum(record["unit"] in units for record in Ledger(output).current(units))
+    return {"frames": geometry.frames, "finished": f"{finished} of {len(units)} units"}
 
 
 def _model_info(model: Model) -> dict[str, Any]:

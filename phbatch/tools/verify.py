@@ -18,11 +18,12 @@ from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.image import Source, open_source
 from phbatch.outputs.audit import Expected, expected_objects, find_problems
 from phbatch.outputs.image import commit_metadata, refusing_storage_errors
-from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import ATTRIBUTE, IMAGE, UNCERTAINTY, Sink, read_output_attributes
 from phbatch.places.lock import ROOT_DOCUMENTS, hold_output, is_held, new_token
 from phbatch.places.place import Place
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.bits import Bits
+from phbatch.planning.units import Geometry, Unit, Units
 from phbatch.running.begin import PROFILE, prepare, require_unchanged
 from phbatch.running.engine import execute
 from phbatch.running.measure import with_statistics
@@ -93,9 +94,7 @@ def verify(
     if not deep:
         return report
     hurt = {damage.unit for damage in report.damages}
-    done = _Ledgered(place).finished
-    units = [unit for unit in geometry.units if unit.key in done - hurt]
-    sample = random.Random(seed).sample(units, min(deep, len(units)))  # noqa: S311
+    sample = _draw(Ledger(place), geometry.units, hurt, deep, seed)
     found, largest = _recompute(place, provenance, sample, listener, options)
     return replace(report, damages=(*report.damages, *found), recomputed=len(sample), largest_difference=largest)
 
@@ -131,7 +130,7 @@ def repair(
     """
     settings = _redo_settings("repair", options)
     place = Place.at(output, settings.storage_options)
-    _provenance(place, _Ledgered(place).metadata)  # nothing is put into what is no output
+    _provenance(place, Ledger(place).metadata())  # nothing is put into what is no output
     with hold_output(place, new_token()):
         report, provenance, geometry = _verify_objects(place, settings.workers)
         arguments = _recorded_options(provenance, options)
@@ -141,6 +140,19 @@ def repair(
             with refusing_storage_errors(place):
                 _take_back(place, report.damages)
     return run(output=place.path, listener=listener, stop=stop, **arguments)
+
+
+def _draw(ledger: Ledger, units: Units, hurt: set[str | None], count: int, seed: int) -> list[Unit]:
+    """Some of the units that are done and not hurt."""
+    whole = Bits(len(units))
+    for record in ledger.current(units):
+        place = units.find(record["unit"])
+        if place is not None and record["unit"] not in hurt:
+            whole.add(place)
+    ranks = random.Random(seed).sample(range(len(whole)), min(count, len(whole)))  # noqa: S311
+    drawn = set(ranks)
+    places = {rank: place for rank, place in enumerate(whole) if rank in drawn}
+    return [units[places[rank]] for rank in ranks]
 
 
 def _redo_settings(function: str, options: Mapping[str, Any]) -> RunSettings:
@@ -156,22 +168,18 @@ def _require_deep(deep: int, options: Mapping[str, Any]) -> None:
 
 
 class _Ledgered:
-    """What the ledger of an output tells, gone through once, an object at a time."""
+    """What the ledger of an output tells of the units of a run, gone through once, an object at a time."""
 
-    def __init__(self, output: Place) -> None:
-        self._ledger = Ledger(output)
-        self.metadata = next((record for record in self._ledger.current() if record["unit"] == METADATA), None)
-        self.units: set[str] = set()
+    def __init__(self, ledger: Ledger, units: Units) -> None:
+        self._ledger, self._units = ledger, units
+        self.done = Bits(len(units))
         self.objects = self.bytes = 0
 
-    @property
-    def finished(self) -> set[str]:
-        """Units that are done."""
-        return {record["unit"] for record in self._ledger.current()} - {METADATA}
-
     def __iter__(self) -> Iterator[Expected]:
-        for record in self._ledger.current():
-            self.units.add(record["unit"])
+        for record in self._ledger.current(self._units):
+            unit = self._units.find(record["unit"])
+            if unit is not None:
+                self.done.add(unit)
             for expected in expected_objects(record):
                 self.objects += 1
                 self.bytes += expected.mark[0]
@@ -180,18 +188,20 @@ class _Ledgered:
 
 def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, dict[str, Any], Geometry]:
     """The report on all objects, the provenance of the run, and the shape of its work."""
-    ledgered = _Ledgered(output)
-    provenance = _provenance(output, ledgered.metadata)
+    ledger = Ledger(output)
+    metadata = ledger.metadata()
+    provenance = _provenance(output, metadata)
     geometry = Geometry.from_dict(provenance["geometry"])
-    units = {unit.key: unit for unit in geometry.units}
-    damages = []
+    units, damages = geometry.units, []
+    ledgered = _Ledgered(ledger, units)
     readers = workers or min(4, cpu_count() or 1)
     for expected, problem in find_problems(output, ledgered, workers=readers):
-        unit = units.get(expected.owner)
+        place = units.find(expected.owner)
+        unit = None if place is None else units[place]
         frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()
         damages.append(Damage(expected.key, problem, unit.key if unit is not None else None, frames))
-    complete = ledgered.metadata is not None and bool(ledgered.metadata["complete"])
-    missing = [unit for unit in geometry.units if unit.key not in ledgered.units]
+    complete = metadata is not None and bool(metadata["complete"])
+    missing = [units[place] for place in ledgered.done.absent()]
     if not complete and _says_complete(output):
         if missing:  # the ledger was cut
             complete = True
@@ -280,15 +290,15 @@ def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any])
 def _require_inputs(source: Source, output: Place, geometry: Geometry, report: VerifyReport) -> None:
     """Refuse to do a unit again from other pixels than the first time."""
     hurt = {damage.unit for damage in report.damages}
-    current = Ledger(output).current()
-    inputs = {record["unit"]: record["input"] for record in current if record["unit"] in hurt}
-    require_unchanged(source, geometry, inputs, output)
+    current = Ledger(output).current(geometry.units)
+    records = (record for record in current if record["unit"] in hurt)
+    require_unchanged(source, geometry, records, output)
 
 
 def _take_back(output: Place, damages: Iterable[Damage]) -> None:
     """Mend documents from the ledger, and have everything else that is hurt done again by the next run."""
     ledger = Ledger(output)
-    metadata = next((record for record in ledger.current() if record["unit"] == METADATA), None)
+    metadata = ledger.metadata()
     documents = metadata["documents"] if metadata is not None else {}
     hurt = [damage for damage in damages if damage.unit is None]
     for damage in hurt:
@@ -320,13 +330,14 @@ def _recompute(
     arguments = _recorded_options(provenance, options)
     prepared = prepare(str(arguments.pop("input")), output.path, parse_options("run", arguments))
     prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
-    table, records = StatisticsTable(prepared.resolved.geometry.grid), dict[str, dict[str, Any]]()
+    geometry = prepared.resolved.geometry
+    table, records = StatisticsTable(geometry.grid), dict[str, dict[str, Any]]()
     sampled = {unit.key for unit in units}
-    for record in Ledger(output).current():
-        for row in record.get("statistics", ()):
-            table.put(row)
+    for record in Ledger(output).current(geometry.units):
         if record["unit"] in sampled:
             records[record["unit"]] = record
+            for row in record["statistics"]:
+                table.put(row)
     work: Iterable[Unit] = units
     if prepared.given is not None or prepared.resolved.recipe.passes > 1:
         work = with_statistics(units, table, prepared.resolved.recipe.volumes)
@@ -357,7 +368,7 @@ def _recompute(
         if wrong:
             damages.append(Damage(key, "has other pixels than those computed again", key, wrong))
         if not _same_rows(rows, records[key]["statistics"]):
-            frames = _all_frames(unit, prepared.resolved.geometry)
+            frames = _all_frames(unit, geometry)
             damages.append(Damage(key, "has other statistics than those computed again", key, frames))
     return damages, largest
 
