@@ -80,7 +80,7 @@ def test_every_picture_is_shown() -> None:
 def test_the_page_of_settings_has_every_setting() -> None:
     text = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
     for name in SETTING_NAMES:
-        assert f"--{name.replace('_', '-')}" in text, name
+        assert f"`{name}`" in text or f"--{name.replace('_', '-')}" in text, name
 
 
 def test_the_page_of_commands_has_every_command() -> None:
