@@ -1,7 +1,7 @@
 # Everything on a fresh machine with Python 3.11 or newer and make: `make demo`, `make test`.
 PYTHON ?= python3
 VENV := .venv
-EXTRAS := test,lint
+EXTRAS := test,lint,docs
 DEMO := demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -9,13 +9,14 @@ READY := $(VENV)/.ready
 RESULTS ?= build/benchmarks
 BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
 
-.PHONY: demo test smoke soak lint audit benchmark soak-memory clean
+.PHONY: demo test smoke soak lint audit docs benchmark soak-memory clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo $(DEMO)
 
+# Several processes, which take tests from each other at the end. By hand, `pytest tests/test_lane.py` is one process.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal $(PYTEST_OPTIONS)
 
 # What tells within minutes whether another Python or other versions will do: statistics, a CARE model, shards, resume,
 # the guard of what is decoded, S3. `.ci/pythons` runs it on all that it finds.
@@ -45,6 +46,10 @@ lint: $(READY)
 audit: $(READY)
 	$(BIN)/python -m pip check
 	$(BIN)/python -m pytest -q tests/test_dependencies.py
+
+# The pages, as HTML in build/docs/index.html; needs no network, and a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 benchmark: $(addprefix benchmark-,$(BENCHMARKS))
 

@@ -35,6 +35,7 @@ import phbatch
 from phbatch.frames.recipe import Recipe
 from phbatch.inputs.image import open_source
 from phbatch.kernels.stats import measure_frame
+from phbatch.places.place import Place
 from phbatch.planning.units import Geometry, Unit
 from phbatch.running.engine import execute
 from phbatch.running.tasks import Job, read_unit
@@ -81,9 +82,9 @@ def store_speed(runs: int, folder: Path) -> dict[str, Any]:
     array = zarr.create_array(folder / "in.zarr", shape=(16, 2048, 2048), chunks=(1, 2048, 2048), dtype="uint16")
     for t in range(16):
         array[t] = movie.frame(t % 4)
-    source = open_source(str(folder / "in.zarr"))
+    source = open_source(Place.at(folder / "in.zarr"))
     units = Geometry(source.shape, source.chunks, range(16), (0,)).units
-    job = Job(source.path, None, Recipe(Normalization()))
+    job = Job(source.place, None, Recipe(Normalization()))
 
     def read() -> None:
         for outcome in execute(_read, job, units, workers=2):

@@ -28,7 +28,7 @@ from phbatch.frames.recipe import Recipe
 from phbatch.places.codecs import make_compressor
 from phbatch.planning.units import Geometry, Unit
 from phbatch.running.engine import execute
-from phbatch.running.tasks import Job
+from phbatch.running.tasks import NOWHERE, Job
 from phbatch.simulate import PhaseContrast
 from phbatch.words.normalization import Normalization
 
@@ -102,7 +102,7 @@ def measure_overhead(count: int, runs: int, workers: int) -> list[dict[str, Any]
     """Wall time per unit of no work, by where it runs."""
     shape = (16 * count, 1, 1, 256, 256)
     units = Geometry(shape, (1, 1, 1, 256, 256), range(shape[0]), (0,)).units
-    job = Job("", None, Recipe(Normalization()))
+    job = Job(NOWHERE, None, Recipe(Normalization()))
 
     def run_units(workers: int, scheduler: str | None) -> None:
         for outcome in execute(do_nothing, job, units, workers=workers, scheduler=scheduler):

@@ -111,7 +111,8 @@ def main() -> None:
 
 def measure_case(case: Case, runs: int) -> tuple[int, int, int]:
     """Largest peak of some runs, the plan, both in bytes, and the number of workers."""
-    options: dict[str, Any] = {"memory": "16GB", "network": "plain", "precision": "float32", **case.options}
+    network = {} if case.options.get("model") == "none" else {"network": "plain", "precision": "float32"}
+    options: dict[str, Any] = {"memory": "16GB", **network, **case.options}
     if "dtype_out" in options:
         options["dtype"] = options.pop("dtype_out")
     with tempfile.TemporaryDirectory(prefix="phbatch_memory_") as folder:

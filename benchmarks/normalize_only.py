@@ -60,7 +60,7 @@ import numpy as np, zarr
 from phbatch.places.codecs import make_compressor
 from phbatch.places.zarr_nodes import codec_pipeline
 def normalize(source, output):
-    with codec_pipeline(source):
+    with codec_pipeline(fast=True):
         frames = zarr.open_array(source, mode="r")
         chunks = tuple(min(length, 1024) for length in frames.chunks)
         copied = zarr.create_array(

@@ -72,7 +72,7 @@ from phbatch.network.tuning.form import choose_form
 from phbatch.network.model import open_model
 from phbatch.network.predictor import get_predictor
 from phbatch.kernels.tiling import TilePlan, choose_tile
-from phbatch.frames.tiles import NetworkFrame, predict_frames
+from phbatch.frames.tiles import Batches, NetworkFrame
 place, folder = sys.argv[1:]
 frame = np.load(place)[..., np.newaxis]
 model = open_model(folder)
@@ -83,7 +83,8 @@ predict = get_predictor(model.folder, model.sha256, tile, 1, "tensorflow", form)
 tiles = TilePlan(shape, tile, config.halo, config.grid)
 unscaled = np.array([[0], [1], [1], [0]], np.float32)
 def restore():
-    return list(predict_frames([NetworkFrame(0, frame, unscaled, np.empty_like(frame))], tiles, 1, predict.restore))
+    batches = Batches(tiles, 1, predict.restore)
+    return batches.add(NetworkFrame(0, frame, unscaled, np.empty_like(frame)))
 report(restore, {"form": form})
 """
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import phbatch
 from phbatch.outputs.writer import read_output_attributes
+from phbatch.places.place import Place
 from phbatch.report import print_comparison, save_before_after, save_comparison
 
 DATA = Path(os.environ.get("PHBATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -53,7 +54,7 @@ def restore_set(name: str, folder: Path, model: str) -> str:
     source = folder / f"{name}.zarr"
     zarr.create_array(source, data=frames, chunks=(1, *frames.shape[1:]), overwrite=True)
     result = phbatch.run(source, folder / f"{name}.phbatch.zarr", model=model, axes="tyx", overwrite=True)
-    table = (read_output_attributes(result.output) or {})["statistics"]
+    table = (read_output_attributes(Place.at(result.output)) or {})["statistics"]
     divisors = np.array(table["divisor"], np.float64)[:, np.newaxis, np.newaxis]
     before = frames / divisors
     after = np.asarray(zarr.open_array(result.output, path="0", mode="r")[:])

@@ -300,7 +300,7 @@ def save_profile(path: Path, found: IlluminationResult) -> None:
     figure = Figure(figsize=(9.5, 3.6 * len(backgrounds)), layout="constrained")
     rows = figure.subplots(len(backgrounds), 2, squeeze=False)
     for channel, (background, (image, sections)) in enumerate(zip(backgrounds, rows, strict=True)):
-        relative = background / background.mean()
+        relative = background / background.mean(dtype=np.float64)
         reach = max(float(np.abs(relative - 1).max()), 1e-3)
         shown = image.imshow(relative, cmap="RdBu_r", vmin=1 - reach, vmax=1 + reach)
         image.set_title(f"channel {channel}: background / mean")

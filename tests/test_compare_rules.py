@@ -93,7 +93,7 @@ def test_images_without_background_get_the_rules_that_apply(
     expected = np.median([np.subtract(*np.percentile(frame, (99.8, 2))) for frame in frames.astype(dtype)])
     assert found[3].rule == f"fixed {float(f'{expected:.3g}'):g}"
     assert phbatch_command("compare", source) == 0
-    assert "not above zero" in phbatch_command.out
+    assert "background not above zero" in phbatch_command.out
 
 
 def test_a_black_frame_takes_no_rule_away(tmp_path: Path) -> None:

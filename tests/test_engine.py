@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import phbatch
 from phbatch.frames.recipe import Recipe
 from phbatch.planning.units import Geometry, Unit
 from phbatch.running.engine import Outcome, execute
-from phbatch.running.tasks import Job
+from phbatch.running.tasks import NOWHERE, Job
 from phbatch.words.normalization import Normalization
 
 
@@ -84,7 +85,7 @@ def fail_on_odd(job: Job, unit: Unit) -> int:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_failing_units_are_outcomes_and_the_others_go_on(workers: int) -> None:
     units = Geometry((9, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(9), (0,)).units
-    job = Job("", None, Recipe(Normalization()))
+    job = Job(NOWHERE, None, Recipe(Normalization()))
     outcomes: list[Outcome[int]] = list(execute(fail_on_odd, job, units, workers=workers))
     assert sorted(outcome.result for outcome in outcomes if outcome.result is not None) == [0, 2, 4, 6, 8]
     assert {str(outcome.error) for outcome in outcomes if outcome.error} == {f"unit {t} is odd" for t in (1, 3, 5, 7)}
@@ -92,12 +93,39 @@ def test_failing_units_are_outcomes_and_the_others_go_on(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stopping_finishes_what_runs_and_starts_no_more(workers: int) -> None:
-    units = Geometry((50, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(50), (0,)).units
-    seen: list[str] = []
-    job = Job("", None, Recipe(Normalization()))
-    outcomes = execute(fail_on_odd, job, units, workers=workers, stop=lambda: len(seen) >= 5)
-    seen.extend(outcome.unit.key for outcome in outcomes)
-    assert 5 <= len(seen) <= 5 + workers
+    units = Geometry((300, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(300), (0,)).units
+    begun: list[str] = []
+
+    def begin(job: Job, unit: Unit) -> None:
+        begun.append(unit.key)
+
+    job = Job(NOWHERE, None, Recipe(Normalization()))
+    ended = [each.unit.key for each in execute(begin, job, units, workers=workers, stop=lambda: len(begun) >= 5)]
+    assert sorted(ended) == sorted(begun)
+    assert 5 <= len(begun) <= 5 + workers
+
+
+def test_one_worker_takes_units_in_their_order_and_holds_a_window_of_them() -> None:
+    units = Geometry((5000, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(5000), (0,)).units
+    taken: list[str] = []
+    ended: list[str] = []
+    ahead = 0
+
+    def take() -> Iterator[Unit]:
+        for unit in units:
+            taken.append(unit.key)
+            yield unit
+
+    def measure(job: Job, unit: Unit) -> str:
+        return unit.key
+
+    for outcome in execute(measure, Job(NOWHERE, None, Recipe(Normalization())), take(), workers=1):
+        assert outcome.result == outcome.unit.key
+        ended.append(outcome.unit.key)
+        ahead = max(ahead, len(taken) - len(ended))
+    assert ended[:64] == taken[:64]
+    assert sorted(ended) == sorted(unit.key for unit in units)
+    assert ahead <= 64 * 64
 
 
 MEASURE = """

@@ -16,6 +16,7 @@ import phbatch
 from phbatch.frames.recipe import Recipe
 from phbatch.inputs.image import open_source
 from phbatch.kernels.stats import measure_frame
+from phbatch.places.place import Place
 from phbatch.planning.memory import UnitMemory
 from phbatch.planning.units import Geometry
 from phbatch.running.large import measure_large_frames
@@ -125,7 +126,7 @@ def test_a_frame_too_large_for_one_task_is_measured_over_its_chunks(
 def test_rows_of_a_large_frame_reach_as_far_as_the_halo(tmp_path: Path, sigma: float) -> None:
     image = np.tile(frames("uint16")[0, 0, :20, :30], (110, 2))[:2100]
     zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(512, 60))
-    source = open_source(str(tmp_path / "in.zarr"), None)
+    source = open_source(Place.at(tmp_path / "in.zarr"), None)
     geometry = Geometry(source.shape, source.chunks, range(1), (0,))
     (row,) = measure_large_frames(source, geometry, Recipe(Normalization(sigma=sigma)), 2)
     assert row.statistics == measure_frame(image, sigma)

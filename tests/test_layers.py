@@ -57,7 +57,7 @@ DOORS = {
     "skimage": {"tools"},
     "csbdeep": {"csbdeep"},
     "pydantic": {"words", "places", "network", "inputs", "planning", "outputs"},
-    "psutil": {"running"},
+    "psutil": {"places", "running"},
 }
 
 OPTIONAL = {"pyarrow", "pandas", "basicpy", "obstore"}

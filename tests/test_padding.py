@@ -14,6 +14,7 @@ from phbatch.frames.light import Preparation, prepare_frame
 from phbatch.inputs.image import open_source
 from phbatch.kernels.intensity import Affine
 from phbatch.kernels.stats import measure_frame
+from phbatch.places.place import Place
 from phbatch.planning.resolve import resolve_statistics
 from phbatch.running.large import measure_large_frames
 from phbatch.words.settings import RunSettings
@@ -44,7 +45,7 @@ def test_frames_beyond_memory_have_the_same_bits(
     frames = movie((300, 410), 3)
     frames[1] = cropped(frames[1:2])[0]
     frames[2, :23] = 0
-    source = open_source(store(tmp_path / "large.zarr", frames, chunks), None)
+    source = open_source(Place.at(store(tmp_path / "large.zarr", frames, chunks)), None)
     resolved = resolve_statistics(RunSettings(), source, available_bytes=10**10, cores=2)
     pieces = [row.statistics for row in measure_large_frames(source, resolved.geometry, resolved.recipe, 2)]
     assert pieces == [measure_frame(frame, 2.0) for frame in frames]

@@ -19,6 +19,7 @@ from phbatch.inputs.profile import read_profile
 from phbatch.kernels.downsample import area_average, upscale
 from phbatch.kernels.illumination import Correction, apply
 from phbatch.kernels.smoothing import smooth_float
+from phbatch.places.place import Place
 
 FRAMES = 8
 
@@ -133,7 +134,7 @@ def test_a_known_vignette_is_recovered(tmp_path: Path, method: str) -> None:
     relative = seen / seen.mean() / (light / light.mean())
     assert np.sqrt(((relative - 1) ** 2).mean()) < 0.01
     assert len(found.facts["frames"]) == 32
-    background, dark = read_profile(str(tmp_path / "profile.zarr"))
+    background, dark = read_profile(Place.at(tmp_path / "profile.zarr"))
     np.testing.assert_array_equal(background, found.profile.background)
     assert dark is None
 

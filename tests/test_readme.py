@@ -1,10 +1,16 @@
-"""What the README shows is run: its Python blocks and its console lines."""
+"""What README and the pages show is run: Python and console blocks, page by page, in their order.
+
+A page's Python blocks share their names. What needs a cluster, a store or another shell is a block of ``sh``, or has
+the comment ``<!-- not run: why -->`` before it.
+"""
 
 from __future__ import annotations
 
-import re
+import json
 import shlex
+import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,38 +18,63 @@ import pytest
 import phbatch
 from phbatch.shell import commands as cli
 from phbatch.tools.demo import write_time_lapse
-from phbatch.words.settings import SETTINGS
+from tests.pages import NAMES, PAGES, ROOT, SETTING_NAMES, Block, blocks
 
-README = Path(__file__).parent.parent / "README.md"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+RUN = ("python", "console")
+SHOWN = [name for page, name in zip(PAGES, NAMES, strict=True) if any(block.language in RUN for block in blocks(page))]
 
 
-@pytest.fixture
-def folder_with_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The time-lapse that pages take for granted."""
+    folder = tmp_path_factory.mktemp("pages") / "noisy.zarr"
+    write_time_lapse(str(folder), phbatch.PhaseContrast(shape=(96, 90), n_frames=4, seed=3))
+    return folder
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_a_page_shows_is_run(
+    name: str, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    write_time_lapse("noisy.zarr", phbatch.PhaseContrast(shape=(96, 90), n_frames=4, seed=3))
-    return tmp_path
+    shown = [block for block in blocks(ROOT / name) if block.language in RUN and block.why is None]
+    if not any('write_time_lapse("noisy.zarr"' in block.text for block in shown):
+        shutil.copytree(noisy, "noisy.zarr")
+    names: dict[str, object] = {"__name__": name}
+    for block in shown:
+        if block.language == "python":
+            exec(compile(block.text, name, "exec"), names)
+        else:
+            run_console(block, monkeypatch)
+    if name == "README.md":
+        assert "4 {}" in capsys.readouterr().out
 
 
-def test_python_blocks(folder_with_frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = blocks("python")
-    assert len(found) >= 2
-    for block in found:
-        exec(compile(block, "README.md", "exec"), {})
-    assert "4 {}" in capsys.readouterr().out
-
-
-def test_console_blocks(folder_with_frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    assert len(lines) >= 6
+def run_console(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
+    assert lines
     for line in lines:
-        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        program, *arguments = shlex.split(line)
+        assert program == "phbatch", f"{line} is no command of phbatch: make the block one of sh"
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         assert stopped.value.code == 0, line
+
+
+def test_most_pages_show_something_that_is_run() -> None:
+    assert {"README.md", "docs/tutorial/first-time-lapse.md", "docs/howto/embed-in-python.md"} <= set(SHOWN)
+    assert len(SHOWN) >= 12
+
+
+def test_toml_and_json_can_be_read() -> None:
+    shown = [block for page in PAGES for block in blocks(page)]
+    for block in shown:
+        if block.language == "toml":
+            tomllib.loads(block.text)
+        if block.language == "json":
+            json.loads(block.text)
+    assert {"toml", "json"} <= {block.language for block in shown}
 
 
 def test_every_option_of_run_is_a_setting_and_every_setting_an_option() -> None:
@@ -56,4 +87,4 @@ def test_every_option_of_run_is_a_setting_and_every_setting_an_option() -> None:
         "profile",
         "quiet",
     }
-    assert options == SETTINGS.keys()
+    assert options == SETTING_NAMES

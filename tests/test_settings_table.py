@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -116,7 +117,7 @@ def test_a_new_option_is_its_row_and_where_it_acts(monkeypatch: pytest.MonkeyPat
     types = settings_types()
     assert types.count("    speckle: int | None\n") == 2
     assert types.count("    glitter: bool | None\n") == 1
-    assert "| `speckle` | Radius of the speckle that is taken out. | `int`, 1 or more px |" in settings_page()
+    assert "| `--speckle R` | Radius of the speckle that is taken out. | `int`, 1 or more px |" in settings_page()
     with pytest.raises(phbatch.UsageError, match="speckle=0 is not valid"):
         settings.parse_settings({"speckle": 0})
     parsed: Any = settings.parse_settings({"speckle": "4"})
@@ -130,3 +131,9 @@ def test_settings_of_the_network_do_nothing_without_one() -> None:
         value = {"tile": 64, "uncertainty": True, "precision_bound": 0.5}[name]
         with pytest.raises(phbatch.UsageError, match=rf"{name}.* does nothing with model none"):
             require_effect(RunSettings(**{name: value}), Normalization(), network=False)
+
+
+def test_the_page_of_the_documentation_is_the_one_that_is_printed() -> None:
+    page = Path(phbatch.__file__).parents[1] / "docs/reference/settings.md"
+    command = "python -m phbatch.shell.settings_page > docs/reference/settings.md"
+    assert page.read_text(encoding="utf-8") == settings_page(), f"run {command}"

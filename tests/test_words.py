@@ -18,6 +18,7 @@ from rich.console import Console
 import phbatch
 from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.places.lock import hold_output
+from phbatch.places.place import Place
 from phbatch.report import ProgressReport
 from phbatch.shell import commands as cli
 from phbatch.words.errors import InterruptedRunError, UsageError
@@ -64,7 +65,7 @@ def test_a_stopped_output_is_unfinished_and_not_damaged(
     assert phbatch_command("verify", output) == 3
     assert f"unfinished: {report.finished} of 6 units" in phbatch_command.out
     assert "damaged" not in phbatch_command.out
-    with hold_output(str(output), "another"):
+    with hold_output(Place.at(output), "another"):
         assert phbatch.verify(output).running
         assert phbatch_command("verify", output) == 3
         assert "again" not in phbatch_command.out
@@ -82,7 +83,7 @@ def test_a_stopped_output_is_unfinished_and_not_damaged(
 def test_an_output_that_ends_while_it_is_looked_at_is_not_damaged(small: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     phbatch.run(small, output, model="none")
-    ledger = Ledger(str(output))
+    ledger = Ledger(Place.at(output))
     kept = [record for record in ledger if record["unit"] != METADATA or not record["complete"]]
     shutil.rmtree(output / ".phbatch" / "ledger")
     for record in kept:
@@ -96,7 +97,7 @@ def test_an_output_that_ends_while_it_is_looked_at_is_not_damaged(small: Path, t
 def test_a_unit_that_is_missing_in_a_finished_output_is_a_damage(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.zarr"
     phbatch.run(source, output, model="none")
-    ledger = Ledger(str(output))
+    ledger = Ledger(Place.at(output))
     ledger.retract("t3/c0")
     report = phbatch.verify(output)
     assert [damage.place for damage in report.damages] == ["t3/c0"]

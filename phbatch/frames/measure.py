@@ -29,12 +29,12 @@ def judge_series(table: StatisticsTable, smooth_time: int) -> None:
     for positions in table.series():
         usable = table.flag_bits[positions] == 0
         for word, found in flag_bad_frames(table.series_statistics(positions), usable).items():
-            table.flag(positions[found], word)
+            table.flag(positions, word, found)
     if smooth_time > 1:
         for positions in table.series():
             good = table.flag_bits[positions] == 0
             for name in ("median", "mode"):
-                values = table.column(name)[positions]
+                values = np.array(table.column(name)[positions])
                 smoothed = running_median(values, good, smooth_time)
                 # where no frame of the series is good, each keeps its own
                 table.assign(f"{name}_smooth", positions, np.where(np.isfinite(smoothed), smoothed, values))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from phbatch.frames.clock import StageClock
 from phbatch.frames.light import Corrections, PreparedFrame, prepare_frame
 from phbatch.frames.recipe import Recipe
-from phbatch.frames.tiles import NetworkFrame, Predict, predict_frames
+from phbatch.frames.tiles import Batches, NetworkFrame, Predict
 from phbatch.kernels.downsample import upscale
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
@@ -75,56 +74,23 @@ def restore_block(
         A frame that cannot be normalized (constant, not finite, or without a positive statistic) is passed through
         unchanged and flagged.
     """
-    statistics: dict[FrameIndex, FrameStatistics] = {}
-    n_t, n_c, n_z = block.shape[:3]
-    n_output = recipe.n_output if recipe.stacked else n_c * recipe.n_output
-    shape = (n_t, n_output, n_z, *recipe.output_lengths(block.shape[3:]))
-    image = np.empty(shape, recipe.dtype)
-    uncertainty = np.empty(shape, np.float32) if recipe.uncertainty else None
-    in_place = recipe.dtype == "float32" and recipe.upscale_to is None
-    clipped = 0
     clock = clock or StageClock()
-
-    def finish(frame: _JudgedFrame, mean: NDArray[Any], scale: NDArray[np.float32] | None = None) -> None:
-        """Put a frame ``(channel, [z,] y, x)`` into its place: on the output's grid, and in its dtype."""
-        nonlocal clipped
-        place = _place(frame.index, recipe)
-        with clock("cast"):
-            if recipe.upscale_to is not None:
-                mean = upscale(mean, recipe.preparation.downscale, recipe.upscale_to)
-                scale = None if scale is None else upscale(scale, recipe.preparation.downscale, recipe.upscale_to)
-            values, lost = cast(mean, image.dtype, None if frame.unchanged else recipe.packing)
-            clipped += lost
-            if not np.may_share_memory(values, image):
-                image[place] = values
-            if uncertainty is not None:
-                uncertainty[place] = 0 if scale is None else scale
-
-    def network_frames() -> Iterator[NetworkFrame]:
-        for index, channels in _frames(block, recipe):
-            frame = _judge_channels(block, index, channels, recipe, measured, corrections, clock)
-            statistics.update(frame.statistics)
-            if frame.unchanged or predict is None:
-                with clock("normalize"):
-                    mean = frame.normalize(recipe, image[_place(index, recipe)] if in_place else None)
-                finish(frame, mean)
-            else:
-                with clock("normalize"):
-                    pixels, scaling = frame.windows(recipe.windows)
-                outputs = (
-                    _own_buffers(frame, recipe) if recipe.upscale_to else _views(frame, image, uncertainty, recipe)
-                )
-                yield NetworkFrame(frame, pixels, scaling, *outputs)
-
-    if predict is None or recipe.tiles is None:
-        deque(network_frames(), maxlen=0)
-    else:
-        for done in predict_frames(network_frames(), recipe.tiles, recipe.batch, _timed(predict, clock)):
-            clipped += done.clipped
-            if recipe.upscale_to is not None:
-                scale = None if done.scale is None else np.moveaxis(done.scale, -1, 0)
-                finish(done.frame, np.moveaxis(done.image, -1, 0), scale)
-    return RestoredBlock(image, uncertainty, statistics, clipped)
+    output = _Output(recipe, block.shape, clock)
+    batches = None
+    if predict is not None and recipe.tiles is not None:
+        batches = Batches(recipe.tiles, recipe.batch, _timed(predict, clock))
+    statistics: dict[FrameIndex, FrameStatistics] = {}
+    for index, channels in _frames(block, recipe):
+        frame = _judge_channels(block, index, channels, recipe, measured, corrections, clock)
+        statistics.update(frame.statistics)
+        if frame.unchanged or batches is None:
+            output.fill(frame)
+        else:
+            for done in batches.add(output.open(frame)):
+                output.close(done)
+    for done in batches.finish() if batches is not None else ():
+        output.close(done)
+    return RestoredBlock(output.image, output.uncertainty, statistics, output.clipped)
 
 
 def _timed(predict: Predict, clock: StageClock) -> Predict:
@@ -135,26 +101,67 @@ def _timed(predict: Predict, clock: StageClock) -> Predict:
     return call
 
 
-def _place(index: FrameIndex, recipe: Recipe) -> tuple[Any, ...]:
-    """Where the output of a frame is within the block."""
-    t, c, z = index
-    target = slice(c * recipe.n_output, (c + 1) * recipe.n_output)
-    return (t, target) if z is None else (t, target, z)
+class _Output:
+    """The block that is filled frame by frame: by the network where it is, or from buffers of another grid or dtype."""
 
+    def __init__(self, recipe: Recipe, shape: tuple[int, ...], clock: StageClock) -> None:
+        n_t, n_c, n_z = shape[:3]
+        n_output = recipe.n_output if recipe.stacked else n_c * recipe.n_output
+        filled = (n_t, n_output, n_z, *recipe.output_lengths(shape[3:]))
+        self.image: NDArray[Any] = np.empty(filled, recipe.dtype)
+        self.uncertainty = np.empty(filled, np.float32) if recipe.uncertainty else None
+        self.clipped = 0
+        self._recipe, self._clock = recipe, clock
 
-def _views(
-    frame: _JudgedFrame, image: NDArray[Any], uncertainty: NDArray[np.float32] | None, recipe: Recipe
-) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-    """Where a frame's mean and scale go, with channels last."""
-    place = _place(frame.index, recipe)
-    scale = None if uncertainty is None else np.moveaxis(uncertainty[place], 0, -1)
-    return np.moveaxis(image[place], 0, -1), scale
+    def fill(self, frame: _JudgedFrame) -> None:
+        """A frame that no network sees."""
+        place, recipe = self._place(frame), self._recipe
+        in_place = recipe.dtype == "float32" and recipe.upscale_to is None
+        mean = self.image[place] if in_place else np.empty((recipe.n_output, *frame.shape), np.float32)
+        with self._clock("normalize"):
+            frame.normalize(recipe, mean)
+        if self.uncertainty is not None:
+            self.uncertainty[place] = 0
+        if not in_place:
+            self._put(frame, self.image, mean)
 
+    def open(self, frame: _JudgedFrame) -> NetworkFrame:
+        """What the network takes of a frame, and where it leaves what it makes: channels last."""
+        with self._clock("normalize"):
+            pixels, scaling = frame.windows(self._recipe.windows)
+        if self._recipe.upscale_to is None:
+            place = self._place(frame)
+            image = np.moveaxis(self.image[place], 0, -1)
+            scale = None if self.uncertainty is None else np.moveaxis(self.uncertainty[place], 0, -1)
+        else:
+            shape = (*frame.shape, self._recipe.n_output)
+            image = np.empty(shape, np.float32)
+            scale = None if self.uncertainty is None else np.empty(shape, np.float32)
+        return NetworkFrame(frame, pixels, scaling, image, scale)
 
-def _own_buffers(frame: _JudgedFrame, recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """The same, for a frame that will be brought to another grid."""
-    shape = (*frame.frames[0].pixels.shape, recipe.n_output)
-    return np.empty(shape, np.float32), np.empty(shape, np.float32) if recipe.uncertainty else None
+    def close(self, done: NetworkFrame) -> None:
+        """A frame that the network has filled."""
+        self.clipped += done.clipped
+        if self._recipe.upscale_to is not None:
+            self._put(done.frame, self.image, np.moveaxis(done.image, -1, 0))
+            if self.uncertainty is not None and done.scale is not None:
+                self._put(done.frame, self.uncertainty, np.moveaxis(done.scale, -1, 0))
+
+    def _put(self, frame: _JudgedFrame, target: NDArray[Any], values: NDArray[np.float32]) -> None:
+        """Bring a frame ``(channel, [z,] y, x)`` onto the output's grid and into its dtype."""
+        recipe = self._recipe
+        with self._clock("cast"):
+            if recipe.upscale_to is not None:
+                values = upscale(values, recipe.preparation.downscale, recipe.upscale_to)
+            packing = None if frame.unchanged else recipe.packing
+            target[self._place(frame)], clipped = cast(values, target.dtype, packing)
+        self.clipped += clipped
+
+    def _place(self, frame: _JudgedFrame) -> tuple[Any, ...]:
+        """Where the output of a frame is within the block."""
+        t, c, z = frame.index
+        channels = slice(c * self._recipe.n_output, (c + 1) * self._recipe.n_output)
+        return (t, channels) if z is None else (t, channels, z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,17 +199,23 @@ class _JudgedFrame:
             for affine, frame in zip(self.affines, self.frames, strict=True)
         ]
 
-    def normalize(self, recipe: Recipe, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Without a network: the channels ``(channel, [z,] y, x)``, normalized and rescaled, or as they are."""
-        if self.unchanged:
-            if self.skipped or len(self.frames) != recipe.n_output:
-                return np.zeros((recipe.n_output, *self.frames[0].pixels.shape), np.float32)
-            return np.stack([frame.pixels.astype(np.float32) for frame in self.frames])
-        image = self._normalized(out)
-        if recipe.rescale:
-            for affine, plane in zip(self.usable, image, strict=True):
-                plane[:] = affine.invert(plane)
-        return image
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of every channel: ([z,] y, x)."""
+        return self.frames[0].pixels.shape
+
+    def normalize(self, recipe: Recipe, out: NDArray[np.float32]) -> None:
+        """Without a network: fill the channels ``(channel, [z,] y, x)``, normalized and rescaled, or as they are."""
+        if self.unchanged and (self.skipped or len(self.frames) != len(out)):
+            out[:] = 0
+        elif self.unchanged:
+            for frame, plane in zip(self.frames, out, strict=True):
+                Affine().apply(frame.pixels, plane)
+        else:
+            self._normalize(out)
+            if recipe.rescale:
+                for affine, plane in zip(self.usable, out, strict=True):
+                    plane[:] = affine.invert(plane)
 
     def windows(self, dtype: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """For the network: pixels ``([z,] y, x, channel)`` of a dtype, and how they are scaled, see `Windows`.
@@ -210,7 +223,10 @@ class _JudgedFrame:
         They are normalized on its device; here where the light is corrected, which is one pass together.
         """
         corrected = any(frame.corrections for frame in self.frames)
-        planes = list(self._normalized()) if corrected else [frame.pixels for frame in self.frames]
+        if corrected:
+            planes = list(self._normalize(np.empty((len(self.frames), *self.shape), np.float32)))
+        else:
+            planes = [frame.pixels for frame in self.frames]
         pixels = planes[0][..., np.newaxis] if len(planes) == 1 else np.stack(planes, axis=-1)
         scaling = [
             (0.0, 1.0, affine.span, affine.offset)
@@ -220,14 +236,13 @@ class _JudgedFrame:
         ]
         return pixels.astype(dtype, copy=False), np.array(scaling, np.float32).T
 
-    def _normalized(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        image = np.empty((len(self.frames), *self.frames[0].pixels.shape), np.float32) if out is None else out
-        for affine, known, frame, plane in zip(self.usable, self.affines, self.frames, image, strict=True):
+    def _normalize(self, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        for affine, known, frame, plane in zip(self.usable, self.affines, self.frames, out, strict=True):
             if known is None:
                 affine.apply(frame.pixels, plane)
             else:
                 frame.normalize(affine, plane)
-        return image
+        return out
 
 
 def _judge_channels(

@@ -1,4 +1,4 @@
-"""The statistics table: one row per frame, kept as columns of numbers so that a hundred thousand rows stay small."""
+"""The statistics table: one row per frame, kept as columns of numbers, which are on disk where there are many."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.frames.columns import Columns
 from phbatch.kernels.stats import FLAG_NAMES, FrameStatistics, flag_bits
 from phbatch.places.table_file import arrow_stream
 from phbatch.words.axes import FrameGrid, FrameKey
@@ -21,7 +22,11 @@ _LEADING = ("median", "mode", "mad", "mean", "std", "min", "max")
 _TRAILING = ("saturated", "zero", "focus", "background", "padding")
 _SMOOTHED = ("median_smooth", "mode_smooth")
 _POOLED = "pooled_"
+_RELEASED_AFTER = 1 << 14  # rows that were put
 _PERCENTILE = re.compile(r"p\d+(\.\d+)?")
+
+Positions = slice | NDArray[np.intp]
+"""Of some frames in the order of t, c, z."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class StatisticsTable(Sequence[dict[str, Any]]):
     ----------
     measured : str
         How the frames were measured (`phbatch.places.table_file.describe_measurement`); empty where that is not known.
+    known : int
+        Number of frames whose statistics are there.
 
     Examples
     --------
@@ -93,9 +100,11 @@ class StatisticsTable(Sequence[dict[str, Any]]):
     def __init__(self, grid: FrameGrid) -> None:
         self.grid = grid
         self.measured = ""
+        self.known = 0
+        self._storage = Columns(len(grid))
         self._columns: dict[str, NDArray[np.float64]] = {}
-        self._flags = np.zeros(len(grid), np.uint16)
-        self._known = np.zeros(len(grid), bool)
+        self._flags: NDArray[np.uint16] = self._storage.new(np.uint16, 0)
+        self._known: NDArray[np.bool_] = self._storage.new(bool, 0)
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -114,15 +123,13 @@ class StatisticsTable(Sequence[dict[str, Any]]):
         """Columns of the table, in the order of the rows."""
         return (*_KEY_NAMES, *self._columns, "flags")
 
-    @property
-    def known(self) -> int:
-        """Number of frames whose statistics are there."""
-        return int(self._known.sum())
+    def knows(self, key: FrameKey) -> bool:
+        """Whether the statistics of a frame are there."""
+        return bool(self._known[self.grid.index(key)])
 
     def first_unknown(self) -> FrameKey | None:
         """Key of the first frame whose statistics are not there."""
-        unknown = np.flatnonzero(~self._known)
-        return self.grid.key(int(unknown[0])) if unknown.size else None
+        return None if self.known == len(self) else self.grid.key(int(np.argmin(self._known)))
 
     @property
     def flag_bits(self) -> NDArray[np.uint16]:
@@ -194,7 +201,11 @@ class StatisticsTable(Sequence[dict[str, Any]]):
                 self._flags[index] = flag_bits(value)
             elif name not in _KEY_NAMES:
                 self._column(name)[index] = np.nan if value is None else value
-        self._known[index] = True
+        if not self._known[index]:
+            self._known[index] = True
+            self.known += 1
+            if self.known % _RELEASED_AFTER == 0:
+                self._storage.release()
 
     def statistics(self, key: FrameKey) -> FrameStatistics:
         """Statistics of one frame."""
@@ -202,34 +213,35 @@ class StatisticsTable(Sequence[dict[str, Any]]):
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of every column and flag."""
-        found = hashlib.sha256(self._flags.tobytes())
+        found = hashlib.sha256(self._flags.data)
         for name in sorted(self._columns):
-            found.update(name.encode() + self._columns[name].tobytes())
+            found.update(name.encode())
+            found.update(self._columns[name].data)
+            self._storage.release()
         return found.hexdigest()
 
-    def series(self) -> Iterator[NDArray[np.intp]]:
+    def series(self) -> Iterator[slice]:
         """Positions of the frames of every channel and plane, in the order of time."""
-        n_t, n_c, n_z = self.grid.shape
-        positions = np.arange(len(self)).reshape(n_t, n_c, n_z)
-        for c in range(n_c):
-            for z in range(n_z):
-                yield positions[:, c, z]
+        _, n_c, n_z = self.grid.shape
+        for first in range(n_c * n_z):
+            yield slice(first, None, n_c * n_z)
 
-    def assign(self, name: str, positions: NDArray[np.intp], values: NDArray[np.float64] | float) -> None:
+    def assign(self, name: str, positions: Positions, values: NDArray[np.float64] | float) -> None:
         """Set a statistic of some frames."""
         self._column(name)[positions] = values
+        self._storage.release()
 
-    def flag(self, positions: NDArray[np.intp], word: str) -> None:
+    def flag(self, positions: Positions, word: str, where: NDArray[np.bool_] | bool = True) -> None:
         """Add a word to the flags of some frames."""
-        self._flags[positions] |= flag_bits((word,))
+        self._flags[positions] |= np.where(where, flag_bits((word,)), 0).astype(np.uint16)
 
-    def series_statistics(self, positions: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
-        """Every statistic that was measured, of some frames."""
-        return {name: values[positions] for name, values in self._columns.items()}
+    def series_statistics(self, positions: Positions) -> Mapping[str, NDArray[np.float64]]:
+        """Every statistic that was measured, of some frames; each is copied when it is asked for."""
+        return _Part(self._columns, positions, self._storage)
 
     def _column(self, name: str) -> NDArray[np.float64]:
         if name not in self._columns:
-            self._columns[name] = np.full(len(self), np.nan)
+            self._columns[name] = self._storage.new(np.float64, np.nan)
         return self._columns[name]
 
     def _row(self, index: int) -> dict[str, Any]:
@@ -237,6 +249,24 @@ class StatisticsTable(Sequence[dict[str, Any]]):
         values = {name: float(values[index]) for name, values in self._columns.items()}
         finite = {name: value if np.isfinite(value) else None for name, value in values.items()}
         return {"t": key.t, "c": key.c, "z": key.z, **finite, "flags": _flag_words(int(self._flags[index]))}
+
+
+class _Part(Mapping[str, NDArray[np.float64]]):
+    """Some rows of columns."""
+
+    def __init__(self, columns: Mapping[str, NDArray[np.float64]], positions: Positions, storage: Columns) -> None:
+        self._columns, self._positions, self._storage = columns, positions, storage
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        found = np.array(self._columns[name][self._positions])
+        self._storage.release()
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
 def _flag_words(bits: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,60 +48,63 @@ class NetworkFrame:
     missing: int = 0
 
 
-def predict_frames(
-    frames: Iterable[NetworkFrame], tiles: TilePlan, batch: int, predict: Predict
-) -> Iterator[NetworkFrame]:
+class Batches:
     """The network on whole frames, tile by tile, equal to the network on each frame at once.
 
-    Tiles of consecutive frames share a batch, so that the batches of small frames are full; frames are taken as they
-    are needed, and at most those of one batch are open.
+    Tiles of consecutive frames share a batch, so that the batches of small frames are full; at most the frames of one
+    batch are open.
 
     Parameters
     ----------
-    frames : iterable of NetworkFrame
-        Of one shape; their pixels are forgotten once they are on their way.
     tiles : TilePlan
-        How to cut them.
+        How to cut the frames, which have one shape.
     batch : int
         Tiles per call.
     predict : callable
         The network on windows.
-
-    Yields
-    ------
-    NetworkFrame
-        The same, in their order, with what they are to be filled with.
     """
-    cut = tiles.tiles
-    opened: deque[NetworkFrame] = deque()
-    batched: list[tuple[NetworkFrame, tuple[Span, ...], NDArray[Any]]] = []
 
-    def flush() -> None:
+    def __init__(self, tiles: TilePlan, batch: int, predict: Predict) -> None:
+        self._tiles, self._batch, self._predict = tiles, batch, predict
+        self._opened: deque[NetworkFrame] = deque()
+        self._waiting: list[tuple[NetworkFrame, tuple[Span, ...], NDArray[Any]]] = []
+
+    def add(self, frame: NetworkFrame) -> list[NetworkFrame]:
+        """Take a frame, whose pixels are then forgotten; which frames are filled now, in their order."""
+        padded = self._tiles.pad(frame.pixels)
+        frame.pixels = frame.pixels[:0]
+        frame.missing = len(self._tiles.tiles)
+        self._opened.append(frame)
+        for tile in self._tiles.tiles:
+            self._waiting.append((frame, tile, self._tiles.gather(padded, tile)))
+            if len(self._waiting) == self._batch:
+                self._flush()
+        done = []
+        while self._opened and self._opened[0].missing == 0:
+            done.append(self._opened.popleft())
+        return done
+
+    def finish(self) -> list[NetworkFrame]:
+        """Predict what waits for a full batch; the frames that were not filled before."""
+        if self._waiting:
+            self._flush()
+        done = list(self._opened)
+        self._opened.clear()
+        return done
+
+    def _flush(self) -> None:
+        tiles = self._tiles
+        owned = [[(part.start, part.stop) for part in tiles.owned(tile)] for _, tile, _ in self._waiting]
         windows = Windows(
-            np.stack([window for *_, window in batched]),
-            np.stack([frame.scaling for frame, *_ in batched]),
-            np.array([[(part.start, part.stop) for part in tiles.owned(tile)] for _, tile, _ in batched], np.int32),
+            np.stack([window for *_, window in self._waiting]),
+            np.stack([frame.scaling for frame, *_ in self._waiting]),
+            np.array(owned, np.int32),
         )
-        result = predict(windows)
-        for number, (frame, tile, _) in enumerate(batched):
+        result = self._predict(windows)
+        for number, (frame, tile, _) in enumerate(self._waiting):
             tiles.scatter(frame.image, tile, result.image[number])
             if frame.scale is not None and result.scale is not None:
                 tiles.scatter(frame.scale, tile, result.scale[number])
             frame.clipped += int(result.clipped[number])
             frame.missing -= 1
-        batched.clear()
-
-    for frame in frames:
-        padded = tiles.pad(frame.pixels)
-        frame.pixels = frame.pixels[:0]
-        frame.missing = len(cut)
-        opened.append(frame)
-        for tile in cut:
-            batched.append((frame, tile, tiles.gather(padded, tile)))
-            if len(batched) == batch:
-                flush()
-        while opened and opened[0].missing == 0:
-            yield opened.popleft()
-    if batched:
-        flush()
-    yield from opened
+        self._waiting.clear()

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,19 +20,11 @@ from phbatch.places.absence import noting_absence
 from phbatch.places.display import read_channels
 from phbatch.places.guard import require_decodable
 from phbatch.places.ome import ImageMetadata, image_attributes, read_image_metadata
+from phbatch.places.place import Place
 from phbatch.places.refusals import explain_failure, explain_group, require_place
-from phbatch.places.zarr_nodes import (
-    chunk_keys,
-    exists,
-    is_url,
-    list_files,
-    normalize_path,
-    open_node,
-    system_error,
-)
+from phbatch.places.zarr_nodes import chunk_keys, system_error
 from phbatch.words.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
 from phbatch.words.errors import InputError, UsageError, first_line
-from phbatch.words.settings import StorageOptions
 
 MAX_FRAMES = 1 << 22
 """Frames of an image: months at a frame per second, and more is a shape that nobody wrote on purpose."""
@@ -46,29 +38,31 @@ class Source:
 
     Attributes
     ----------
-    path : str
-        As normalized; of the group or the bare array.
+    place : Place
+        Of the group or the bare array.
     node : str
-        Path of the array within `path`; empty for a bare array.
+        Path of the array within `place`; empty for a bare array.
     array : zarr.Array
         Level 0.
     stored_axes : str
         Axes in the order of the array's dimensions.
     metadata : ImageMetadata
         For the axes that exist, in the order of ``tczyx``.
-    options : SecretStr or None
-        Of the object store.
     notices : tuple of str
         What of the metadata was taken otherwise than it is written.
     """
 
-    path: str
+    place: Place
     node: str
     array: zarr.Array[Any]
     stored_axes: str
     metadata: ImageMetadata
-    options: StorageOptions = field(default=None, repr=False)
     notices: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Of the place, as messages and records have it."""
+        return self.place.path
 
     @property
     def shape(self) -> Shape:
@@ -130,7 +124,7 @@ class Source:
             raise InputError(
                 f"a chunk of {self.path} cannot be decoded ({_short_line(error)}); restore it from a copy."
             ) from error
-        if absent or not is_url(self.path):
+        if absent or not self.place.remote:
             self._require_present()
         block = stored.transpose([self.stored_axes.index(axis) for axis in self.metadata.axes])
         missing = [index for index, axis in enumerate(CANONICAL) if axis not in self.stored_axes]
@@ -163,13 +157,13 @@ class Source:
         OSError
             A chunk cannot be read now, or was changed meanwhile.
         """
-        keys, stamps = self.objects(region), Stamps(self.path, self.options)
+        keys, stamps = self.objects(region), Stamps(self.place)
         before = stamps.of_all(keys)
         try:
             block, absent = self._read_noting(region)
             # An object of a URL is read by one request, so that it is whole; but it may have vanished meanwhile.
             changed = any(before.get(key, ABSENT) != ABSENT for key in absent)
-            changed |= not is_url(self.path) and stamps.of_all(keys) != before
+            changed |= not self.place.remote and stamps.of_all(keys) != before
         except InputError:
             if stamps.of_all(keys) == before:
                 raise
@@ -213,7 +207,7 @@ class Source:
             "metadata": hashlib.sha256(described.encode()).hexdigest(),
         }
         if pixels:
-            files = list_files(f"{self.path}/{self.node}" if self.node else self.path, self.options)
+            files = (self.place / self.node).files()
             found |= {"files": len(files), "bytes": sum(size for _, size, _ in files)}
             found["digest"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         return found
@@ -221,7 +215,7 @@ class Source:
     def _require_present(self) -> None:
         """Zarr reads what is not there as the fill value: tell an input that is gone from chunks never written."""
         folder = f"{self.node}/" if self.node else ""
-        if not any(exists(self.path, f"{folder}{name}", self.options) for name in ("zarr.json", ".zarray")):
+        if not any(self.place.exists(f"{folder}{name}") for name in ("zarr.json", ".zarray")):
             raise FileNotFoundError(f"the input {self.path} is gone; put it back, and call again")
 
     def _canonical(self, lengths: tuple[int, ...]) -> Shape:
@@ -230,32 +224,29 @@ class Source:
         return t, c, z, y, x
 
 
-def open_source(path: str, axes: str | None = None, options: StorageOptions = None) -> Source:
+def open_source(place: Place, axes: str | None = None) -> Source:
     """Open an image without reading a pixel.
 
     Parameters
     ----------
-    path : str
-        Local path or fsspec URL of an OME-Zarr image (0.4, 0.5) or of a Zarr array of 2 to 5 dimensions.
+    place : Place
+        Of an OME-Zarr image (0.4, 0.5) or of a Zarr array of 2 to 5 dimensions.
     axes : str, optional
         Axes of a bare array in its own order, such as ``"tyx"``; needed where its metadata do not name them.
-    options : SecretStr or None
-        Of the object store.
 
     Raises
     ------
     InputError
         No Zarr, an array that is missing, unknown axes, an axis of length zero, or a dtype that is no real number.
     """
-    path = normalize_path(path)
-    require_place(path)
-    node = _open(path, options=options)
+    require_place(place)
+    node = _open(place)
     if isinstance(node, zarr.Array):
         stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, _dimension_names(node))
         ordered = "".join(axis for axis in CANONICAL if axis in stored_axes)
-        source = Source(path, "", node, stored_axes, ImageMetadata.bare(ordered), options)
+        source = Source(place, "", node, stored_axes, ImageMetadata.bare(ordered))
     else:
-        source = _open_image(path, node, axes, options)
+        source = _open_image(place, node, axes)
     _validate(source)
     return source
 
@@ -266,43 +257,43 @@ def _dimension_names(array: zarr.Array[Any]) -> list[object]:
     return list(names) if isinstance(names, str | list | tuple) else []
 
 
-def _open(path: str, node: str = "", options: StorageOptions = None) -> zarr.Array[Any] | zarr.Group:
+def _open(place: Place, node: str = "") -> zarr.Array[Any] | zarr.Group:
     try:
-        return open_node(path, node, options=options)
+        return place.open(node)
     except UsageError:
         raise
     except Exception as error:  # what damaged metadata make the libraries raise has no bounds
-        raise explain_failure(path, node, error, options) from error
+        raise explain_failure(place, node, error) from error
 
 
-def _open_image(path: str, group: zarr.Group, axes: str | None, options: StorageOptions) -> Source:
+def _open_image(place: Place, group: zarr.Group, axes: str | None) -> Source:
     attributes = group.attrs.asdict()
     image = image_attributes(attributes)
     if image is None:
-        raise explain_group(path, attributes, options)
+        raise explain_group(place, attributes)
     version, ome = image
     if "image-label" in ome:
         raise InputError(
-            f"{path} is a label image (a segmentation), whose numbers are names; give the image that it belongs to, or"
+            f"{place} is a label image (a segmentation), whose numbers are names; give the image that it belongs to, or"
             " the array itself with --axes."
         )
-    metadata, found = read_image_metadata(version, ome, path)
+    metadata, found = read_image_metadata(version, ome, place.path)
     node = found.path
     try:
-        array = _open(path, node, options)
+        array = _open(place, node)
     except InputError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         raise InputError(
-            f"{path} names level 0 as {node!r} and that array is missing; restore it or correct the metadata."
+            f"{place} names level 0 as {node!r} and that array is missing; restore it or correct the metadata."
         ) from error
     if not isinstance(array, zarr.Array):
         raise InputError(
-            f"{path}/{node} is a group where level 0 of the image should be an array; correct the metadata."
+            f"{place}/{node} is a group where level 0 of the image should be an array; correct the metadata."
         )
     if array.ndim != len(found.axes):
         raise InputError(
-            f"the OME-Zarr metadata name {len(found.axes)} axes ({', '.join(found.axes)}) and the array {path}/{node}"
+            f"the OME-Zarr metadata name {len(found.axes)} axes ({', '.join(found.axes)}) and the array {place}/{node}"
             f" has {array.ndim} dimensions; correct the metadata, or give that path with --axes."
         )
     if axes is not None and axes.lower() != found.axes:
@@ -310,7 +301,7 @@ def _open_image(path: str, group: zarr.Group, axes: str | None, options: Storage
     count = array.shape[found.axes.index("c")] if "c" in found.axes else 1
     channels, notices = read_channels(ome.get("omero"), count)
     metadata = replace(metadata, channels=channels)
-    return Source(path, node, array, found.axes, metadata, options, (*found.notices, *notices))
+    return Source(place, node, array, found.axes, metadata, (*found.notices, *notices))
 
 
 def _validate(source: Source) -> None:

@@ -6,8 +6,7 @@ keys that the metadata do not say, are an input that was lost on the way.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from itertools import product
 from math import prod
 
 from phbatch.inputs.image import Source
-from phbatch.places.object_store import is_web_server
-from phbatch.places.zarr_nodes import REQUESTS_AT_ONCE, exists, is_url, list_files, local_path, stored_lengths
+from phbatch.places.place import REQUESTS_AT_ONCE
+from phbatch.places.zarr_nodes import stored_lengths
 from phbatch.words.axes import CANONICAL, FrameKey
 from phbatch.words.errors import InputError
 
@@ -65,13 +64,13 @@ def look_for_chunks(source: Source, times: Sequence[int], channels: Sequence[int
     OSError
         The store cannot be reached.
     """
-    place = f"{source.path}/{source.node}" if source.node else source.path
+    place = source.place / source.node
     grid = _object_grid(source, times, channels)
     total = prod(map(len, grid))
     found = None
-    if total <= MAX_LISTED["remote" if is_url(place) else "local"] and not is_web_server(place):
+    if total <= MAX_LISTED["remote" if place.remote else "local"] and place.lists:
         with suppress(PermissionError):  # whoever may read objects of a bucket need not be allowed to list them
-            found = set(_list_keys(place, source))
+            found = set(place.keys())
     if found is not None:
         keys = _object_keys(source, grid, range(total))
     else:
@@ -80,7 +79,7 @@ def look_for_chunks(source: Source, times: Sequence[int], channels: Sequence[int
         )
         asked = [key for objects in keys.values() for key in objects]
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            there = pool.map(lambda key: exists(place, key, source.options), asked)
+            there = pool.map(place.exists, asked)
             found = {key for key, is_there in zip(asked, there, strict=True) if is_there}
     expected = sum(map(len, keys.values()))
     missing = {index: sum(key not in found for key in objects) for index, objects in keys.items()}
@@ -111,13 +110,13 @@ def require_chunks(source: Source, times: Sequence[int], channels: Sequence[int]
         with source.refusing_errors():
             found = look_for_chunks(source, times, channels)
     except InputError as error:
-        if isinstance(error.__cause__, PermissionError) and is_url(source.path):
+        if isinstance(error.__cause__, PermissionError) and source.place.remote:
             return ()  # a store that hides what is not there: the run will say what it meets
         raise
     if found.absent == 0:
         return ()
     kind = "shard" if source.array.shards else "chunk"
-    place = f"{source.path}/{source.node}" if source.node else source.path
+    place = source.place / source.node
     fill = 0 if source.array.fill_value is None else source.array.fill_value
     looked = "" if found.expected == found.total else f" that were asked for, of {found.total},"
     if found.absent == found.expected:
@@ -192,18 +191,3 @@ def _frames(
 def _first_key(source: Source, times: Sequence[int], channels: Sequence[int]) -> str:
     ((key,),) = _object_keys(source, _object_grid(source, times, channels), [0]).values()
     return key
-
-
-def _list_keys(place: str, source: Source) -> Iterator[str]:
-    """As `list_files`, which asks a disk for sizes and times, too."""
-    if is_url(place):
-        yield from (key for key, _, _ in list_files(place, source.options))
-        return
-    root = str(local_path(place))
-    for folder, _, names in os.walk(root, onerror=_refuse):
-        prefix = folder[len(root) :].replace(os.sep, "/").lstrip("/")
-        yield from (f"{prefix}/{name}" if prefix else name for name in names)
-
-
-def _refuse(error: OSError) -> None:
-    raise error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from zarr.errors import BaseZarrError
 
 from phbatch.places.guard import read_whole
 from phbatch.places.lock import find_strangers
-from phbatch.places.zarr_nodes import codec_pipeline, list_folder, normalize_path, open_node, open_store
+from phbatch.places.place import Place
 from phbatch.words.errors import InputError, OutputError
-from phbatch.words.settings import StorageOptions
 
 BACKGROUND = "background"
 DARK = "dark"
@@ -25,16 +23,14 @@ _FLAT_NAMES = (BACKGROUND, "flat", "flatfield")
 _DARK_NAMES = (DARK, "darkfield")
 
 
-def read_profile(path: str, options: StorageOptions = None) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+def read_profile(place: Place) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Read a profile.
 
     Parameters
     ----------
-    path : str
+    place : Place
         What `write_profile` made; any Zarr group with an array ``background`` (or ``flat``) and perhaps one ``dark``;
         a Zarr array; or a TIFF image. Arrays are ``yx``, ``cyx`` or ``czyx``.
-    options : SecretStr or None
-        Of the object store.
 
     Returns
     -------
@@ -47,39 +43,37 @@ def read_profile(path: str, options: StorageOptions = None) -> tuple[NDArray[np.
         It cannot be read, or has other dimensions.
     """
     try:
-        if Path(path).suffix.lower() in (".tif", ".tiff"):
-            return _as_czyx(np.asarray(tifffile.imread(path)), path), None
-        place = normalize_path(path)
-        node = open_node(place, options=options)
+        if place.name.lower().endswith((".tif", ".tiff")):
+            return _as_czyx(np.asarray(tifffile.imread(place.path)), place), None
+        node = place.open()
         if isinstance(node, zarr.Array):
-            return _as_czyx(read_whole(node), path), None
-        background, dark = (_find(place, node, names, options) for names in (_FLAT_NAMES, _DARK_NAMES))
+            return _as_czyx(read_whole(node), place), None
+        background, dark = (_find(place, node, names) for names in (_FLAT_NAMES, _DARK_NAMES))
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError, ImportError) as error:
         raise InputError(
-            f"illumination {path} cannot be read as a profile ({error}); make one with `phbatch illumination`, or give"
+            f"illumination {place} cannot be read as a profile ({error}); make one with `phbatch illumination`, or give"
             " a method."
         ) from error
     if background is None:
         raise InputError(
-            f"illumination {path} is a group without an array {' or '.join(_FLAT_NAMES)}; give a profile of `phbatch"
+            f"illumination {place} is a group without an array {' or '.join(_FLAT_NAMES)}; give a profile of `phbatch"
             " illumination`, or the path of the array."
         )
-    return _as_czyx(background, path), None if dark is None else _as_czyx(dark, path)
+    return _as_czyx(background, place), None if dark is None else _as_czyx(dark, place)
 
 
 def write_profile(
-    path: str,
+    place: Place,
     background: NDArray[np.float32],
     dark: NDArray[np.float32] | None,
     facts: Mapping[str, Any],
     node: str = "",
-    options: StorageOptions = None,
 ) -> None:
     """Write a profile, replacing what is at the node; its facts are written last and say that it is whole.
 
     Parameters
     ----------
-    path : str
+    place : Place
         Of a store.
     background, dark : (c, z, y, x) ndarray of float32
         Counts.
@@ -87,8 +81,6 @@ def write_profile(
         Attributes of the group.
     node : str
         Group within the store.
-    options : SecretStr or None
-        Of the object store.
 
     Raises
     ------
@@ -96,17 +88,17 @@ def write_profile(
         The place cannot be written.
     """
     try:
-        with codec_pipeline(path, fast=False):
-            group = zarr.open_group(open_store(path, options), path=node, mode="w" if not node else "a")
+        with place.pipeline(fast=False):
+            group = zarr.open_group(place.store(), path=node, mode="w" if not node else "a")
             for name, values in ((BACKGROUND, background), (DARK, dark)):
                 if values is not None:
                     group.create_array(name, data=values, chunks=(1, 1, *values.shape[2:]), overwrite=True)
             group.attrs.put(dict(facts))
     except (OSError, BaseZarrError, ValueError) as error:
-        raise OutputError(f"profile {path} cannot be written ({error}); choose another place.") from error
+        raise OutputError(f"profile {place} cannot be written ({error}); choose another place.") from error
 
 
-def require_replaceable(path: str, options: StorageOptions = None) -> None:
+def require_replaceable(place: Place) -> None:
     """Refuse a place where something else lies than a profile that `write_profile` made: it would be removed.
 
     Raises
@@ -115,19 +107,19 @@ def require_replaceable(path: str, options: StorageOptions = None) -> None:
         Names it.
     """
     try:
-        names = set(list_folder(path, options=options))
+        names = set(place.names())
     except (OSError, ImportError, ValueError) as error:
-        raise OutputError(f"{path} cannot be reached ({error}); correct it.") from error
+        raise OutputError(f"{place} cannot be reached ({error}); correct it.") from error
     strangers = find_strangers(names - {BACKGROUND, DARK})
-    if names and (strangers or "method" not in (read_facts(path, options=options) or {})):
+    if names and (strangers or "method" not in (read_facts(place) or {})):
         what = f"holds {strangers[0]}" if strangers else "is no profile"
-        raise OutputError(f"{path} exists and {what}; choose another place, or move that away.")
+        raise OutputError(f"{place} exists and {what}; choose another place, or move that away.")
 
 
-def read_facts(path: str, node: str = "", options: StorageOptions = None) -> dict[str, Any] | None:
+def read_facts(place: Place, node: str = "") -> dict[str, Any] | None:
     """Facts of a profile; None where there is no whole one."""
     try:
-        return open_node(path, node, options=options).attrs.asdict() or None
+        return place.open(node).attrs.asdict() or None
     except (OSError, BaseZarrError, KeyError, ValueError):
         return None
 
@@ -140,18 +132,18 @@ def digest_profile(background: NDArray[np.float32], dark: NDArray[np.float32] | 
     return found.hexdigest()
 
 
-def _find(place: str, group: zarr.Group, names: tuple[str, ...], options: StorageOptions) -> NDArray[Any] | None:
+def _find(place: Place, group: zarr.Group, names: tuple[str, ...]) -> NDArray[Any] | None:
     name = next((name for name in names if name in group), None)
     if name is None:
         return None
-    array = open_node(place, name, options=options)
+    array = place.open(name)
     return read_whole(array) if isinstance(array, zarr.Array) else None
 
 
-def _as_czyx(values: NDArray[Any], path: str) -> NDArray[np.float32]:
+def _as_czyx(values: NDArray[Any], place: Place) -> NDArray[np.float32]:
     if not 2 <= values.ndim <= 4 or values.dtype.kind not in "uif":
         raise InputError(
-            f"illumination {path} has {values.ndim} dimensions of {values.dtype}; a profile is yx, cyx or czyx in real"
+            f"illumination {place} has {values.ndim} dimensions of {values.dtype}; a profile is yx, cyx or czyx in real"
             " numbers."
         )
     if values.ndim == 3:

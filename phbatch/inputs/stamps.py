@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
-from phbatch.places.object_store import is_web_server
-from phbatch.places.zarr_nodes import REQUESTS_AT_ONCE, is_url, list_files, stat_file
-from phbatch.words.settings import StorageOptions
+from phbatch.places.place import REQUESTS_AT_ONCE, Place
 
 ABSENT = "absent"
 """Stamp of an object that is not there."""
@@ -20,18 +18,15 @@ class Stamps:
 
     Parameters
     ----------
-    path : str
-        Local path or fsspec URL.
-    options : SecretStr or None
-        Of the object store.
+    place : Place
+        The store.
     listed : bool
-        Whether a URL is listed once and not asked for object by object: right where most of its objects are wanted.
+        Whether a remote place is listed once and not asked for object by object: right where most of them are wanted.
     """
 
-    def __init__(self, path: str, options: StorageOptions = None, *, listed: bool = False) -> None:
-        self._path, self._options = path, options
-        self._remote = is_url(path)
-        self._listed = listed and self._remote and not is_web_server(path)  # which does not list
+    def __init__(self, place: Place, *, listed: bool = False) -> None:
+        self._place = place
+        self._listed = listed and place.remote and place.lists
 
     def of(self, key: str) -> str:
         """Stamp of one object; `ABSENT` where there is none.
@@ -42,7 +37,7 @@ class Stamps:
             The store cannot be reached.
         """
         try:
-            size, stamp = self._listing[key] if self._listed else stat_file(self._path, key, self._options)
+            size, stamp = self._listing[key] if self._listed else self._place.stat(key)
         except (FileNotFoundError, NotADirectoryError, KeyError):
             return ABSENT
         return f"{size} {stamp}"
@@ -53,14 +48,14 @@ class Stamps:
 
     def of_all(self, keys: Sequence[str]) -> dict[str, str]:
         """Stamps of some objects by key, several asked for at once."""
-        if self._remote and not self._listed:
+        if self._place.remote and not self._listed:
             with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
                 return dict(zip(keys, pool.map(self.of, keys), strict=True))
         return {key: self.of(key) for key in keys}
 
     @cached_property
     def _listing(self) -> dict[str, tuple[int, str]]:
-        return {key: (size, stamp) for key, size, stamp in list_files(self._path, self._options)}
+        return {key: (size, stamp) for key, size, stamp in self._place.files()}
 
 
 def digest_stamps(stamps: Mapping[str, str]) -> str:

@@ -238,10 +238,7 @@ def _weigh(rest: Float, level: _Level, factor: int) -> tuple[Float, float]:
         np.median(np.abs(rest[::2, ::2] if rest.size > 4 * _COARSE_SIZE**2 else rest))
     )  # a quarter tells it
     scale = max(STD_PER_MAD * deviation, level.least_scale)
-    if scale == 0:
-        weights = (rest == 0).astype(np.float64)
-    else:
-        weights = (1 - np.minimum((rest / (_CUTOFF * scale)) ** 2, 1)) ** 2
+    weights = _bisquare(rest, scale) ** 2
     reach = _REACH // factor
     if reach == 0:
         return weights, scale
@@ -249,6 +246,15 @@ def _weigh(rest: Float, level: _Level, factor: int) -> tuple[Float, float]:
     _erode(weights, reach, lowest)
     lowest += _SPARED * weights
     return lowest, scale
+
+
+def _bisquare(rest: Float, scale: float) -> Float:
+    """1 on the surface, falling to 0 where a residual is an outlier; without a scale, whatever is off it is one."""
+    if scale == 0:
+        return np.asarray(rest == 0, np.float64)
+    with np.errstate(over="ignore"):
+        ratio = rest / (_CUTOFF * scale)
+    return np.asarray(1 - np.minimum(np.abs(ratio, out=ratio), 1) ** 2)
 
 
 def _fit(fine: Float, shape: tuple[int, ...], factor: int, level: _Level, order: int | None) -> Float:
@@ -260,12 +266,13 @@ def _fit(fine: Float, shape: tuple[int, ...], factor: int, level: _Level, order:
     blocks = max(1, min(fine.shape) // _COARSE_SIZE)
     coarse, edge = _block_medians(fine, blocks), factor * blocks
     basis = _polynomials(2 if order is None else order)
-    found, weights = _descend(coarse, basis, shape, edge, level, _COARSE_TOLERANCE)
-    if order is None and (agreement := _agreement(coarse, found, shape, edge, level)) * _WORTH < 1:
+    found, weights, scale = _descend(coarse, basis, shape, edge, level, _COARSE_TOLERANCE)
+    scale = level.least_scale if level.light else scale  # about 0 counts, the level is no measure
+    if order is None and (agreement := _agreement(coarse, found, shape, edge, level, scale)) * _WORTH < 1:
         bowls = _bowls(shape)
-        other = _descend(coarse, bowls, shape, edge, level, _COARSE_TOLERANCE)
-        if _agreement(coarse, other[0], shape, edge, level) > _WORTH * agreement:
-            basis, (found, weights) = bowls, other
+        other, others, _ = _descend(coarse, bowls, shape, edge, level, _COARSE_TOLERANCE)
+        if _agreement(coarse, other, shape, edge, level, scale) > _WORTH * agreement:
+            basis, found, weights = bowls, other, others
     kept = np.repeat(np.repeat(weights > 0, blocks, axis=0), blocks, axis=1)[: fine.shape[0], : fine.shape[1]]
     return _descend(fine, basis, shape, factor, level, _TOLERANCE, found, kept)[0]
 
@@ -279,8 +286,8 @@ def _descend(
     tolerance: float,
     start: Float | None = None,
     kept: NDArray[np.bool_] | None = None,
-) -> tuple[Float, Float]:
-    """Reweighted least squares from a start, or from the median, among what is kept; also return the last weights."""
+) -> tuple[Float, Float, float]:
+    """Reweighted least squares from a start, or the median, among what is kept; with the last weights and scale."""
     y, x = (_places(size, factor) for size in shape)
     coefficients = np.zeros(basis.shape[1:])
     coefficients[0, 0] = 0.0 if level.light else level.median
@@ -297,14 +304,14 @@ def _descend(
         coefficients = coefficients + step
         if np.abs(step).sum() <= tolerance * scale:
             break
-    return coefficients, weights
+    return coefficients, weights, scale
 
 
-def _agreement(image: Float, coefficients: Float, shape: tuple[int, ...], factor: int, level: _Level) -> float:
+def _agreement(
+    image: Float, coefficients: Float, shape: tuple[int, ...], factor: int, level: _Level, scale: float
+) -> float:
     """Share of the image that a surface follows: a pixel counts 1 on it, and nothing where it is an outlier."""
-    rest = _rest(image, coefficients, shape, factor, level)
-    scale = max(level.least_scale, np.finfo(np.float64).tiny)
-    return float(((1 - np.minimum((rest / (_CUTOFF * scale)) ** 2, 1)) ** 3).mean())
+    return float((_bisquare(_rest(image, coefficients, shape, factor, level), scale) ** 3).mean())
 
 
 def _block_medians(fine: Float, blocks: int) -> Float:

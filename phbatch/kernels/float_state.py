@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.kernels.finite import is_finite
 from phbatch.kernels.padding import Padding
 from phbatch.kernels.saturation import Brightest
 from phbatch.kernels.sketch import NOTHING, Sketch
@@ -95,7 +96,7 @@ class FloatState:
         cls, block: NDArray[Any], sigma: float, halo: Sequence[tuple[int, int]], padding: Padding | None = None
     ) -> FloatState:
         """Summarize a block; parameters as for `phbatch.kernels.stats.from_block`."""
-        if not np.isfinite(block).all():
+        if not is_finite(block).all():
             return _NOT_FINITE
         (top, bottom), (left, right) = halo
         inside = (slice(top, block.shape[0] - bottom), slice(left, block.shape[1] - right))

@@ -53,13 +53,14 @@ class Affine:
         """
         result = np.empty(image.shape, np.float32) if out is None else out
         options: dict[str, Any] = {"out": result, "dtype": np.float32, "casting": "unsafe"}  # cast first, part by part
-        if self.offset != 0:
-            np.subtract(image, np.float32(self.offset), **options)
-            image = result
-        if self.divisor != 1:
-            np.divide(image, np.float32(self.divisor), **options)
-        elif image is not result:
-            np.copyto(result, image, casting="unsafe")
+        with np.errstate(over="ignore", invalid="ignore"):  # of frames that pass through as they are, with infinity
+            if self.offset != 0:
+                np.subtract(image, np.float32(self.offset), **options)
+                image = result
+            if self.divisor != 1:
+                np.divide(image, np.float32(self.divisor), **options)
+            elif image is not result:
+                np.copyto(result, image, casting="unsafe")
         return result
 
     def invert(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -100,18 +101,19 @@ def make_affine(statistics: FrameStatistics, rule: Normalization) -> Affine | No
     Returns
     -------
     Affine or None
-        None where the frame has no scale: it is constant, has NaN or infinity, or its divisor is not above zero. Such a
-        frame is passed through unchanged and flagged.
+        None where the frame has no scale: it is constant, has NaN or infinity, its divisor is not above zero, or so
+        small that a pixel would become infinite. Such a frame is passed through unchanged and flagged.
     """
     if not _UNUSABLE.isdisjoint(statistics.flags):
         return None
-    affine = find_normalizer(rule.method)(statistics.pooled or statistics, rule)
-    if affine is None or not math.isfinite(affine.offset):
-        return None
-    divisor = np.float32(affine.divisor)
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
+        affine = find_normalizer(rule.method)(statistics.pooled or statistics, rule)
+        if affine is None or not math.isfinite(affine.offset):
+            return None
+        divisor = np.float32(affine.divisor)
         usable = bool(np.isfinite(divisor)) and bool(np.isfinite(np.float32(1) / divisor))
-    return affine if usable else None
+        ends = affine.apply(np.array((statistics.min, statistics.max)))  # NaN where a table does not say them
+    return affine if usable and not np.isinf(ends).any() else None
 
 
 @cache

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from phbatch.kernels.counting import count_block, halo_of_counting
+from phbatch.kernels.finite import is_finite
 from phbatch.kernels.float_state import FloatState
 from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth, mode_bins
 from phbatch.kernels.padding import Padding, find_padding, image_pixels
@@ -347,7 +348,7 @@ def measure_frame(
     frame = native(frame)
     if is_fixed_point(frame.dtype):
         return finalize(frame_state(frame, sigma, paddings), percentiles)
-    if not np.isfinite(frame).all():
+    if not is_finite(frame).all():
         return _nonfinite_statistics(percentiles)
     planes = frame.reshape(-1, *frame.shape[-2:])
     found = find_paddings(frame, sigma) if paddings is None else paddings

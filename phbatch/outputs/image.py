@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import prod
+from itertools import count
+from math import gcd, prod
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from phbatch.outputs.writer import (
     create_output,
     read_output_attributes,
 )
+from phbatch.places.beside import place_beside
 from phbatch.places.display import complete_channels
-from phbatch.places.object_store import is_web_server
 from phbatch.places.ome import ImageMetadata, Version, make_image_attributes
+from phbatch.places.place import Place
 from phbatch.places.retry import is_out_of_place
 from phbatch.places.table_file import STATISTICS
-from phbatch.places.zarr_nodes import free_bytes, is_url, local_path, normalize_path, system_error, unresolved_path
+from phbatch.places.zarr_nodes import system_error
 from phbatch.planning.memory import format_bytes
 from phbatch.planning.units import Geometry, present_axes
 from phbatch.words.axes import Shape
@@ -44,6 +46,8 @@ COMPRESSION = 4
 """Restored frames are compressed less than this (1.1 to 2 is usual), unless they are mostly empty."""
 
 _ATTRIBUTE_ROWS = 10_000  # above this, the table is in the arrays alone: attributes are read whole by every viewer
+
+_ROWS_OF_WINDOWS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -117,39 +121,22 @@ class OutputImage:
         )
 
 
-def default_output(path: str) -> str:
-    """``<stem>.phbatch.zarr`` beside the input, outside of the Zarr hierarchy that holds it.
-
-    A link is a place of its own: the output lies beside it, not beside what it leads to.
-    """
-    if is_url(path):
-        parent, _, name = normalize_path(path).rpartition("/")
-        return f"{parent}/{name.removesuffix('.zarr')}.phbatch.zarr"
-    place = unresolved_path(path)
-    outermost, names = place, [place.name]
-    for folder in place.parents:
-        if any((folder / file).exists() for file in ("zarr.json", ".zgroup")):
-            names = [*place.relative_to(folder).parts]
-            outermost = folder
-    stem = outermost.stem if outermost == place else ".".join([outermost.stem, *names])
-    return str(outermost.parent.resolve() / f"{stem}.phbatch.zarr")
+def default_output(path: str, options: StorageOptions = None) -> Place:
+    """``<stem>.phbatch.zarr`` beside the input."""
+    return place_beside(path, ".phbatch.zarr", options)
 
 
-def require_separate(source: Source, output: str) -> None:
+def require_separate(source: Source, output: Place) -> None:
     """Refuse an output inside the input, an input inside the output, and an output on a web server."""
-    if is_web_server(output):
+    if not output.writable:
         raise OutputError(f"output {output} is on a web server, which is only read; give another OUTPUT.")
-    inner, outer = (
-        path if is_url(path) else str(local_path(path)).rstrip("/") for path in (output.rstrip("/"), source.path)
-    )
-    inner, outer = f"{inner}/", f"{outer}/"
-    if inner.startswith(outer):
+    if source.place.holds(output):
         raise OutputError(f"output {output} lies inside the input; choose a place outside of {source.path}.")
-    if outer.startswith(inner):
+    if output.holds(source.place):
         raise OutputError(f"the input lies inside the output {output}; choose another place for the output.")
 
 
-def require_place(output: str) -> None:
+def require_place(output: Place) -> None:
     """Refuse the root of the disk, a home folder, the current folder, and what these lie in, as a new output.
 
     Raises
@@ -157,16 +144,14 @@ def require_place(output: str) -> None:
     OutputError
         Says which it is.
     """
-    if is_url(output):
-        return
-    place = local_path(output)
     for kept, words in ((Path.home(), "the home folder"), (Path.cwd(), "the current folder")):
-        if kept.resolve().is_relative_to(place):
-            what = "is" if kept.resolve() == place else "holds"
-            raise OutputError(f"output {output} {what} {words}; give a folder of its own, such as {place}/out.zarr.")
+        place = Place.at(kept)
+        if output.holds(place):
+            what = "is" if place == output else "holds"
+            raise OutputError(f"output {output} {what} {words}; give a folder of its own, such as {output}/out.zarr.")
 
 
-def storage_refusal(output: str, error: Exception, committed: str = "what is committed stays") -> OutputError:
+def storage_refusal(output: Place, error: Exception, committed: str = "what is committed stays") -> OutputError:
     """What is said where the disk or the store takes no more, or fails, and how to go on."""
     if is_out_of_place(error):
         return OutputError(
@@ -179,7 +164,7 @@ def storage_refusal(output: str, error: Exception, committed: str = "what is com
 
 
 @contextmanager
-def refusing_storage_errors(output: str) -> Iterator[None]:
+def refusing_storage_errors(output: Place) -> Iterator[None]:
     """While inside, what the disk or the store under an output raises is an `OutputError`, whichever library met it."""
     try:
         yield
@@ -190,9 +175,7 @@ def refusing_storage_errors(output: str) -> Iterator[None]:
         raise storage_refusal(output, failure) from error
 
 
-def create_image(
-    output: str, image: OutputImage, provenance: Mapping[str, Any], options: StorageOptions = None
-) -> None:
+def create_image(output: Place, image: OutputImage, provenance: Mapping[str, Any]) -> None:
     """Make the metadata of the output appear, before any pixel is written."""
     groups = {"": make_image_attributes(image.metadata, image.version) | {ATTRIBUTE: dict(provenance)}}
     packed = image.packing.attributes() if image.packing is not None else {}
@@ -201,17 +184,17 @@ def create_image(
         group = UNCERTAINTY.split("/")[0]
         groups[group] = make_image_attributes(replace(image.metadata, channels=(), name=group), image.version)
         layouts.append(_layout(image, UNCERTAINTY, "float32"))
-    create_output(output, image.zarr_format, groups, layouts, options)
-    commit_metadata(output, complete=False, options=options)
+    create_output(output, image.zarr_format, groups, layouts)
+    commit_metadata(output, complete=False)
 
 
-def require_space(output: str, image: OutputImage, finished: float, freed: int = 0) -> None:
+def require_space(output: Place, image: OutputImage, finished: float, freed: int = 0) -> None:
     """Refuse a local output that cannot fit even if it is compressed `COMPRESSION`-fold.
 
     Parameters
     ----------
-    output : str
-        Local path or fsspec URL.
+    output : Place
+        Where it will lie.
     image : OutputImage
         What will be written.
     finished : float
@@ -224,7 +207,7 @@ def require_space(output: str, image: OutputImage, finished: float, freed: int =
     OutputError
         Bytes needed at least, and bytes free.
     """
-    free = free_bytes(output)
+    free = output.free_bytes()
     itemsize = np.dtype(image.dtype).itemsize + (4 if image.uncertainty else 0)
     needed = int(prod(image.shape) * itemsize * (1 - finished) / COMPRESSION)
     if free is not None and needed > free + freed:
@@ -234,19 +217,19 @@ def require_space(output: str, image: OutputImage, finished: float, freed: int =
         )
 
 
-def commit_metadata(output: str, *, complete: bool, options: StorageOptions = None) -> None:
+def commit_metadata(output: Place, *, complete: bool) -> None:
     """Put the metadata and tables of an output into its ledger, and whether they are the last ones."""
-    found = record_small_objects(output, (IMAGE, UNCERTAINTY), options)
-    Ledger(output, options).commit({"unit": METADATA, "complete": complete} | found)
+    found = record_small_objects(output, (IMAGE, UNCERTAINTY))
+    Ledger(output).commit({"unit": METADATA, "complete": complete} | found)
 
 
 def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None:
     """Write the statistics table and say that the output is complete."""
-    columns = {name: table.column(name) for name in table.names if name != "flags"} | {"flags": table.flag_bits}
+    columns = ((name, table.flag_bits if name == "flags" else table.column(name)) for name in table.names)
     sink.write_table(
         STATISTICS, columns, {"flag_bits": list(FLAG_NAMES), "rows": len(table), "frame_axes": ["t", "c", "z"]}
     )
-    attributes = read_output_attributes(sink.path, sink.options) or {}
+    attributes = read_output_attributes(sink.output) or {}
     attributes["status"] = "complete"
     if len(table) <= _ATTRIBUTE_ROWS:
         attributes["statistics"] = {name: table.plain_column(name) for name in table.names}
@@ -257,7 +240,7 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None
     if image.metadata.channels and not (image.rescaled and windowed):
         sink.update_channels(_display_windows(image, table))
     sink.remove_scratch()
-    commit_metadata(sink.path, complete=True, options=sink.options)
+    commit_metadata(sink.output, complete=True)
 
 
 def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:
@@ -270,10 +253,13 @@ def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:
 def _display_windows(image: OutputImage, table: StatisticsTable) -> list[dict[str, Any]]:
     """OMERO channels whose window fits the intensities: the median over frames of their percentiles, normalized or not.
 
-    In the input's counts, the input's own windows stay.
+    Of more than four million frames, evenly spaced ones are taken. In the input's counts, the input's own windows stay.
     """
     channels: list[Mapping[str, Any]] = []
-    divisor, offset, indices = table.column("divisor"), table.column("offset"), table.column("c")
+    _, n_c, n_z = table.grid.shape
+    steps = count(-(-len(table) // _ROWS_OF_WINDOWS))
+    some = slice(None, None, next(step for step in steps if gcd(step, n_c * n_z) == 1))  # else a channel may be missed
+    divisor, offset, indices = (table.column(name)[some] for name in ("divisor", "offset", "c"))
     for index, channel in zip(table.grid.channels, image.metadata.channels, strict=True):
         if image.rescaled and "window" in channel:
             channels.append(channel)
@@ -286,7 +272,7 @@ def _display_windows(image: OutputImage, table: StatisticsTable) -> list[dict[st
             ("end", "p99.8", 1.0),
             ("max", "max", 1.0),
         ):
-            values = table.column(name)[usable]
+            values = table.column(name)[some][usable]
             if not image.rescaled:
                 values = (values - offset[usable]) / divisor[usable]
             window[end] = float(np.median(values)) if usable.any() else default

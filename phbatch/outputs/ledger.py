@@ -8,23 +8,24 @@ damaged is retracted by a later record. Only the run that holds the output appen
 from __future__ import annotations
 
 import json
-import os
+import re
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
-from phbatch.places.durable import synchronize
 from phbatch.places.lock import PRIVATE
-from phbatch.places.zarr_nodes import is_url, list_folder, local_path, read_files, write_file
-from phbatch.words.settings import StorageOptions
+from phbatch.places.place import Place
+from phbatch.planning.bits import Bits
+from phbatch.planning.units import Units
 
 FOLDER = f"{PRIVATE}/ledger"
 
 METADATA = "metadata"
 """Key of the record of everything besides units: metadata and tables, as `record_small_objects` describes them."""
 
-_OBJECTS_AT_ONCE = 256
+_UNIT = re.compile(rb'\{"unit": "([\w/-]+)"')
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
@@ -39,42 +40,70 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def decode_records(data: bytes) -> Iterator[dict[str, Any]]:
+def decode_records(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Every record whose checksum is right; torn and damaged lines are passed over."""
-    for line in data.split(b"\n"):
-        checksum, _, text = line.partition(b" ")
+    yield from map(json.loads, _whole_texts(lines))
+
+
+def _whole_texts(lines: Iterable[bytes]) -> Iterator[bytes]:
+    for line in lines:
+        checksum, _, text = line.removesuffix(b"\n").partition(b" ")
         if text and checksum == b"%08x" % zlib.crc32(text):
-            yield json.loads(text)
+            yield text
+
+
+def _unit_of(text: bytes) -> str:
+    """Unit of a record, which is its first value."""
+    match = _UNIT.match(text)
+    return match[1].decode() if match else str(json.loads(text)["unit"])
 
 
 class Ledger:
     """Finished units of one output.
 
-    Local outputs have one file per writer, to which lines are appended and synchronized; object stores have one object
-    per record, since they cannot append.
+    Local outputs have one file per writer, to which lines are appended and synchronized; places that cannot append have
+    one object per record.
 
     Parameters
     ----------
-    output : str
-        Path or URL of the output group.
-    options : SecretStr or None
-        Of the object store.
+    output : Place
+        The output group.
     """
 
-    def __init__(self, output: str, options: StorageOptions = None) -> None:
+    def __init__(self, output: Place) -> None:
         self._writer = ""
         self._count = 0
-        self._remote = is_url(output)
-        self._output, self._options = output, options
-        if not self._remote:
-            self._path = local_path(output) / FOLDER
+        self._output = output
 
-    def current(self) -> Iterator[dict[str, Any]]:
-        """Last record of every unit that is committed and not retracted; one at a time, so read twice."""
-        last = {record["unit"]: index for index, record in enumerate(self)}
-        for index, record in enumerate(self):
-            if last.get(record["unit"]) == index and "retracted" not in record:
+    def current(self, units: Units | None = None) -> Iterator[dict[str, Any]]:
+        """Last record of every unit that is committed and not retracted; one at a time, so read twice.
+
+        Parameters
+        ----------
+        units : Units, optional
+            Those of the run: they are told apart by a bit each, and all else by its name.
+        """
+        seen, others, count = Bits(len(units or ())), set[str](), 0
+        last: dict[str, int] = {}  # of what has more than one
+        for index, text in enumerate(_whole_texts(self._lines())):
+            unit, count = _unit_of(text), index + 1
+            place = units.find(unit) if units is not None else None
+            new = seen.add(place) if place is not None else unit not in others
+            if not new:
+                last[unit] = index
+            elif place is None:
+                others.add(unit)
+        for index, record in enumerate(islice(self, count)):
+            if last.get(record["unit"], index) == index and "retracted" not in record:
                 yield record
+
+    def metadata(self) -> dict[str, Any] | None:
+        """Last record of everything besides units; None where there is none."""
+        last = None
+        for text in _whole_texts(self._lines()):
+            if _unit_of(text) == METADATA:
+                last = text
+        return None if last is None else dict(json.loads(last))
 
     def holds_units(self) -> bool:
         """Whether anything besides metadata was ever committed."""
@@ -86,8 +115,7 @@ class Ledger:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Every record, retractions included, older ones first."""
-        for data in self._read():
-            yield from decode_records(data)
+        return decode_records(self._lines())
 
     def commit(self, record: Mapping[str, Any]) -> None:
         """Append a record durably; it must have a key ``unit``."""
@@ -105,37 +133,19 @@ class Ledger:
         self.commit({"unit": unit, "retracted": True})
 
     def _append(self, line: bytes) -> None:
-        if self._remote:
-            write_file(self._output, f"{FOLDER}/{self._writer}-{self._count:08d}.jsonl", line, self._options)
-            self._count += 1
+        if self._output.appends:
+            self._output.append(f"{FOLDER}/{self._writer}.jsonl", line)
             return
-        path = self._path / f"{self._writer}.jsonl"
-        new = not path.exists()
-        with path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            synchronize(self._path)
+        self._output.write(f"{FOLDER}/{self._writer}-{self._count:08d}.jsonl", line)
+        self._count += 1
 
     def _next_writer(self) -> str:
         """A name that sorts behind those of all earlier writers, whatever became of their files' times."""
-        if not self._remote:
-            self._path.mkdir(parents=True, exist_ok=True)
-            synchronize(self._path.parent)
         used = [int(name.partition("-")[0]) for name in self._names() if name.partition("-")[0].isdecimal()]
         return f"{max(used, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 
     def _names(self) -> list[str]:
-        if self._remote:
-            return sorted(list_folder(self._output, FOLDER, self._options))
-        return sorted(path.name for path in self._path.glob("*.jsonl"))
+        return sorted(name for name in self._output.names(FOLDER) if name.endswith(".jsonl"))
 
-    def _read(self) -> Iterator[bytes]:
-        names = self._names()
-        if not self._remote:
-            yield from ((self._path / name).read_bytes() for name in names)
-            return
-        for first in range(0, len(names), _OBJECTS_AT_ONCE):
-            keys = [f"{FOLDER}/{name}" for name in names[first : first + _OBJECTS_AT_ONCE]]
-            yield from read_files(self._output, keys, self._options)
+    def _lines(self) -> Iterator[bytes]:
+        return self._output.lines([f"{FOLDER}/{name}" for name in self._names()])

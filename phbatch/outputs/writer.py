@@ -6,13 +6,10 @@ renamed into place; on an object store each is one PUT.
 
 from __future__ import annotations
 
-import shutil
 import threading
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,27 +19,14 @@ from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from phbatch.places.codecs import make_compressor
-from phbatch.places.durable import PARTIAL, Mark, mark_of, synchronize, write_aside
+from phbatch.places.durable import Mark, mark_of
 from phbatch.places.encoding import Encoded, Encoder
 from phbatch.places.lock import LOCK, PRIVATE, ROOT_DOCUMENTS, find_strangers, is_own, read_token, require_own
-from phbatch.places.zarr_nodes import (
-    codec_pipeline,
-    exists,
-    is_url,
-    list_files,
-    list_folder,
-    local_path,
-    open_node,
-    open_store,
-    remove_remote_files,
-    stored_lengths,
-    system_error,
-    write_file,
-    write_remote_files,
-)
+from phbatch.places.place import Place
+from phbatch.places.zarr_nodes import stored_lengths, system_error
 from phbatch.words.axes import CANONICAL, Region
 from phbatch.words.errors import OutputError, first_line
-from phbatch.words.settings import Codec, Shuffle, StorageOptions
+from phbatch.words.settings import Codec, Shuffle
 
 IMAGE = "0"
 UNCERTAINTY = "uncertainty/0"
@@ -51,7 +35,11 @@ UNCERTAINTY = "uncertainty/0"
 ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
 
+_ROWS_OF_A_CHUNK = 1 << 22
+
 ZarrFormat = Literal[2, 3]
+
+_SCRATCH = f"{PRIVATE}/scratch"
 
 
 @dataclass(frozen=True)
@@ -87,7 +75,7 @@ class ArrayLayout:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_output_attributes(path: str, options: StorageOptions = None) -> dict[str, Any] | None:
+def read_output_attributes(output: Place) -> dict[str, Any] | None:
     """Our attributes on an existing output; None where nothing is there.
 
     What a run left that was killed while it created or removed an output counts as one that is being created.
@@ -98,29 +86,29 @@ def read_output_attributes(path: str, options: StorageOptions = None) -> dict[st
         Something else is there, or its metadata are damaged.
     """
     try:
-        names = set(list_folder(path, options=options))
-        marked = PRIVATE in names and (names == {PRIVATE} or exists(path, LOCK, options))
-        removing = marked and not names & {"zarr.json", ".zgroup"} and _is_half_removed(path, names, options)
+        names = set(output.names())
+        marked = PRIVATE in names and (names == {PRIVATE} or output.exists(LOCK))
+        removing = marked and not names & {"zarr.json", ".zgroup"} and _is_half_removed(output, names)
     except (OSError, ImportError, ValueError) as error:
-        raise _unreachable(path, error) from error
+        raise _unreachable(output, error) from error
     if not names:
         return None
     if removing:
         return {"status": "creating"}
     try:
-        group = open_node(path, options=options)
+        group = output.open()
     except (OSError, BaseZarrError, ValueError, KeyError, TypeError) as error:
         remedy = "choose another place"
         if marked and not find_strangers(names):
             remedy = "mend its metadata with `phbatch repair`, or choose another place"
-        raise OutputError(f"{path} exists and is not an output of phbatch; {remedy}.") from error
+        raise OutputError(f"{output} exists and is not an output of phbatch; {remedy}.") from error
     attributes = group.attrs.asdict().get(ATTRIBUTE)
     if not isinstance(group, zarr.Group) or not isinstance(attributes, dict):
-        raise OutputError(f"{path} exists and is not an output of phbatch; choose another place.")
+        raise OutputError(f"{output} exists and is not an output of phbatch; choose another place.")
     return attributes
 
 
-def remove_output(path: str, options: StorageOptions = None) -> None:
+def remove_output(output: Place) -> None:
     """Remove what runs wrote into an output of phbatch; where anything else lies in it, nothing is removed.
 
     Its lock goes on existing, the documents of the root group are removed first and the ledger last: killed at any
@@ -131,51 +119,38 @@ def remove_output(path: str, options: StorageOptions = None) -> None:
     OutputError
         It is no output of phbatch, or holds something that is not ours.
     """
-    if read_output_attributes(path, options) is None:
+    if read_output_attributes(output) is None:
         return
-    require_own(path, options)
-    if is_url(path):
-        _remove_remote_output(path, options)
-        return
-    root_path = local_path(path)
-    (root_path / PRIVATE).mkdir(exist_ok=True)
-    (root_path / LOCK).touch()
-    for name in ROOT_DOCUMENTS:
-        (root_path / name).unlink(missing_ok=True)
-    kept = {root_path / PRIVATE, root_path / LOCK}
-    ours = [entry for entry in root_path.iterdir() if is_own(entry.name)]
-    for entry in (*ours, *(root_path / PRIVATE).iterdir()):
-        if entry not in kept:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    require_own(output)
+    if not output.exists(LOCK):
+        output.write(LOCK, b"{}")
+    names = output.names()
+    output.remove([name for name in ROOT_DOCUMENTS if name in names])
+    ours = {name: is_folder for name, is_folder in names.items() if is_own(name) and name not in ROOT_DOCUMENTS}
+    private = {f"{PRIVATE}/{name}": is_folder for name, is_folder in output.names(PRIVATE).items()}
+    for name, is_folder in (*ours.items(), *private.items()):
+        if is_folder and name != PRIVATE:
+            output.remove_folder(name)
+        elif name not in (PRIVATE, LOCK):
+            output.remove([name])
 
 
-def _is_half_removed(path: str, names: set[str], options: StorageOptions) -> bool:
+def _is_half_removed(output: Place, names: set[str]) -> bool:
     """Whether a marked folder without a root document is what a killed run left, and not somebody's folder."""
     if names == {PRIVATE}:
         return True
-    return not find_strangers(names) and any(name != Path(LOCK).name for name in list_folder(path, PRIVATE, options))
+    return not find_strangers(names) and any(name != Path(LOCK).name for name in output.names(PRIVATE))
 
 
-def _remove_remote_output(path: str, options: StorageOptions) -> None:
-    keys = {key for key, _, _ in list_files(path, options) if is_own(key.partition("/")[0])}
-    if LOCK not in keys:
-        write_file(path, LOCK, b"{}", options)
-    first = [name for name in ROOT_DOCUMENTS if name in keys]
-    last = {key for key in keys if key.startswith(f"{PRIVATE}/")}
-    for part in (first, sorted(keys - {*first, *last}), sorted(last - {LOCK})):
-        remove_remote_files(path, part, options)
-
-
-def _unreachable(path: str, error: Exception) -> OutputError:
-    return OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.")
+def _unreachable(output: Place, error: Exception) -> OutputError:
+    return OutputError(f"{output} cannot be reached ({error}); correct the URL or install its library.")
 
 
 def create_output(
-    path: str,
+    output: Place,
     zarr_format: ZarrFormat,
     groups: Mapping[str, Mapping[str, Any]],
     layouts: Sequence[ArrayLayout],
-    options: StorageOptions = None,
 ) -> None:
     """Make the metadata of an output appear: groups with their attributes, and empty arrays.
 
@@ -184,16 +159,14 @@ def create_output(
 
     Parameters
     ----------
-    path : str
-        Local path or fsspec URL.
+    output : Place
+        Where nothing is yet, but perhaps its lock.
     zarr_format : {2, 3}
         Format of everything inside.
     groups : mapping of str to mapping
         Path of each group within the output (the root is ``""``) to its attributes.
     layouts : sequence of ArrayLayout
         The arrays.
-    options : SecretStr or None
-        Of the object store.
 
     Raises
     ------
@@ -201,9 +174,9 @@ def create_output(
         The place cannot be written.
     """
     try:
-        with codec_pipeline(path):
+        with output.pipeline():
             root = zarr.create_group(
-                open_store(path, options),
+                output.store(),
                 zarr_format=zarr_format,
                 attributes={ATTRIBUTE: {"status": "creating"}},
                 overwrite=False,
@@ -217,7 +190,7 @@ def create_output(
             root.attrs.put(dict(groups[""]))
     except (OSError, BaseZarrError) as error:
         raise OutputError(
-            f"{path} cannot be written ({error}); check its folder's permissions and the space left."
+            f"{output} cannot be written ({error}); check its folder's permissions and the space left."
         ) from error
 
 
@@ -245,27 +218,19 @@ class Sink:
 
     Parameters
     ----------
-    path : str
-        Local path or fsspec URL of an output that `create_output` made.
-    options : SecretStr or None
-        Of the object store.
+    output : Place
+        That `create_output` made.
     token : str, optional
         Of the run that holds the output (`phbatch.places.lock.hold_output`): nothing is moved into place once another
         run, or none, holds it.
     """
 
-    def __init__(self, path: str, options: StorageOptions = None, *, token: str | None = None) -> None:
-        self.path = path
-        self.options = options
+    def __init__(self, output: Place, *, token: str | None = None) -> None:
+        self.output = output
         self._token = token
-        self._local = not is_url(path)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._encoders: dict[str, Encoder] = {}
         self._opening = threading.Lock()
-        self._numbers = count()
-        # Not cached properties: since Python 3.12 threads that ask at once for one get a name each.
-        self._root = local_path(path) if self._local else Path()
-        self._scratch = self._root / PRIVATE / "scratch" / uuid.uuid4().hex
 
     def write(self, name: str, axes: str, region: Region, block: NDArray[Any]) -> dict[str, Mark]:
         """Write whole chunks, durably: `encode` and `place` in one."""
@@ -325,7 +290,8 @@ class Sink:
         marks: dict[str, Mark] = {}
         with _as_os_error():
             for part in encoded:
-                marks |= self._rename(part) if self._local else self._put(part)
+                self.output.write_all(part.name, part.objects, _SCRATCH, self._require_held)
+                marks |= _marks_of(part)
         return marks
 
     def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
@@ -335,77 +301,49 @@ class Sink:
         values = np.asarray(array[tuple(region[CANONICAL.index(axis)] for axis in axes)])
         return np.expand_dims(values, [index for index, axis in enumerate(CANONICAL) if axis not in axes])
 
-    def write_table(self, group: str, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
-        """Write small arrays of one chunk each into a group, replacing what is there."""
-        with codec_pipeline(self.path):
-            root = zarr.open_group(open_store(self.path, self.options), mode="r+")
+    def write_table(
+        self, group: str, columns: Iterable[tuple[str, NDArray[Any]]], attributes: Mapping[str, Any]
+    ) -> None:
+        """Write arrays, mostly of one chunk each, into a group, one after the other, replacing what is there."""
+        with self.output.pipeline():
+            root = zarr.open_group(self.output.store(), mode="r+")
             parent = root.require_group(group)
             parent.attrs.put(dict(attributes))
-            for column, values in columns.items():
-                parent.create_array(column, data=values, chunks=values.shape, overwrite=True)
+            for column, values in columns:
+                chunks = (min(len(values), _ROWS_OF_A_CHUNK),)
+                parent.create_array(column, data=values, chunks=chunks, overwrite=True)
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Replace phbatch's attributes on the root group."""
-        zarr.open_group(open_store(self.path, self.options), mode="r+").attrs[ATTRIBUTE] = dict(attributes)
+        zarr.open_group(self.output.store(), mode="r+").attrs[ATTRIBUTE] = dict(attributes)
 
     def update_channels(self, channels: Sequence[Mapping[str, Any]]) -> None:
         """Replace the OMERO channels on the root group."""
-        attributes = zarr.open_group(open_store(self.path, self.options), mode="r+").attrs
+        attributes = zarr.open_group(self.output.store(), mode="r+").attrs
         if "ome" in attributes:
             attributes["ome"] = cast(dict[str, Any], attributes["ome"]) | {"omero": {"channels": list(channels)}}
         else:
             attributes["omero"] = {"channels": list(channels)}
 
     def remove_scratch(self) -> None:
-        """Remove scratch files, those of interrupted runs included."""
-        if self._local:
-            shutil.rmtree(self._root / PRIVATE / "scratch", ignore_errors=True)
+        """Remove what was written aside, by interrupted runs, too."""
+        with suppress(OSError):
+            self.output.remove_folder(_SCRATCH)
 
     def _open(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
-            array = open_node(self.path, name, mode="r+", options=self.options)
+            array = self.output.open(name, "r+")
             if not isinstance(array, zarr.Array):
                 raise OutputError(
-                    f"{self.path}/{name} is no array; the output is damaged, start it afresh with --overwrite."
+                    f"{self.output}/{name} is no array; the output is damaged, start it afresh with --overwrite."
                 )
             self._arrays[name] = array
         return self._arrays[name]
 
-    def _rename(self, encoded: Encoded) -> dict[str, Mark]:
-        """Write files aside, durably, rename them, and synchronize the folders that now name them."""
-        aside = self._write_aside(encoded)
-        for path in aside.values():  # all are written by now, and the first that is asked for takes most of them along
-            synchronize(path)
-        self._require_held()
-        root, folders = self._root / encoded.name, set[Path]()
-        for key, path in aside.items():
-            target = root / key
-            if target.parent not in folders:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                folders.update(folder for folder in target.parents if folder.is_relative_to(root))
-            path.replace(target)
-        for folder in folders:
-            synchronize(folder)
-        return _marks_of(encoded)
-
-    def _write_aside(self, encoded: Encoded) -> dict[str, Path]:
-        """Scratch file of every object."""
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        files = {key: self._scratch / f"{next(self._numbers)}{PARTIAL}" for key in encoded.objects}
-        for key, data in encoded.objects.items():
-            write_aside(files[key], data)
-        return files
-
-    def _put(self, encoded: Encoded) -> dict[str, Mark]:
-        self._require_held()
-        objects = {f"{encoded.name}/{key}": bytes(data) for key, data in encoded.objects.items()}
-        write_remote_files(self.path, objects, self.options)
-        return _marks_of(encoded)
-
     def _require_held(self) -> None:
-        if self._token is not None and read_token(self.path, self.options) != self._token:
+        if self._token is not None and read_token(self.output) != self._token:
             raise OutputError(
-                f"{self.path} is not held by this run any more, so nothing is written; call the same command again."
+                f"{self.output} is not held by this run any more, so nothing is written; call the same command again."
             )
 
 

@@ -8,6 +8,7 @@ import mmap
 import os
 import uuid
 from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from zlib_ng import zlib_ng
 
 Mark = tuple[int, str]
 """Size in bytes, and CRC-32 in hexadecimal, of one stored object."""
+
+Data = bytes | memoryview
 
 PARTIAL = ".partial"
 """Suffix of what is written aside, by zarr, too; a process that was killed leaves such files behind."""
@@ -90,6 +93,40 @@ def replace_file(path: Path, data: bytes) -> None:
             aside.unlink(missing_ok=True)
         raise
     synchronize(path.parent)
+
+
+def replace_files(root: Path, files: Mapping[str, Data], scratch: Path, fence: Callable[[], None]) -> None:
+    """As `replace_file`, for files by key within a folder that is there; `fence` is called before the first rename."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    aside = {key: scratch / f"{uuid.uuid4().hex}{PARTIAL}" for key in files}
+    for key, data in files.items():
+        write_aside(aside[key], memoryview(data))
+    for path in aside.values():  # all are written by now, and the first that is asked for takes most of them along
+        synchronize(path)
+    fence()
+    folders = set[Path]()
+    for key, path in aside.items():
+        target = root / key
+        if target.parent not in folders:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folders.update(folder for folder in target.parents if folder.is_relative_to(root))
+        path.replace(target)
+    for folder in folders:
+        synchronize(folder)
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Append to a file, and have it on the disk when this returns; the file and its folder may be new."""
+    new = not path.exists()
+    if new:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        synchronize(path.parent.parent)
+    with path.open("ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        synchronize(path.parent)
 
 
 def mark_of(data: bytes | memoryview) -> Mark:

@@ -49,7 +49,7 @@ class Encoder:
     def __init__(self, name: str, array: zarr.Array[Any]) -> None:
         self._name = name
         self._stored: dict[str, Buffer] = dict(array.metadata.to_buffer_dict(default_buffer_prototype()))
-        with codec_pipeline(name, fast=False), zarr.config.set({"array.write_empty_chunks": True}):
+        with codec_pipeline(fast=False), zarr.config.set({"array.write_empty_chunks": True}):
             self._array = zarr.open_array(MemoryStore(self._stored), mode="r+")
 
     def encode(self, selection: tuple[slice, ...], values: NDArray[Any]) -> Encoded:

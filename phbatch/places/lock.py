@@ -1,22 +1,23 @@
 """One live run per output.
 
 On a local disk the run holds `flock` on a file inside the output: the kernel lets go of it when the process dies,
-however it dies. Where a file system has no locks, and on object stores, the run keeps a lease: an object that it
-rewrites every few seconds. Whoever finds a lease watches it: one that is rewritten belongs to a live run, one that
-stands still for `LEASE_S` belonged to a dead one. No two clocks are compared.
+however it dies. Where a system or a file system has no locks (Windows, some network mounts), and elsewhere than on
+disks, the run keeps a lease: an object that it rewrites every few seconds. Whoever finds a lease watches it: one that
+is rewritten belongs to a live run, one that stands still for `LEASE_S` belonged to a dead one. No two clocks are
+compared. A lease is taken, kept and let go of by `Place.swap`: on an object store one conditional request, so that of
+any number of runs that start at once exactly one gets it; where there is none, a write that is read back.
 
 The holder's token is also a fence: `phbatch.outputs.writer.Sink` moves nothing into place unless the output is still
 held by the run that it writes for, so that a worker that outlived its run cannot write over the next one.
 
-Not defended: two runs that find no lease and write theirs at the same time on a store whose reads lag behind its writes
-by more than `SETTLE_S`; a holder that is suspended for longer than `LEASE_S` and wakes between the fence and the write;
-and a file system that claims to lock and does not (some network mounts).
+Not defended: where a place has no conditional request, two runs of which one is held up by more than `SETTLE_S` between
+its look at the lease and its write; a holder that is suspended for longer than `LEASE_S` and wakes between the fence
+and the write; and a file system that claims to lock and does not (some network mounts).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -28,10 +29,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from phbatch.places.durable import PARTIAL
-from phbatch.places.zarr_nodes import is_url, list_folder, local_path, read_file, write_file
+from phbatch.places.place import LocalPlace, Place, Seen
 from phbatch.words.errors import OutputError
-from phbatch.words.settings import StorageOptions
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PRIVATE = ".phbatch"
 """Group inside the output that holds the lock, the ledger, and scratch files while a run is going on."""
@@ -54,7 +61,7 @@ LEASE_S = 20.0
 """How long a lease must stand still until its holder counts as dead."""
 
 SETTLE_S = 0.5
-"""How long after writing a lease it is read back."""
+"""How long after a lease was taken it is read back, where the place has no conditional request."""
 
 _PATIENCE_S = 5.0  # for letting go of a lease: a store that is gone does not keep a run from ending
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -91,7 +98,7 @@ def find_strangers(names: Iterable[str]) -> list[str]:
     )
 
 
-def require_own(path: str, options: StorageOptions = None) -> None:
+def require_own(place: Place) -> None:
     """Refuse to start afresh where something lies that no run put there.
 
     Raises
@@ -100,13 +107,13 @@ def require_own(path: str, options: StorageOptions = None) -> None:
         Names it; nothing was removed.
     """
     try:
-        strangers = find_strangers(list_folder(path, options=options))
+        strangers = find_strangers(place.names())
     except (OSError, ImportError, ValueError) as error:
-        raise OutputError(f"{path} cannot be reached ({error}); correct the URL or install its library.") from error
+        raise OutputError(f"{place} cannot be reached ({error}); correct the URL or install its library.") from error
     if strangers:
         raise OutputError(
-            f"{path} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away, or"
-            " choose another place."
+            f"{place} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away,"
+            " or choose another place."
         )
 
 
@@ -116,39 +123,36 @@ def _few(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def hold_output(output: str, token: str, options: StorageOptions = None) -> Iterator[None]:
+def hold_output(output: Place, token: str) -> Iterator[None]:
     """Hold an output while inside; it need not exist yet, and nothing is put into a folder that is something else.
 
     Parameters
     ----------
-    output : str
-        Local path or fsspec URL.
+    output : Place
+        On a disk or elsewhere.
     token : str
         Of this holder.
-    options : SecretStr or None
-        Of the object store.
 
     Raises
     ------
     OutputError
         Another live run holds it, something else is there, or the place cannot be written.
     """
-    _require_output(output, options)
+    _require_output(output)
     holder: Holder = {"token": token, "host": socket.gethostname(), "process": os.getpid()}
-    hold = _lease if is_url(output) else _locked
-    with hold(output, holder, options):
+    with _locked(output, holder) if isinstance(output, LocalPlace) and fcntl else _lease(output, holder):
         yield
 
 
-def read_token(output: str, options: StorageOptions = None) -> str | None:
+def read_token(output: Place) -> str | None:
     """Token of the run that holds an output, or held it when it died; None where none does."""
-    holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
+    holder = _read(output)
     return holder.get("token") if holder else None
 
 
-def _require_output(output: str, options: StorageOptions) -> None:
+def _require_output(output: Place) -> None:
     try:
-        names = set(list_folder(output, options=options))
+        names = set(output.names())
     except OSError as error:
         raise _unwritable(output, error) from error
     strangers = find_strangers(names)
@@ -156,25 +160,27 @@ def _require_output(output: str, options: StorageOptions) -> None:
         raise OutputError(f"{output} is no output of phbatch: it holds {strangers[0]}; choose another place.")
 
 
-def is_held(output: str, options: StorageOptions = None) -> bool:
+def is_held(output: Place) -> bool:
     """Whether a run seems to be writing an output now: one on another machine may have died."""
-    holder = _read(output, options) if is_url(output) else _parse(_read_local(local_path(output) / LOCK))
-    return holder is not None and not _died_here(holder)
+    with suppress(OSError):
+        holder = _read(output)
+        return holder is not None and not _died_here(holder)
+    return False
 
 
 @contextmanager
-def _locked(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
-    path = local_path(output) / LOCK
+def _locked(output: LocalPlace, holder: Holder) -> Iterator[None]:
+    path = output.folder / LOCK
     descriptor = _open(path, output)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _held(output, _parse(_read_local(path))) from None
+            raise _held(output, _read(output)) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise _unwritable(output, error) from error
-            with _lease(output, holder, options):
+            with _lease(output, holder):
                 yield
             return
         try:
@@ -195,7 +201,7 @@ def _locked(output: str, holder: Holder, options: StorageOptions) -> Iterator[No
         os.close(descriptor)
 
 
-def _open(path: Path, output: str) -> int:
+def _open(path: Path, output: Place) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -223,84 +229,70 @@ def _rewrite(descriptor: int, data: bytes) -> None:
     os.pwrite(descriptor, data, 0)
 
 
-def _read_local(path: Path) -> bytes:
-    with suppress(OSError):
-        return path.read_bytes()
-    return b""
-
-
 @contextmanager
-def _lease(output: str, holder: Holder, options: StorageOptions) -> Iterator[None]:
+def _lease(output: Place, holder: Holder) -> Iterator[None]:
     try:
-        _await_expiry(output, options)
-        _write(output, options, holder, 0)
-        time.sleep(SETTLE_S)
-        if (_read(output, options) or {}).get("token") != holder["token"]:
-            raise _held(output, _read(output, options))
+        seen = output.swap(LOCK, _encode(holder, 0), _await_expiry(output), settle_s=SETTLE_S)
+        if seen is None:
+            raise _held(output, _read(output))
     except OSError as error:
         raise _unwritable(output, error) from error
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(output, options, holder, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(output, holder, seen, done), daemon=True)
     renewing.start()
     try:
         yield
     finally:
         done.set()
         renewing.join(_PATIENCE_S)
+        if isinstance(output, LocalPlace):
+            with suppress(OSError):
+                _remove_where_alone(output.folder / LOCK)
 
 
-def _await_expiry(output: str, options: StorageOptions) -> None:
-    """Return once nobody holds the lease; raise as soon as somebody renews it."""
-    first = _read(output, options)
-    if not first or _died_here(first):
-        return
+def _await_expiry(output: Place) -> Seen:
+    """The lease once nobody holds it; raises as soon as somebody renews it."""
+    first = now = output.look(LOCK)
+    holder = _parse(first.data)
     deadline = time.monotonic() + LEASE_S
-    while time.monotonic() < deadline:
+    while holder is not None and not _died_here(holder) and time.monotonic() < deadline:
         time.sleep(BEAT_S / 5)
-        now = _read(output, options)
-        if not now:
-            return
-        if now != first:
-            raise _held(output, now)
+        now = output.look(LOCK)
+        holder = _parse(now.data)
+        if holder is not None and now.data != first.data:
+            raise _held(output, holder)
+    return now
 
 
 def _died_here(holder: Holder) -> bool:
     """Whether the holder was a process of this machine that is gone."""
-    if holder.get("host") != socket.gethostname():
-        return False
     try:
-        os.kill(int(holder["process"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, KeyError, ValueError):
+        return holder.get("host") == socket.gethostname() and not psutil.pid_exists(int(holder["process"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
-    return False
 
 
-def _renew(output: str, options: StorageOptions, holder: Holder, done: threading.Event) -> None:
+def _renew(output: Place, holder: Holder, seen: Seen, done: threading.Event) -> None:
     """Rewrite the lease until it is over and let go of it, or until it is no longer ours."""
     beat = 0
     while not done.wait(BEAT_S):
         beat += 1
         with suppress(OSError):  # a beat that is lost is made up for by the next
-            found = _read(output, options)
-            if found and found.get("token") != holder["token"]:
+            seen = output.swap(LOCK, _encode(holder, beat), seen) or output.look(LOCK)
+            if (_parse(seen.data) or holder)["token"] != holder["token"]:
                 return
-            _write(output, options, holder, beat)
     with suppress(OSError):
-        if (_read(output, options) or {}).get("token") == holder["token"]:
-            _write(output, options, {}, 0)
+        seen = output.look(LOCK)
+        if (_parse(seen.data) or {}).get("token") == holder["token"]:
+            output.swap(LOCK, b"{}", seen)
 
 
-def _write(output: str, options: StorageOptions, holder: Holder, beat: int) -> None:
-    write_file(output, LOCK, json.dumps(holder | {"beat": beat} if holder else {}).encode(), options)
+def _encode(holder: Holder, beat: int) -> bytes:
+    return json.dumps(holder | {"beat": beat}).encode()
 
 
-def _read(output: str, options: StorageOptions) -> Holder | None:
-    try:
-        return _parse(read_file(output, LOCK, options))
-    except FileNotFoundError:
-        return None
+def _read(output: Place) -> Holder | None:
+    return _parse(output.look(LOCK).data)
 
 
 def _parse(data: bytes) -> Holder | None:
@@ -311,11 +303,11 @@ def _parse(data: bytes) -> Holder | None:
     return found if isinstance(found, dict) and "token" in found else None
 
 
-def _held(output: str, holder: Holder | None) -> OutputError:
+def _held(output: Place, holder: Holder | None) -> OutputError:
     named = holder is not None and {"process", "host"} <= holder.keys()
     who = f"process {holder['process']} on {holder['host']}" if holder and named else "another process"
     return OutputError(f"{output} is being written by another run ({who}); wait for it or stop it, and call again.")
 
 
-def _unwritable(output: str, error: OSError) -> OutputError:
+def _unwritable(output: Place, error: OSError) -> OutputError:
     return OutputError(f"{output} cannot be written ({error}); check its folder's permissions and the space left.")

@@ -20,20 +20,23 @@ _SHOWN = 80  # characters of a value in a message
 
 _KINDS = {"time": "t", "channel": "c"}
 
-_SPACE_UNITS = {
-    word: unit
-    for unit, words in {
+
+def _by_word(words: Mapping[str, str]) -> dict[str, str]:
+    """Names of NGFF by what software writes for them."""
+    return {word: name for name, found in words.items() for word in found.split()}
+
+
+_SPACE_UNITS = _by_word(
+    {
         "meter": "m metre meters metres",
         "millimeter": "mm millimetre millimeters millimetres",
         "micrometer": "um \u00b5m \u03bcm micron microns micrometre micrometers micrometres",
         "nanometer": "nm nanometre nanometers nanometres",
         "angstrom": "\u00c5 A angstroms",
-    }.items()
-    for word in words.split()
-}
-_TIME_UNITS = {
-    word: unit
-    for unit, words in {
+    }
+)
+_TIME_UNITS = _by_word(
+    {
         "nanosecond": "ns nanoseconds",
         "microsecond": "us \u00b5s \u03bcs microseconds",
         "millisecond": "ms msec milliseconds",
@@ -41,9 +44,8 @@ _TIME_UNITS = {
         "minute": "min mins minutes",
         "hour": "h hr hrs hours",
         "day": "d days",
-    }.items()
-    for word in words.split()
-}
+    }
+)
 
 
 @dataclass(frozen=True)

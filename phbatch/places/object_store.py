@@ -37,6 +37,12 @@ SCHEMES = ("s3", "gs", "http", "https")
 MAX_RETRIES, RETRY_TIMEOUT_S = 10, 180
 """Of one request; the waiting in between doubles from 0.1 s to 15 s, with jitter."""
 
+Version = Mapping[str, Any]
+"""Etag of an object, and its version where the store counts them."""
+
+_UNCONDITIONAL = dict[int, Any]()
+"""Clients of stores that know no conditional writes."""
+
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 _COMMON = ("headers", "timeout", "max_retries", "retry_timeout")
 _CONFIGURATION = {
@@ -93,16 +99,6 @@ class RemoteStore(NotesAbsence, ObjectStore[Any]):
 
     async def getsize(self, key: str) -> int:  # noqa: D102
         return await _persist(self.store, partial(super().getsize, key))
-
-
-def is_object_url(url: str) -> bool:
-    """Whether a URL is obstore's to open."""
-    return urlsplit(url).scheme in SCHEMES
-
-
-def is_web_server(url: str) -> bool:
-    """Whether a URL is that of a web server: it can be read and neither listed nor written."""
-    return urlsplit(url).scheme in ("http", "https")
 
 
 def require_no_secret(url: str) -> str:
@@ -192,22 +188,20 @@ def options_of(scheme: str, options: StorageOptions) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in _CONFIGURATION}
 
 
-def list_objects(url: str, options: StorageOptions = None) -> list[tuple[str, int, str]]:
-    """Key below the URL, size in bytes and etag of every object; of a web server, of its metadata files alone."""
-    store = open_object_store(url, options)
-    if is_web_server(url):
-        found = [head for name in _METADATA if (head := _again(store, partial(_head, store, name)))]
-    else:
-        found = _again(store, lambda: [item for batch in store.list() for item in batch])
+def list_objects(store: Any) -> list[tuple[str, int, str]]:
+    """Key, size in bytes and etag of every object of a client."""
+    found = _again(store, lambda: [item for batch in store.list() for item in batch])
     return sorted((item["path"], *_size_and_stamp(item)) for item in found)
 
 
-def list_object_folder(url: str, folder: str, options: StorageOptions = None) -> dict[str, bool]:
-    """Names directly inside a folder below the URL, and whether each is a folder; of a web server, metadata alone."""
-    store = open_object_store(url, options)
-    if is_web_server(url):
-        keys = [f"{folder}/{name}" if folder else name for name in _METADATA]
-        return {key.rpartition("/")[2]: False for key in keys if _again(store, partial(_head, store, key))}
+def list_web_objects(store: Any) -> list[tuple[str, int, str]]:
+    """As `list_objects`, of a web server, which does not list: of its metadata files alone."""
+    found = [head for name in _METADATA if (head := _again(store, partial(_head, store, name)))]
+    return sorted((item["path"], *_size_and_stamp(item)) for item in found)
+
+
+def list_object_folder(store: Any, folder: str) -> dict[str, bool]:
+    """Names directly inside a folder, and whether each is a folder."""
     found = _again(store, partial(store.list_with_delimiter, folder or None))
     files = [item["path"] for item in found["objects"]]
     return {
@@ -217,7 +211,13 @@ def list_object_folder(url: str, folder: str, options: StorageOptions = None) ->
     }
 
 
-def stat_object(url: str, key: str, options: StorageOptions = None) -> tuple[int, str]:
+def list_web_folder(store: Any, folder: str) -> dict[str, bool]:
+    """As `list_object_folder`, of a web server: metadata alone."""
+    keys = [f"{folder}/{name}" if folder else name for name in _METADATA]
+    return {key.rpartition("/")[2]: False for key in keys if _again(store, partial(_head, store, key))}
+
+
+def stat_object(store: Any, key: str) -> tuple[int, str]:
     """Size in bytes and etag of an object.
 
     Raises
@@ -225,25 +225,73 @@ def stat_object(url: str, key: str, options: StorageOptions = None) -> tuple[int
     FileNotFoundError
         It is not there.
     """
-    store = open_object_store(url, options)
     return _size_and_stamp(_again(store, partial(store.head, key)))
 
 
-def read_object(url: str, key: str, options: StorageOptions = None) -> bytes:
+def read_object(store: Any, key: str) -> bytes:
     """All bytes of an object."""
-    store = open_object_store(url, options)
     return _again(store, lambda: bytes(store.get(key).bytes()))
 
 
-def write_object(url: str, key: str, data: bytes, options: StorageOptions = None) -> None:
+def write_object(store: Any, key: str, data: bytes) -> None:
     """Write an object by one request."""
-    store = open_object_store(url, options)
     _again(store, partial(store.put, key, data, use_multipart=False))
 
 
-def remove_objects(url: str, keys: Sequence[str], options: StorageOptions = None) -> None:
-    """Remove objects below a URL."""
-    store = open_object_store(url, options)
+def look_at_object(store: Any, key: str) -> tuple[bytes, Version] | None:
+    """All bytes of an object and its version; None where there is none."""
+
+    def get() -> tuple[bytes, Version] | None:
+        try:
+            found = store.get(key)
+        except FileNotFoundError:
+            return None
+        return bytes(found.bytes()), _version_of(found.meta)
+
+    return _again(store, get)
+
+
+def swap_object(store: Any, key: str, data: bytes, version: Version | None, *, prove: bool) -> Version | None:
+    """Write an object if it still has a version, or is still not there (None), by one request; None where not.
+
+    Parameters
+    ----------
+    prove : bool
+        Ask the same once more, to create it, which a store that knows conditions refuses.
+
+    Raises
+    ------
+    NotImplementedError
+        The store refuses conditions, or passes them over.
+    """
+    from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+
+    def put(mode: Any) -> Version | None:
+        try:
+            return _version_of(store.put(key, data, mode=mode, use_multipart=False))
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            return None
+        except NotSupportedError as error:
+            raise NotImplementedError from error
+
+    if id(store) in _UNCONDITIONAL or version == {}:
+        raise NotImplementedError
+    try:
+        written = _again(store, partial(put, "create" if version is None else version))
+        if written is None or not prove or _again(store, partial(put, "create")) is None:
+            return written
+    except NotImplementedError:
+        _UNCONDITIONAL[id(store)] = store
+        raise
+    except OSError as error:
+        if not re.search(r"\b501\b|NotImplemented", str(error)):
+            raise
+    _UNCONDITIONAL[id(store)] = store
+    raise NotImplementedError
+
+
+def remove_objects(store: Any, keys: Sequence[str]) -> None:
+    """Remove objects."""
     for start in range(0, len(keys), 1000):
         _again(store, partial(store.delete, list(keys[start : start + 1000])))
 
@@ -252,6 +300,10 @@ def _size_and_stamp(item: Mapping[str, Any]) -> tuple[int, str]:
     # Listings and answers about one object differ in quotes and in fractions of a second.
     stamp = str(item["e_tag"] or "").strip('"') or str(item["last_modified"].replace(microsecond=0))
     return int(item["size"]), stamp
+
+
+def _version_of(answer: Mapping[str, Any]) -> Version:
+    return {name: answer[name] for name in ("e_tag", "version") if answer[name]}
 
 
 def _waits_s(store: Any) -> Iterator[float]:

@@ -11,15 +11,14 @@ from typing import Any
 import numcodecs
 from zarr.registry import get_codec_class
 
-from phbatch.places.zarr_nodes import is_url, list_folder, local_path, read_file
+from phbatch.places.place import LocalPlace, Place
 from phbatch.words.errors import InputError, first_line
-from phbatch.words.settings import StorageOptions
 
 _SHOWN = 5
 _REMEDY = "give the path of a Zarr array or an OME-Zarr image"
 
 
-def require_place(path: str) -> None:
+def require_place(place: Place) -> None:
     """Refuse a path that is no folder: a mistyped one, a zip, another file.
 
     Raises
@@ -27,46 +26,45 @@ def require_place(path: str) -> None:
     InputError
         Says which.
     """
-    if path.lower().endswith((".zip", ".ozx")) and is_url(path):
-        raise _zipped(path)
-    if is_url(path):
+    if place.remote and place.name.lower().endswith((".zip", ".ozx")):
+        raise _zipped(place)
+    if not isinstance(place, LocalPlace):
         return
-    place = local_path(path)
     if not place.exists():
-        raise InputError(f"{path} does not exist; {_REMEDY}.")
-    if place.is_file():
+        raise InputError(f"{place} does not exist; {_REMEDY}.")
+    if place.folder.is_file():
         with suppress(OSError):
-            if zipfile.is_zipfile(place):
-                raise _zipped(path)
-        tiff = place.suffix.lower() in (".tif", ".tiff")
+            if zipfile.is_zipfile(place.folder):
+                raise _zipped(place)
+        tiff = place.folder.suffix.lower() in (".tif", ".tiff")
         remedy = "write its pages into a Zarr array first, for instance with tifffile and zarr" if tiff else _REMEDY
-        raise InputError(f"{path} is a file and no Zarr, which is a folder; {remedy}.")
+        raise InputError(f"{place} is a file and no Zarr, which is a folder; {remedy}.")
 
 
-def explain_failure(path: str, node: str, error: Exception, options: StorageOptions) -> InputError:
+def explain_failure(place: Place, node: str, error: Exception) -> InputError:
     """Why an array or group cannot be opened, by what the library said of it."""
-    place = f"{path}/{node}" if node else path
+    said = f"{place}/{node}" if node else place.path
     if isinstance(error, FileNotFoundError):
-        absent = " or does not exist" if is_url(path) else ""
-        return InputError(f"{place} holds no Zarr array or group{absent}; {_REMEDY}.")
-    missing = next(_missing_codecs(path, node, options), None)
+        absent = " or does not exist" if place.remote else ""
+        return InputError(f"{said} holds no Zarr array or group{absent}; {_REMEDY}.")
+    missing = next(_missing_codecs(place, node), None)
     if missing is not None:
         return InputError(
-            f"{place} is stored with the codec {missing!r}, which is not installed here; install the Python package"
+            f"{said} is stored with the codec {missing!r}, which is not installed here; install the Python package"
             " that brings it (numcodecs and zarr find it by themselves), or write the image again with another codec."
         )
-    return InputError(f"{place} cannot be read as Zarr ({first_line(error)[:200]}); {_REMEDY}.")
+    return InputError(f"{said} cannot be read as Zarr ({first_line(error)[:200]}); {_REMEDY}.")
 
 
-def explain_group(path: str, attributes: Mapping[str, Any], options: StorageOptions) -> InputError:
+def explain_group(place: Place, attributes: Mapping[str, Any]) -> InputError:
     """What a group is that is no image, with the path of one."""
     ome = attributes.get("ome")
     ome = ome if isinstance(ome, Mapping) else attributes
-    said = f"{path} is a group and no OME-Zarr image"
+    said = f"{place} is a group and no OME-Zarr image"
     if "plate" in ome:
         plate = ome["plate"] if isinstance(ome["plate"], Mapping) else {}
         wells = _paths(plate.get("wells"))
-        field = next(iter(_fields(path, wells[0], options)), "0") if wells else "0"
+        field = next(iter(_fields(place, wells[0])), "0") if wells else "0"
         count = f" of {len(wells)} wells" if wells else ""
         example = f"INPUT/{wells[0] if wells else 'A/1'}/{field}"
         return InputError(f"{said}; it is a plate{count}: give the path of one field of a well, such as {example}.")
@@ -75,11 +73,11 @@ def explain_group(path: str, attributes: Mapping[str, Any], options: StorageOpti
         return InputError(f"{said}; it is a well of a plate: give the path of one field, {_of(fields or ['0'])}.")
     if "labels" in ome:
         return InputError(f"{said}; it is a list of labels, which are no images: give the image that they belong to.")
-    children = _children(path, options)
+    children = _children(place)
     groups = [name for name, is_array in children.items() if not is_array and name != "OME"]
     arrays = [name for name, is_array in children.items() if is_array]
     if "bioformats2raw.layout" in ome:
-        images = _series(path, options) or [name for name in groups if name.isdecimal()] or ["0"]
+        images = _series(place) or [name for name in groups if name.isdecimal()] or ["0"]
         return InputError(f"{said}; it is a bioformats2raw collection: give the path of one image, {_of(images)}.")
     if arrays:
         listed = _listed(arrays)
@@ -89,8 +87,10 @@ def explain_group(path: str, attributes: Mapping[str, Any], options: StorageOpti
     return InputError(f"{said} and holds no array; give the path of an image.")
 
 
-def _zipped(path: str) -> InputError:
-    return InputError(f"{path} is a zip, of which phbatch does not read; unpack it, and give the folder that holds it.")
+def _zipped(place: Place) -> InputError:
+    return InputError(
+        f"{place} is a zip, of which phbatch does not read; unpack it, and give the folder that holds it."
+    )
 
 
 def _of(names: list[str]) -> str:
@@ -106,47 +106,47 @@ def _paths(entries: object) -> list[str]:
     return [str(entry["path"]) for entry in listed if isinstance(entry, Mapping) and "path" in entry]
 
 
-def _fields(path: str, well: str, options: StorageOptions) -> list[str]:
-    attributes = _attributes(path, well, options)
+def _fields(place: Place, well: str) -> list[str]:
+    attributes = _attributes(place, well)
     found = attributes.get("well")
     return _paths(found.get("images")) if isinstance(found, Mapping) else []
 
 
-def _series(path: str, options: StorageOptions) -> list[str]:
+def _series(place: Place) -> list[str]:
     """Images of a bioformats2raw collection, as its group OME lists them."""
-    series = _attributes(path, "OME", options).get("series")
+    series = _attributes(place, "OME").get("series")
     return [str(name) for name in series] if isinstance(series, list) else []
 
 
-def _children(path: str, options: StorageOptions) -> dict[str, bool]:
+def _children(place: Place) -> dict[str, bool]:
     """Names of the arrays and groups directly inside a group, and whether each is an array."""
     found = {}
     with suppress(OSError):
-        names = sorted(name for name, is_folder in list_folder(path, "", options).items() if is_folder)
+        names = sorted(name for name, is_folder in place.names().items() if is_folder)
         for name in names[: 4 * _SHOWN]:
-            document = _document(path, f"{name}/zarr.json", options)
-            if document or _document(path, f"{name}/.zgroup", options):
+            document = _document(place, f"{name}/zarr.json")
+            if document or _document(place, f"{name}/.zgroup"):
                 found[name] = document.get("node_type") == "array"
-            elif _document(path, f"{name}/.zarray", options):
+            elif _document(place, f"{name}/.zarray"):
                 found[name] = True
     return found
 
 
-def _attributes(path: str, node: str, options: StorageOptions) -> Mapping[str, Any]:
-    found = _document(path, f"{node}/zarr.json", options).get("attributes")
-    attributes = found if isinstance(found, Mapping) else _document(path, f"{node}/.zattrs", options)
+def _attributes(place: Place, node: str) -> Mapping[str, Any]:
+    found = _document(place, f"{node}/zarr.json").get("attributes")
+    attributes = found if isinstance(found, Mapping) else _document(place, f"{node}/.zattrs")
     ome = attributes.get("ome")
     return ome if isinstance(ome, Mapping) else attributes
 
 
-def _missing_codecs(path: str, node: str, options: StorageOptions) -> Iterator[str]:
+def _missing_codecs(place: Place, node: str) -> Iterator[str]:
     """Names, in the metadata of an array, of the codecs that are not installed."""
     prefix = f"{node}/" if node else ""
-    old = _document(path, f"{prefix}.zarray", options)
+    old = _document(place, f"{prefix}.zarray")
     for codec in [*(old.get("filters") or []), old.get("compressor")]:
         if isinstance(codec, Mapping) and "id" in codec and not _is_installed_v2(codec):
             yield str(codec["id"])
-    yield from _missing_v3(_document(path, f"{prefix}zarr.json", options).get("codecs"))
+    yield from _missing_v3(_document(place, f"{prefix}zarr.json").get("codecs"))
 
 
 def _missing_v3(codecs: object) -> Iterator[str]:
@@ -172,10 +172,10 @@ def _is_installed_v2(codec: Mapping[str, Any]) -> bool:
     return True
 
 
-def _document(path: str, key: str, options: StorageOptions) -> Mapping[str, Any]:
+def _document(place: Place, key: str) -> Mapping[str, Any]:
     """A metadata file; empty where there is none that can be read."""
     try:
-        found = json.loads(read_file(path, key, options))
+        found = json.loads(place.read(key))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, Mapping) else {}

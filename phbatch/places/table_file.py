@@ -15,10 +15,9 @@ import zarr
 from zarr.errors import BaseZarrError
 
 from phbatch.places.guard import read_whole, require_harmless_codecs
+from phbatch.places.place import LocalPlace, Place
 from phbatch.places.spreadsheet import parse_row, read_csv
-from phbatch.places.zarr_nodes import is_url, normalize_path, open_node
 from phbatch.words.errors import InputError, OutputError, UsageError
-from phbatch.words.settings import StorageOptions
 
 SUFFIXES = (".csv", ".json", ".parquet")
 STATISTICS = "statistics"
@@ -139,7 +138,7 @@ def write_rows(path: str, names: Sequence[str], rows: Iterable[Row]) -> None:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
 
 
-def read_rows(path: str, options: StorageOptions = None) -> Iterator[dict[str, Any]]:
+def read_rows(place: Place) -> Iterator[dict[str, Any]]:
     """Read a table that `write_rows` made or a person edited, or the table of an output of phbatch.
 
     Yields
@@ -153,11 +152,11 @@ def read_rows(path: str, options: StorageOptions = None) -> Iterator[dict[str, A
     InputError
         It cannot be read, or a value is no number.
     """
-    suffix = Path(path).suffix.lower()
-    if is_url(path) or Path(path).is_dir():
-        yield from _read_output(path, options)
+    if not isinstance(place, LocalPlace) or place.folder.is_dir():
+        yield from _read_output(place)
         return
-    require_table_name(path)
+    path = place.path
+    suffix = require_table_name(path)
     try:
         if suffix == ".csv":
             yield from read_csv(path)
@@ -202,36 +201,39 @@ def _write_parquet(path: Path, names: Sequence[str], rows: Iterable[Row]) -> Non
             writer.write_table(pyarrow.Table.from_pylist([dict(row) for row in part], schema=schema))
 
 
-def _read_output(path: str, options: StorageOptions) -> Iterator[dict[str, Any]]:
-    place = normalize_path(path)
+def _read_output(place: Place) -> Iterator[dict[str, Any]]:
     try:
-        group = open_node(place, STATISTICS, options=options)
+        group = place.open(STATISTICS)
         if not isinstance(group, zarr.Group):
             raise TypeError(f"{STATISTICS} is no group")
         attributes: dict[str, Any] = dict(group.attrs.asdict())
         columns = {}
         for name, array in group.arrays():
             require_harmless_codecs(array)
-            columns[name] = read_whole(array).tolist()
+            columns[name] = read_whole(array)
+        if {len(columns["t"]), len(columns["z"]), len(columns["flags"])} != {*map(len, columns.values())}:
+            raise ValueError("its columns differ in length")
         words: list[str] = attributes["flag_bits"]
-        measured = _measurement_of(place, options)
+        measured = _measurement_of(place)
     except (OSError, BaseZarrError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path} holds no table of statistics ({error}); give a finished output of phbatch, or a file of"
+            f"{place} holds no table of statistics ({error}); give a finished output of phbatch, or a file of"
             " `phbatch stats`."
         ) from error
-    for index in range(len(columns["t"])):
-        row = {name: values[index] for name, values in columns.items()}
-        row["z"] = None if row["z"] < 0 else row["z"]
-        yield row | {
-            "flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1],
-            MEASURED: measured,
-        }
+    for first in range(0, len(columns["t"]), _ROWS_AT_ONCE):
+        parts = [values[first : first + _ROWS_AT_ONCE].tolist() for values in columns.values()]
+        for values in zip(*parts, strict=True):
+            row = dict(zip(columns, values, strict=True))
+            row["z"] = None if row["z"] < 0 else row["z"]
+            yield row | {
+                "flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1],
+                MEASURED: measured,
+            }
 
 
-def _measurement_of(place: str, options: StorageOptions) -> str:
+def _measurement_of(place: Place) -> str:
     """How the frames of an output were measured, as its run recorded it; empty where it did not."""
-    recorded: Any = open_node(place, options=options).attrs.asdict().get("phbatch")
+    recorded: Any = place.open().attrs.asdict().get("phbatch")
     try:
         names = ("downscale", "illumination", "illumination_mode")
         downscale, illumination, mode = (recorded["settings"][name] for name in names)

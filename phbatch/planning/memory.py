@@ -14,7 +14,7 @@ import numpy as np
 
 from phbatch.frames.recipe import Recipe
 from phbatch.kernels.smoothing import is_fixed_point
-from phbatch.planning.units import Geometry, region_size
+from phbatch.planning.units import Geometry
 from phbatch.words.errors import MemoryLimitError
 from phbatch.words.settings import FRAME_BACKGROUNDS
 
@@ -192,7 +192,7 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
         Whether a block is copied once it is read, since the array's axes or bytes have another order.
     """
     raw = _raw_bytes(geometry, dtype)
-    written = max(region_size(unit.output) for unit in geometry.units)
+    written = prod(geometry.largest_output)
     itemsize, scale_itemsize = np.dtype(recipe.dtype).itemsize, 4 if recipe.uncertainty else 0
     output = written * (itemsize + scale_itemsize)
     work = _frame_pixels(geometry, geometry.work_shape)
@@ -277,14 +277,14 @@ def reduction_bytes(
 
 
 def _raw_bytes(geometry: Geometry, dtype: np.dtype[Any]) -> int:
-    return max(region_size(unit.source) for unit in geometry.units) * dtype.itemsize
+    return prod(geometry.largest_source) * dtype.itemsize
 
 
 def _reading_bytes(geometry: Geometry, raw: int, dtype: np.dtype[Any], *, copied: bool) -> int:
     """Raw pixels, chunks that are being decoded, and a copy where pixels are brought in order or some are left out."""
     chunk = prod(geometry.chunks) * dtype.itemsize
-    unit = geometry.units[0]
-    picked = len(unit.keep_t) * len(unit.keep_c) != region_size(unit.source[:2])
+    picked = geometry.times.step > 1 < geometry.time_groups.largest
+    picked |= any(stop - start != len(kept) for start, stop, kept in geometry.channel_groups)
     return raw * (2 if copied or picked else 1) + max(chunk, min(raw, _CHUNKS_AT_ONCE * chunk))
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 from phbatch.kernels.stats import FrameStatistics
-from phbatch.words.axes import CANONICAL, FrameGrid, FrameKey, Region, Shape, frame_indices, to_region
+from phbatch.planning.groups import TimeGroups
+from phbatch.words.axes import CANONICAL, FrameGrid, FrameKey, Region, Shape, frame_indices
 
 _UNIT_PIXELS = 1 << 20  # small frames are taken together until a unit has this many
 _CHUNK_LENGTH = 1024  # of the output along y and x, at most
+_KEY = re.compile(r"t([0-9]{1,18})(?:-[0-9]+)?/c([0-9]{1,18})(?:-[0-9]+)?(?:/z([0-9]{1,18})(?:-[0-9]+)?)?")
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Unit:
         Its name in the ledger, in events and in errors: the output indices along t, c and z.
     source : tuple of slice
         What is read, along ``tczyx``.
-    keep_t, keep_c : tuple of int
+    keep_t, keep_c : range, tuple of int
         Indices along t and c, within what is read, of the frames that were asked for.
     output : tuple of slice
         What is written, along ``tczyx`` of the output.
@@ -35,7 +41,7 @@ class Unit:
 
     key: str
     source: Region
-    keep_t: tuple[int, ...]
+    keep_t: range
     keep_c: tuple[int, ...]
     output: Region
     measured: Mapping[tuple[int, int, int | None], FrameStatistics] | None = None
@@ -133,9 +139,9 @@ class Geometry:
         return (-(-self._even_group // chunk_t) * chunk_t, 1, 1, y, x)
 
     @cached_property
-    def units(self) -> tuple[Unit, ...]:
-        """All units, in the order of t, c, z."""
-        return tuple(self._make_units())
+    def units(self) -> Units:
+        """All units, in the order of t, c, z; none is made before it is asked for."""
+        return Units(self)
 
     @property
     def grid(self) -> FrameGrid:
@@ -158,9 +164,41 @@ class Geometry:
         return self.work_shape[2:] if self.volumes else self.work_shape[3:]
 
     @property
-    def largest_unit_frames(self) -> int:
-        """Frames, of all channels that a unit reads, in the largest unit."""
-        return max(region_size(unit.source[: 2 if self.volumes else 3]) for unit in self.units)
+    def largest_source(self) -> Shape:
+        """Lengths, along ``tczyx``, of what the largest unit reads; each axis is cut by itself."""
+        times = (self.time_groups.largest - 1) * self.times.step + 1
+        channels = max(stop - start for start, stop, _ in self.channel_groups)
+        return (times, channels, self.plane_step, *self.shape[3:])
+
+    @property
+    def largest_output(self) -> Shape:
+        """Lengths, along ``tczyx``, of what the largest unit writes."""
+        channels = max(self.output_channels(kept) for _, _, kept in self.channel_groups)
+        return (self.time_groups.largest, channels, self.plane_step, *self.output_shape[3:])
+
+    @cached_property
+    def time_groups(self) -> TimeGroups:
+        """Selected frames along t, by the unit that they belong to."""
+        return TimeGroups(self.times, self._frames_per_unit)
+
+    @cached_property
+    def channel_groups(self) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+        """First and last source index of every unit along c, and the selected ones."""
+        if self.stacked:
+            return ((self.channels[0], self.channels[-1] + 1, self.channels),)
+        groups: dict[int, list[int]] = {}
+        for c in self.channels:
+            groups.setdefault(c // self.chunks[1], []).append(c)
+        return tuple((kept[0], kept[-1] + 1, tuple(kept)) for kept in groups.values())
+
+    @property
+    def plane_step(self) -> int:
+        """Planes along z of every unit but the last."""
+        return self.shape[2] if self.volumes else min(self.chunks[2], self.shape[2])
+
+    def output_channels(self, channels: Sequence[int]) -> int:
+        """How many channels are made of some."""
+        return self.n_output if self.stacked else len(channels) * self.n_output
 
     @cached_property
     def _frames_together(self) -> int:
@@ -178,49 +216,114 @@ class Geometry:
     @property
     def _even_group(self) -> int:
         """Frames along t of every unit but the last; 1 where they differ."""
-        groups = [len(kept) for _, _, kept in self._time_groups]
-        return groups[0] if all(size == groups[0] for size in groups[:-1]) and groups[-1] <= groups[0] else 1
+        return self.time_groups.even_size or 1
 
-    @cached_property
-    def _time_groups(self) -> list[tuple[int, int, list[int]]]:
-        """First and last source index of every unit along t, and the selected ones."""
-        length = self._frames_per_unit
-        groups: dict[int, list[int]] = {}
-        for t in self.times:
-            groups.setdefault(t // length, []).append(t)
-        return [(kept[0], kept[-1] + 1, kept) for kept in groups.values()]
 
-    def _channel_groups(self) -> list[tuple[int, int, list[int]]]:
-        """First and last source index of every unit along c, and the selected ones."""
-        if self.stacked:
-            return [(self.channels[0], self.channels[-1] + 1, list(self.channels))]
-        groups: dict[int, list[int]] = {}
-        for c in self.channels:
-            groups.setdefault(c // self.chunks[1], []).append(c)
-        return [(kept[0], kept[-1] + 1, kept) for kept in groups.values()]
+class Units(Sequence[Unit]):
+    """Units of a geometry in the order of t, c, z: each is made when it is asked for, by arithmetic.
 
-    def _make_units(self) -> Iterator[Unit]:
-        size_z, size_y, size_x = self.shape[2:]
-        step_z = size_z if self.volumes else self.chunks[2]
-        planes = [(start, min(start + step_z, size_z)) for start in range(0, size_z, step_z)]
-        out_t = 0
-        for t_start, t_stop, times in self._time_groups:
-            out_c = 0
-            for c_start, c_stop, channels in self._channel_groups():
-                n_c = self.n_output if self.stacked else len(channels) * self.n_output
-                for z_start, z_stop in planes:
-                    yield Unit(
-                        key=_key((out_t, out_t + len(times)), (out_c, out_c + n_c), (z_start, z_stop), size_z),
-                        source=to_region((t_start, c_start, z_start, 0, 0), (t_stop, c_stop, z_stop, size_y, size_x)),
-                        keep_t=tuple(t - t_start for t in times),
-                        keep_c=tuple(c - c_start for c in channels),
-                        output=to_region(
-                            (out_t, out_c, z_start, 0, 0),
-                            (out_t + len(times), out_c + n_c, z_stop, *self.output_shape[3:]),
-                        ),
-                    )
-                out_c += n_c
-            out_t += len(times)
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the run.
+    places : range, optional
+        Which of all units; a slice of units has some.
+
+    Examples
+    --------
+    >>> units = Geometry((10**8, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(10**8), (0,)).units
+    >>> len(units), units[-1].key, units.index("t7/c0"), "t7/c1" in units
+    (100000000, 't99999999/c0', 7, False)
+    """
+
+    def __init__(self, geometry: Geometry, places: range | None = None) -> None:
+        self._geometry = geometry
+        self._times, self._channels = geometry.time_groups, geometry.channel_groups
+        counts = (geometry.output_channels(kept) for _, _, kept in self._channels)
+        self._first_channels = list(accumulate(counts, initial=0))
+        self._output_lengths = geometry.output_shape[3:]
+        self._planes = -(-geometry.shape[2] // geometry.plane_step)
+        count = len(self._times) * len(self._channels) * self._planes
+        self._places = range(count) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Unit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Units: ...
+    def __getitem__(self, index: int | slice) -> Unit | Units:
+        if isinstance(index, slice):
+            return Units(self._geometry, self._places[index])
+        return self._make(self._places[index])
+
+    def __iter__(self) -> Iterator[Unit]:
+        return map(self._make, self._places)
+
+    def __contains__(self, unit: object) -> bool:
+        return self.find(unit) is not None
+
+    def index(self, value: object, start: int = 0, stop: int = sys.maxsize) -> int:
+        """Position of a unit, or of the one that has a key.
+
+        Raises
+        ------
+        ValueError
+            It is none of these.
+        """
+        found = self.find(value)
+        if found is None or found not in range(*slice(start, stop).indices(len(self))):
+            raise ValueError(f"{value!r} is none of these units")
+        return found
+
+    def find(self, unit: object) -> int | None:
+        """As `index`; None where it is none of these."""
+        key = unit.key if isinstance(unit, Unit) else unit
+        match = _KEY.fullmatch(key) if isinstance(key, str) else None
+        if match is None:
+            return None
+        t, c, z = (int(part or 0) for part in match.groups())
+        if t >= len(self._geometry.times) or c >= self._first_channels[-1]:
+            return None
+        at_c = bisect_right(self._first_channels, c) - 1
+        at = (self._times.index(t) * len(self._channels) + at_c) * self._planes + z // self._geometry.plane_step
+        if at not in self._places or self._key(at) != key:
+            return None
+        return self._places.index(at)
+
+    def _spans(self, place: int) -> tuple[int, int, int, int, int, int]:
+        """First and one past the last index in the output, along t, c and z."""
+        rest, at_z = divmod(place, self._planes)
+        at_t, at_c = divmod(rest, len(self._channels))
+        step = self._geometry.plane_step
+        return (
+            self._times.first(at_t),
+            self._times.first(at_t + 1),
+            self._first_channels[at_c],
+            self._first_channels[at_c + 1],
+            at_z * step,
+            min((at_z + 1) * step, self._geometry.shape[2]),
+        )
+
+    def _key(self, place: int) -> str:
+        t, t_stop, c, c_stop, z, z_stop = self._spans(place)
+        found = f"{_span('t', t, t_stop)}/{_span('c', c, c_stop)}"
+        return found if self._geometry.shape[2] == 1 else f"{found}/{_span('z', z, z_stop)}"
+
+    def _make(self, place: int) -> Unit:
+        t, t_stop, c, c_stop, z, z_stop = self._spans(place)
+        times = self._geometry.times[t:t_stop]
+        first_c, last_c, channels = self._channels[place // self._planes % len(self._channels)]
+        (height, width), (output_height, output_width) = self._geometry.shape[3:], self._output_lengths
+        planes = slice(z, z_stop)
+        return Unit(
+            key=self._key(place),
+            source=(slice(times[0], times[-1] + 1), slice(first_c, last_c), planes, slice(0, height), slice(0, width)),
+            keep_t=range(0, times[-1] - times[0] + 1, times.step),
+            keep_c=tuple(channel - first_c for channel in channels),
+            output=(slice(t, t_stop), slice(c, c_stop), planes, slice(0, output_height), slice(0, output_width)),
+        )
 
 
 def region_size(region: Sequence[slice]) -> int:
@@ -230,7 +333,8 @@ def region_size(region: Sequence[slice]) -> int:
 
 def source_reads(geometry: Geometry) -> int:
     """Pixels that all units read together."""
-    return sum(region_size(unit.source) for unit in geometry.units)
+    channels = sum(stop - start for start, stop, _ in geometry.channel_groups)
+    return geometry.time_groups.extent * channels * prod(geometry.shape[2:])
 
 
 def present_axes(axes: str, shape: Shape) -> tuple[int, ...]:
@@ -238,9 +342,5 @@ def present_axes(axes: str, shape: Shape) -> tuple[int, ...]:
     return tuple(size for axis, size in zip(CANONICAL, shape, strict=True) if axis in axes)
 
 
-def _key(times: tuple[int, int], channels: tuple[int, int], planes: tuple[int, int], size_z: int) -> str:
-    def span(letter: str, start: int, stop: int) -> str:
-        return f"{letter}{start}" if stop == start + 1 else f"{letter}{start}-{stop - 1}"
-
-    parts = [span("t", *times), span("c", *channels)]
-    return "/".join(parts if size_z == 1 else [*parts, span("z", *planes)])
+def _span(letter: str, start: int, stop: int) -> str:
+    return f"{letter}{start}" if stop == start + 1 else f"{letter}{start}-{stop - 1}"

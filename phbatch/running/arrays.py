@@ -41,7 +41,7 @@ from phbatch.places.ome import ImageMetadata
 from phbatch.planning.idle import require_effect
 from phbatch.planning.resolve import resolve_rule, resolve_run
 from phbatch.running.lazy import open_lazy, warn_of_frames
-from phbatch.running.tasks import Job, load_predictor
+from phbatch.running.tasks import NOWHERE, Job, load_predictor
 from phbatch.words.axes import CANONICAL, Shape
 from phbatch.words.errors import UsageError
 from phbatch.words.events import log
@@ -262,7 +262,7 @@ def restore(
     # To choose the fastest form of the network would compute before anything is asked.
     network = PLAIN if settings.network == "auto" else settings.network
     recipe = replace(resolved.recipe, network=network, precision=FLOAT32)
-    job = Job("", None, recipe, model=(opened.folder, opened.sha256), backend=settings.backend)
+    job = Job(NOWHERE, None, recipe, model=(opened.folder, opened.sha256), backend=settings.backend)
     n_output = resolved.recipe.n_output
     channels = (n_output,) if resolved.recipe.stacked else tuple(size * n_output for size in blocks.chunks[1])
     restored = blocks.map_blocks(
@@ -415,9 +415,10 @@ def _make_affines(
 
 
 def _apply_affines(block: Any, maps: Any) -> Any:
-    result = block.astype(np.float32)
-    result -= maps["offset"].astype(np.float32)
-    result /= maps["divisor"].astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # of frames that are left as they are, with infinity
+        result = block.astype(np.float32)
+        result -= maps["offset"].astype(np.float32)
+        result /= maps["divisor"].astype(np.float32)
     return result
 
 

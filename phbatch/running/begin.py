@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import product
+from itertools import chain, islice, product
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from phbatch.outputs.image import (
 from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import Sink, read_output_attributes, remove_output
 from phbatch.places.lock import require_own
-from phbatch.places.zarr_nodes import list_files, normalize_path
+from phbatch.places.place import Place
+from phbatch.planning.bits import Bits
 from phbatch.planning.resolve import ResolvedRun, resolve_run
 from phbatch.planning.units import Geometry
 from phbatch.running.engine import require_finite
@@ -47,7 +48,7 @@ from phbatch.running.tasks import Job, forget_open_stores
 from phbatch.running.versions import Versions, count_versions, differing_versions, meet_workers, versions_here
 from phbatch.words.errors import InputError, OutputError
 from phbatch.words.events import Listener, Notice, Stop
-from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings, StorageOptions
+from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
 
 PROFILE = "illumination"
 """Group of an output with the profile that was estimated for it."""
@@ -64,7 +65,7 @@ class Prepared:
     model: Model | None
     resolved: ResolvedRun
     job: Job
-    output: str
+    output: Place
     image: OutputImage
     recorded: dict[str, Any] | None
     given: StatisticsTable | None
@@ -84,17 +85,18 @@ class Prepared:
 def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -> Prepared:
     """Everything that can be refused is refused here, and nothing is written."""
     forget_open_stores()
-    source = open_source(input_path, settings.axes, settings.storage_options)
+    source = open_source(Place.at(input_path, settings.storage_options), settings.axes)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
     if model is not None:
         read_weights(model.weights_path, model.config)
-    destination = normalize_path(str(output)) if output is not None else default_output(input_path)
+    store = settings.storage_options
+    destination = Place.at(output, store) if output is not None else default_output(input_path, store)
     require_separate(source, destination)
-    recorded = read_output_attributes(destination, settings.storage_options)
+    recorded = read_output_attributes(destination)
     continued = None if settings.overwrite else recorded
     if continued is None or "fingerprint" not in continued:
         require_place(destination)
-        require_own(destination, settings.storage_options)
+        require_own(destination)
     mark = (continued or {}).get("fingerprint", {})
     same_model = model is not None and (mark.get("model") or {}).get("sha256") == model.sha256
     begun = mark.get("settings", {}) if same_model else {}
@@ -113,7 +115,7 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
     profile, digest, warnings = _find_profile(settings, source, destination, resolved.geometry)
     image = OutputImage.make(source, resolved.geometry, resolved.recipe, settings)
     job = Job(
-        source=source.path,
+        source=source.place,
         axes=settings.axes,
         recipe=resolved.recipe,
         nan=settings.nan,
@@ -124,13 +126,12 @@ def prepare(input_path: str, output: str | Path | None, settings: RunSettings) -
         backend=settings.backend,
         retries=settings.retries,
         threads=settings.threads,
-        storage_options=settings.storage_options,
         memory=resolved.memory,
     )
     given = None
     if settings.stats is not None:
         required = required_statistics(resolved.recipe.rule)
-        given = read_table(settings.stats, resolved.geometry.grid, required, settings.storage_options)
+        given = read_table(Place.at(settings.stats, store), resolved.geometry.grid, required)
         require_good_frames(given, resolved.recipe)
         wanted = describe(source, resolved.recipe)
         warnings = (*warnings, *require_same_measurement(settings.stats, given, wanted, required))
@@ -162,8 +163,8 @@ def require_profile(settings: RunSettings, source: Source, geometry: Geometry) -
     InputError
         It cannot be read, has another shape, or more than half of it is dead.
     """
-    path, options = settings.illumination, settings.storage_options
-    background, dark = read_profile(path, options)
+    path = Place.at(settings.illumination, settings.storage_options)
+    background, dark = read_profile(path)
     n_c, n_z, y, x = source.shape[1:]
     for values in (background, dark):
         if values is None:
@@ -174,7 +175,7 @@ def require_profile(settings: RunSettings, source: Source, geometry: Geometry) -
                 f"illumination {path} is {'x'.join(map(str, values.shape))} (czyx) and the frames are"
                 f" {n_c}x{n_z}x{y}x{x}; give a profile of the same lengths, with 1 or all channels and planes."
             )
-    facts = read_facts(path, options=options) or {}
+    facts = read_facts(path) or {}
     planes = product(geometry.channels, range(n_z))
     name = f"illumination {path}"
     notices = judge_profile(Profile(background, dark), facts, settings.illumination_mode, planes, name)
@@ -182,16 +183,16 @@ def require_profile(settings: RunSettings, source: Source, geometry: Geometry) -
 
 
 def _find_profile(
-    settings: RunSettings, source: Source, output: str, geometry: Geometry
-) -> tuple[str, str | None, tuple[Notice, ...]]:
+    settings: RunSettings, source: Source, output: Place, geometry: Geometry
+) -> tuple[Place | None, str | None, tuple[Notice, ...]]:
     """Place of the profile of a run, its digest where the user gave it, and what is to be said; empty without one."""
     method = settings.illumination
     if method == "none" or method in FRAME_BACKGROUNDS:
-        return "", None, ()
+        return None, None, ()
     if method in ESTIMATED_BACKGROUNDS:
         require_frames(method, len(geometry.times), f"illumination {method}")
-        return f"{output}/{PROFILE}", None, ()
-    return method, *require_profile(settings, source, geometry)
+        return output / PROFILE, None, ()
+    return Place.at(method, settings.storage_options), *require_profile(settings, source, geometry)
 
 
 def meet_cluster(prepared: Prepared, stop: Stop, listener: Listener) -> Prepared:
@@ -278,7 +279,7 @@ def search_for_nan(prepared: Prepared, stop: Callable[[], bool], listener: Liste
 def require_same_run(prepared: Prepared) -> None:
     """Refuse an output that holds units of another run, before anything is computed."""
     if prepared.recorded is not None and prepared.continued:
-        require_same(prepared.output, prepared.recorded, _fingerprint(prepared), prepared.settings.storage_options)
+        require_same(prepared.output, prepared.recorded, _fingerprint(prepared))
 
 
 def _fingerprint(prepared: Prepared) -> dict[str, Any]:
@@ -293,28 +294,34 @@ def _fingerprint(prepared: Prepared) -> dict[str, Any]:
 def open_output(prepared: Prepared, command: str) -> Finished:
     """Create the output or continue it, while it is held; returns what is finished."""
     settings, resolved = prepared.settings, prepared.resolved
-    mark, store = _fingerprint(prepared), settings.storage_options
-    recorded = None if settings.overwrite else read_output_attributes(prepared.output, store)
+    mark = _fingerprint(prepared)
+    recorded = None if settings.overwrite else read_output_attributes(prepared.output)
     finished = Finished(resolved.geometry)
     if recorded is not None and "fingerprint" in recorded:
-        require_same(prepared.output, recorded, mark, store)
+        require_same(prepared.output, recorded, mark)
         if not find_differences(recorded["fingerprint"], mark):
-            Sink(prepared.output, store).remove_scratch()
-            for record in Ledger(prepared.output, store).current():
-                finished.add(record)
-            require_unchanged(prepared.source, resolved.geometry, finished.inputs, prepared.output, store)
+            Sink(prepared.output).remove_scratch()
+            records = _taking_in(finished, Ledger(prepared.output).current(resolved.geometry.units))
+            require_unchanged(prepared.source, resolved.geometry, records, prepared.output)
             require_space(prepared.output, prepared.image, len(finished) / len(resolved.geometry.units))
             return finished
-    removed = sum(size for _, size, _ in list_files(prepared.output, store)) if recorded or prepared.replaces else 0
+    removed = sum(size for _, size, _ in prepared.output.files()) if recorded or prepared.replaces else 0
     require_space(prepared.output, prepared.image, 0, removed)
-    remove_output(prepared.output, store)
+    remove_output(prepared.output)
     forget_open_stores()
-    create_image(prepared.output, prepared.image, _provenance(prepared, mark, command), store)
+    create_image(prepared.output, prepared.image, _provenance(prepared, mark, command))
     return finished
 
 
+def _taking_in(finished: Finished, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The records, each of which is taken in once it is gone through: none stays in memory."""
+    for record in records:
+        finished.add(record)
+        yield record
+
+
 def require_unchanged(
-    source: Source, geometry: Geometry, inputs: Mapping[str, str], output: str, options: StorageOptions = None
+    source: Source, geometry: Geometry, records: Iterable[Mapping[str, Any]], output: Place | str
 ) -> None:
     """Refuse where a unit was restored from other pixels than those of the input now.
 
@@ -324,12 +331,10 @@ def require_unchanged(
         The input.
     geometry : Geometry
         Of the run.
-    inputs : mapping of str to str
-        Digest of what each unit was read from, as its ledger record has it.
-    output : str
+    records : iterable of mapping
+        Of the ledger, one for each unit; they hold the digest of what it was read from.
+    output : Place or str
         For the message.
-    options : SecretStr or None
-        Credentials and endpoint of the input's store.
 
     Raises
     ------
@@ -338,17 +343,20 @@ def require_unchanged(
     InputError
         The input cannot be asked.
     """
-    stamps = Stamps(source.path, options, listed=len(inputs) > 1)
+    units = geometry.units
+    pairs = ((units.find(record["unit"]), record) for record in records)
+    known = ((place, record["input"]) for place, record in pairs if place is not None)
+    few, changed = list(islice(known, 2)), Bits(len(units))
+    stamps = Stamps(source.place, listed=len(few) > 1)
     with source.refusing_errors():
-        changed = [
-            unit.key
-            for unit in geometry.units
-            if unit.key in inputs and stamps.digest(source.objects(unit.source)) != inputs[unit.key]
-        ]
+        for place, digest in chain(few, known):
+            if stamps.digest(source.objects(units[place].source)) != digest:
+                changed.add(place)
     if changed:
+        keys = ", ".join(units[place].key for place in islice(changed, 4))
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise OutputError(
-            f"the input of {', '.join(changed[:4])}{more} was changed after it was restored into {output}; put it back,"
+            f"the input of {keys}{more} was changed after it was restored into {output}; put it back,"
             " or start afresh with --overwrite."
         )
 
@@ -405,9 +413,9 @@ def _recorded_settings(prepared: Prepared) -> dict[str, Any]:
     if prepared.model is not None and settings.model not in (None, *bundled_models()):
         found["model"] = str(prepared.model.folder)
     if settings.stats is not None:
-        found["stats"] = normalize_path(settings.stats)
+        found["stats"] = Place.at(settings.stats).path
     if prepared.profile_digest is not None:
-        found["illumination"] = normalize_path(settings.illumination)
+        found["illumination"] = Place.at(settings.illumination).path
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from phbatch.outputs.finished import Finished
 from phbatch.outputs.image import storage_refusal
 from phbatch.outputs.ledger import Ledger
+from phbatch.places.place import Place
 from phbatch.places.retry import is_out_of_place
 from phbatch.planning.units import Unit
 from phbatch.running.begin import Prepared
@@ -49,7 +50,7 @@ def restore_units(
     InterruptedRunError
         `stop` said so; what was finished is committed.
     """
-    ledger, failed = Ledger(prepared.output, prepared.settings.storage_options), dict[str, str]()
+    ledger, failed = Ledger(prepared.output), dict[str, str]()
     workers, scheduler = prepared.resolved.workers, prepared.settings.scheduler
     total = len(prepared.resolved.geometry.units)
     interrupted: list[KeyboardInterrupt] = []
@@ -103,7 +104,7 @@ def _progress(finished: Finished, total: int) -> str:
     return f"{len(finished)} of {total} units are committed"
 
 
-def _require_place(error: BaseException | None, output: str, progress: str) -> None:
+def _require_place(error: BaseException | None, output: Place, progress: str) -> None:
     """Give up where every further unit would fail the same way."""
     if isinstance(error, OutputError):
         raise error

@@ -1,23 +1,23 @@
-"""Running units: the same task in a plain loop, in threads, or on the workers of a Dask scheduler."""
+"""Running units: one graph, computed by Dask's threaded scheduler here, or by the workers of a Dask cluster."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
-from queue import SimpleQueue
-from threading import Semaphore
 from typing import Any, TypeVar
 
 from phbatch.planning.units import Unit
 from phbatch.running.cluster import Crew, connect
-from phbatch.running.dispatch import Dispatch, lost
+from phbatch.running.dispatch import Dispatch
+from phbatch.running.graph import stage_of
 from phbatch.running.outcome import Outcome, attempt
-from phbatch.running.slots import has_left, in_lane
+from phbatch.running.schedulers import Scheduler
 from phbatch.running.tasks import Job, nonfinite_error, scan_unit
+from phbatch.running.threads import Threads
+from phbatch.running.workers import Workers, lost
 from phbatch.words.errors import InterruptedRunError
-from phbatch.words.events import Listener, ignore
+from phbatch.words.events import Listener, ignore, never
 
 Result = TypeVar("Result")
 
@@ -75,7 +75,7 @@ def execute(
     units : iterable of Unit
         What is to be done; taken one by one, as they are started.
     workers : int
-        Units at once; 1 without a scheduler is a plain loop.
+        Units at once.
     scheduler : str, optional
         Address of a Dask scheduler whose workers see the same files.
     stop : callable
@@ -93,97 +93,31 @@ def execute(
     InterruptedRunError
         The Dask scheduler or all of its workers are gone, somebody cancelled the work, or all units fail alike.
     """
-    if scheduler is not None:
-        yield from _execute_there(partial(attempt, task, job), units, job, workers, scheduler, stop, listener)
+    if scheduler is None:
+        with closing(Threads(workers, stop)) as threads:
+            yield from _dispatch(threads, task, job, units, stop)
         return
-    if workers == 1:
-        for unit in units:
-            if stop():
-                return
-            yield attempt(task, job, unit)
-        return
-    yield from _execute_in_threads(partial(attempt, task, job), iter(units), workers, stop)
+    with _there(job, workers, scheduler, stop, listener) as there:
+        yield from _dispatch(there, task, job, units, stop)
 
 
-def _execute_in_threads(
-    attempt_unit: Callable[[Unit], Outcome[Result]], units: Iterator[Unit], workers: int, stop: Callable[[], bool]
-) -> Iterator[Outcome[Result]]:
-    """Threads of this process; a call costs a hundredth of one through a Dask scheduler (benchmarks/growth.py).
-
-    As many units compute as there are workers, and as many wait for the disk (`phbatch.running.slots`) or for their
-    turn; what still does when the run is to stop is not done.
-    """
-    interrupted: list[KeyboardInterrupt] = []  # by the host: what is in flight is finished first
-    lane, todo, found = Semaphore(workers), SimpleQueue[Unit | None](), SimpleQueue[list[Outcome[Result]] | None]()
-
-    def halt() -> bool:
-        return bool(interrupted) or stop()
-
-    def leave() -> None:
-        lane.release()
-        found.put(None)
-
-    def work() -> None:
-        while (unit := todo.get()) is not None:
-            lane.acquire()
-            with in_lane(leave, lane.acquire):
-                try:
-                    outcomes = [] if halt() else [attempt_unit(unit)]
-                except BaseException as error:  # of a task that would end its thread
-                    outcomes = [Outcome(unit, error=error)]
-                if not has_left():
-                    lane.release()
-            found.put(outcomes)
-
-    def start(most: int) -> int:
-        started = 0
-        while started < most and not halt() and (unit := next(units, None)) is not None:
-            todo.put(unit)
-            started += 1
-        return started
-
-    for index in range(2 * workers):
-        # Daemons: what is in flight when a run is dropped is not waited for.
-        threading.Thread(target=work, name=f"phbatch-{index}", daemon=True).start()
-    try:
-        window = workers
-        running = start(window)
-        while running:
-            try:
-                outcomes = found.get()
-            except KeyboardInterrupt as error:
-                if halt():
-                    raise
-                interrupted.append(error)
-                continue
-            if outcomes is None:  # units do wait for the disk: others may start meanwhile
-                window = min(window + 1, 2 * workers)
-            else:
-                running -= 1
-            running += start(window - running)
-            yield from outcomes or []
-        if interrupted:
-            raise interrupted[0]
-    finally:
-        for _ in range(2 * workers):
-            todo.put(None)
+def _dispatch(
+    scheduler: Scheduler, task: Callable[[Job, Unit], Result], job: Job, units: Iterable[Unit], stop: Callable[[], bool]
+) -> Generator[Outcome[Result], None, None]:
+    dispatch = Dispatch(scheduler, stage_of(task), partial(attempt, task, job), units, stop)
+    with closing(dispatch.outcomes()) as outcomes:
+        yield from outcomes
 
 
-def _execute_there(
-    attempt_unit: Callable[[Any], Outcome[Result]],
-    units: Iterable[Any],
-    job: Job,
-    workers: int,
-    scheduler: str,
-    stop: Callable[[], bool],
-    listener: Listener,
-) -> Iterator[Outcome[Result]]:
+@contextmanager
+def _there(job: Job, workers: int, scheduler: str, stop: Callable[[], bool], listener: Listener) -> Iterator[Scheduler]:
+    """The workers of a Dask cluster, while inside."""
     try:
         with connect(scheduler, stop) as client:
             crew = Crew(client, scheduler, job.memory, listener)
             crew.wait(stop)
-            with closing(Dispatch(client, crew, attempt_unit, units, workers, stop).outcomes()) as outcomes:
-                yield from outcomes
+            with closing(Workers(client, crew, workers)) as there:
+                yield there
     except OSError as error:  # of the connection: those of units are outcomes, and it is none of the output
         raise lost(scheduler) from error
 
@@ -192,8 +126,9 @@ def call_there(function: Callable[..., Result], scheduler: str | None, job: Job,
     """Call a function of a job where its units will run: in this process, or on one worker of a Dask cluster."""
     if scheduler is None:
         return function(job, *arguments)
-    call = partial(_call, function, job)
-    (outcome,) = _execute_there(call, [arguments], job, 1, scheduler, lambda: False, ignore)
+    only: Any = [arguments]
+    with _there(job, 1, scheduler, never, ignore) as there:
+        (outcome,) = Dispatch(there, stage_of(function), partial(_call, function, job), only, never).outcomes()
     if outcome.error is not None:
         raise outcome.error
     result: Result = outcome.result  # type: ignore[assignment]

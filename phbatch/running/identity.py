@@ -11,9 +11,10 @@ from phbatch.inputs.image import Source
 from phbatch.kernels.intensity import describe_normalizer
 from phbatch.network.model import Model
 from phbatch.outputs.ledger import Ledger
+from phbatch.places.place import Place
 from phbatch.planning.resolve import ResolvedRun
 from phbatch.words.errors import OutputError
-from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, SETTINGS, RunSettings, StorageOptions
+from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, SETTINGS, RunSettings
 
 NUMBERS_VERSION = 4
 """Raised whenever the pixels or statistics that phbatch computes change."""
@@ -102,21 +103,17 @@ def _other_names(place: str) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def require_same(
-    output: str, recorded: Mapping[str, Any], mark: dict[str, Any], options: StorageOptions = None
-) -> None:
+def require_same(output: Place, recorded: Mapping[str, Any], mark: dict[str, Any]) -> None:
     """Refuse an output that holds units of another run.
 
     Parameters
     ----------
-    output : str
-        Place of an output that was begun.
+    output : Place
+        Of an output that was begun.
     recorded : mapping
         What it says of its run.
     mark : dict
         Fingerprint of the run that is asked for.
-    options : SecretStr or None
-        Of the object store.
 
     Raises
     ------
@@ -124,7 +121,7 @@ def require_same(
         What differs, and what to do.
     """
     differences = find_differences(recorded["fingerprint"], mark)
-    if differences and (recorded["status"] == "complete" or Ledger(output, options).holds_units()):
+    if differences and (recorded["status"] == "complete" or Ledger(output).holds_units()):
         raise OutputError(
             f"{output} exists and was begun differently ({'; '.join(differences[:4])}); repeat the old settings to"
             " continue, choose another output, or start afresh with --overwrite."

@@ -22,8 +22,9 @@ from phbatch.inputs.image import Source, open_source
 from phbatch.inputs.presence import require_chunks
 from phbatch.inputs.profile import read_facts, require_replaceable, write_profile
 from phbatch.kernels.background import temporal_background
+from phbatch.kernels.finite import is_finite
 from phbatch.outputs.image import require_separate
-from phbatch.places.zarr_nodes import normalize_path
+from phbatch.places.place import Place
 from phbatch.planning.memory import (
     RESERVED_BYTES,
     RESERVED_NETWORK_BYTES,
@@ -99,17 +100,16 @@ def illumination(
     if method not in get_args(IlluminationMethod):
         raise UsageError(f"--method {method} is none of {', '.join(get_args(IlluminationMethod))}; choose one of them.")
     settings = parse_options("illumination", options)
-    store = settings.storage_options
-    source = open_source(str(input), settings.axes, store)
+    source = open_source(Place.at(input, settings.storage_options), settings.axes)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
-    place = normalize_path(str(output)) if output is not None else ""
+    place = Place.at(output, settings.storage_options) if output is not None else None
     if place:
         require_separate(source, place)
-        require_replaceable(place, store)
+        require_replaceable(place)
     estimated = _estimate(source, resolved.geometry, method, settings, "the profile")
     if place:
-        write_profile(place, estimated.profile.background, estimated.profile.dark, estimated.facts, options=store)
+        write_profile(place, estimated.profile.background, estimated.profile.dark, estimated.facts)
     return estimated
 
 
@@ -131,7 +131,7 @@ def estimate_profile(
     for c in geometry.channels:
         for z in range(n_z):
             stack = np.stack(list(_read_planes(source, times, c, z)))
-            if not np.isfinite(stack).all():
+            if not is_finite(stack).all():
                 raise InputError(
                     f"channel {c}, plane {z} has NaN or infinity in the frames that the light is estimated from; choose"
                     " others with --frames."
@@ -173,8 +173,8 @@ def keep_light(prepared: Prepared, estimated: IlluminationResult | None) -> None
     """Keep what `estimate_light` found in the output, unless an earlier call did."""
     if estimated is None or _is_kept(prepared):
         return
-    profile, store = estimated.profile, prepared.settings.storage_options
-    write_profile(prepared.output, profile.background, profile.dark, estimated.facts, PROFILE, store)
+    profile = estimated.profile
+    write_profile(prepared.output, profile.background, profile.dark, estimated.facts, PROFILE)
     forget_open_stores()
 
 
@@ -189,7 +189,7 @@ def light_aside(prepared: Prepared, estimated: IlluminationResult | None) -> Ite
 
 
 @contextmanager
-def profile_of(settings: RunSettings, source: Source, geometry: Geometry, listener: Listener) -> Iterator[str]:
+def profile_of(settings: RunSettings, source: Source, geometry: Geometry, listener: Listener) -> Iterator[Place | None]:
     """Place of the profile that statistics are measured with: given, or estimated into a temporary folder.
 
     Raises
@@ -199,11 +199,11 @@ def profile_of(settings: RunSettings, source: Source, geometry: Geometry, listen
     """
     method = settings.illumination
     if method == "none" or method in FRAME_BACKGROUNDS:
-        yield ""
+        yield None
     elif method not in ESTIMATED_BACKGROUNDS:
         for notice in require_profile(settings, source, geometry)[1]:
             listener(notice)
-        yield method
+        yield Place.at(method, settings.storage_options)
     elif settings.scheduler is not None:
         raise UsageError(
             f"--illumination {method} would be estimated here, where the workers of --scheduler cannot read it; make a"
@@ -218,15 +218,15 @@ def profile_of(settings: RunSettings, source: Source, geometry: Geometry, listen
 
 
 @contextmanager
-def _scratch(profile: Profile, facts: dict[str, Any]) -> Iterator[str]:
+def _scratch(profile: Profile, facts: dict[str, Any]) -> Iterator[Place]:
     with TemporaryDirectory(prefix="phbatch-") as folder:
-        place = f"{folder}/profile.zarr"
+        place = Place.at(folder) / "profile.zarr"
         write_profile(place, profile.background, profile.dark, facts)
         yield place
 
 
 def _is_kept(prepared: Prepared) -> bool:
-    return "method" in (read_facts(prepared.output, PROFILE, prepared.settings.storage_options) or {})
+    return "method" in (read_facts(prepared.output, PROFILE) or {})
 
 
 def _estimate(source: Source, geometry: Geometry, method: str, settings: RunSettings, name: str) -> IlluminationResult:

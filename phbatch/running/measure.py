@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsRow, StatisticsTable
 from phbatch.inputs.image import Source
 from phbatch.kernels.stats import State, finalize, merge
+from phbatch.places.place import Place
 from phbatch.places.table_file import MEASURED, describe_measurement, parse_measurement, read_rows
 from phbatch.planning.resolve import ResolvedStatistics
 from phbatch.planning.units import Geometry, Unit
@@ -21,17 +22,22 @@ from phbatch.running.engine import execute
 from phbatch.running.large import measure_large_frames, reduce_large_frames
 from phbatch.running.outcome import Outcome
 from phbatch.running.tasks import Job, measure_unit, pool_unit
-from phbatch.words.axes import FrameGrid, FrameKey
+from phbatch.words.axes import FrameGrid
 from phbatch.words.errors import InputError, InterruptedRunError
 from phbatch.words.events import Listener, Notice, UnitFinished, ignore
-from phbatch.words.settings import RunSettings, StorageOptions
+from phbatch.words.settings import RunSettings
 
 Pool = tuple[int, int | None]
 Stop = Callable[[], bool]
 
 
 def measure_frames(
-    resolved: ResolvedStatistics, source: Source, settings: RunSettings, profile: str, stop: Stop, listener: Listener
+    resolved: ResolvedStatistics,
+    source: Source,
+    settings: RunSettings,
+    profile: Place | None,
+    stop: Stop,
+    listener: Listener,
 ) -> StatisticsTable:
     """Measure every frame of an image, judge the series, and pool; parameters as in `phbatch.statistics` and `Job`.
 
@@ -43,13 +49,12 @@ def measure_frames(
         `stop` said so.
     """
     job = Job(
-        source.path,
+        source.place,
         settings.axes,
         resolved.recipe,
         profile=profile,
         retries=settings.retries,
         threads=settings.threads,
-        storage_options=settings.storage_options,
     )
     geometry = resolved.geometry
     if not resolved.large:
@@ -117,27 +122,25 @@ def describe(source: Source, recipe: Recipe) -> str:
     )
 
 
-def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: StorageOptions = None) -> StatisticsTable:
+def read_table(path: Place, grid: FrameGrid, required: Sequence[str]) -> StatisticsTable:
     """Read the statistics of a run from a file of `phbatch stats`, or from another output of phbatch.
 
     Parameters
     ----------
-    path : str
+    path : Place
         See `phbatch.places.table_file.read_rows`.
     grid : FrameGrid
         Frames of the run; rows of other frames are passed over.
     required : sequence of str
         Columns that the normalization needs.
-    options : SecretStr or None
-        Of the object store.
 
     Raises
     ------
     InputError
         A frame or a needed value is missing.
     """
-    table, seen = StatisticsTable(grid), set[FrameKey]()
-    for row in read_rows(path, options):
+    table = StatisticsTable(grid)
+    for row in read_rows(path):
         table.measured = _one_measurement(path, table.measured, row.get(MEASURED) or "")
         try:
             parsed = StatisticsRow.from_dict({"z": 0} | dict(row) if grid.planes == 1 else row)
@@ -157,11 +160,10 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
                 " `phbatch stats`, or flag the frame.",
                 frame=str(parsed.key),
             )
-        if parsed.key in seen and str(table.statistics(parsed.key)) != str(parsed.statistics):
+        if table.knows(parsed.key) and str(table.statistics(parsed.key)) != str(parsed.statistics):
             raise InputError(
                 f"{path} has two rows of frame {parsed.key} that differ; leave one.", frame=str(parsed.key)
             )
-        seen.add(parsed.key)
         table.put(parsed.as_dict())
     missing = table.first_unknown()
     if missing is not None:
@@ -172,7 +174,7 @@ def read_table(path: str, grid: FrameGrid, required: Sequence[str], options: Sto
     return table
 
 
-def _one_measurement(path: str, before: str, said: str) -> str:
+def _one_measurement(path: Place, before: str, said: str) -> str:
     if before and said and before != said:
         raise InputError(f"{path} has rows that were measured differently; measure all with one `phbatch stats`.")
     return before or said
@@ -226,7 +228,7 @@ def require_same_measurement(path: str, table: StatisticsTable, expected: str, r
     return [Notice(f"{path} is of {', '.join(differing)}: make sure that it is of the same image.", warning=True)]
 
 
-def with_statistics(units: Sequence[Unit], table: StatisticsTable, volumes: bool) -> Iterator[Unit]:
+def with_statistics(units: Iterable[Unit], table: StatisticsTable, volumes: bool) -> Iterator[Unit]:
     """Units that carry the statistics of their frames."""
     for unit in units:
         indices = unit.frame_indices(volumes=volumes)
@@ -271,7 +273,7 @@ def _assign_pools(
     pooled = {pool: in_counts(finalize(state, recipe.all_percentiles), fractions) for pool, state in states.items()}
     alone: set[Pool] = set()
     for positions in table.series():
-        key = table.grid.key(int(positions[0]))
+        key = table.grid.key(positions.start)
         pool = recipe.pool_of(key)
         if pool in pooled:
             row = StatisticsRow(key, replace(table.statistics(key), pooled=pooled[pool])).as_dict()

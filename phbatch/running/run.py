@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 from os import cpu_count
 from pathlib import Path
@@ -16,11 +16,13 @@ import numpy as np
 from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.image import open_source
 from phbatch.inputs.presence import require_chunks
+from phbatch.outputs.finished import Finished
 from phbatch.outputs.image import finish_image, refusing_storage_errors
 from phbatch.outputs.writer import Sink
 from phbatch.places.lock import hold_output
+from phbatch.places.place import Place
 from phbatch.planning.resolve import resolve_statistics
-from phbatch.planning.units import Unit, region_size, source_reads
+from phbatch.planning.units import Geometry, source_reads
 from phbatch.running.begin import (
     Prepared,
     available_bytes,
@@ -119,36 +121,38 @@ def run(
     search_for_nan(prepared, stop, hear)
     prepared, light = _estimate_light(prepared, listener)
     measured = _measure_first(prepared, light, stop, hear)
-    with hold_output(prepared.output, prepared.job.token, settings.storage_options):
+    with hold_output(prepared.output, prepared.job.token):
         with refusing_storage_errors(prepared.output):
             finished = open_output(prepared, command)
             keep_light(prepared, light)
-        todo = [unit for unit in units if unit.key not in finished]
+        skipped, frames_before = len(finished), finished.frames
+        todo = len(units) - skipped
         if measured is None and todo:
             measured = _statistics_before(prepared, prepared.job, stop, hear)
         for notice in said:
             listener(notice)
-        listener(_started(prepared, units, todo))
-        work = todo if measured is None else with_statistics(todo, measured, prepared.resolved.recipe.volumes)
+        listener(_started(prepared, finished))
+        work = finished.todo()
+        if measured is not None:
+            work = with_statistics(work, measured, prepared.resolved.recipe.volumes)
         restoring = perf_counter()
         failed = restore_units(prepared, work, finished, stop, listener)
         restoring_seconds = perf_counter() - restoring
         if len(finished) == len(units) and (todo or not finished.complete):
             with refusing_storage_errors(prepared.output):
-                finish_image(Sink(prepared.output, settings.storage_options), prepared.image, finished.table)
-    done_now = [unit for unit in todo if unit.key in finished]
+                finish_image(Sink(prepared.output), prepared.image, finished.table)
     notices = [notice.text for notice in (*prepared.notices, *said)]
     if uncorrected := _uncorrected(finished.table):
         listener(uncorrected)
         notices.append(uncorrected.text)
     return RunResult(
-        output=prepared.output,
+        output=prepared.output.path,
         frames=prepared.resolved.geometry.frames,
         units=len(units),
-        units_done=len(done_now),
-        units_skipped=len(units) - len(todo),
+        units_done=len(finished) - skipped,
+        units_skipped=skipped,
         seconds=perf_counter() - started,
-        pixels=sum(_unit_pixels(unit) for unit in done_now),
+        pixels=(finished.frames - frames_before) * _frame_pixels(prepared.resolved.geometry),
         peak_rss_bytes=peak_rss_bytes(),
         clipped=finished.clipped,
         failed=failed,
@@ -185,7 +189,7 @@ def plan(input: str | Path, output: str | Path | None = None, **options: Unpack[
     itemsize = np.dtype(recipe.dtype).itemsize + (4 if recipe.uncertainty else 0)
     return PlanReport(
         input=source.path,
-        output=prepared.output,
+        output=prepared.output.path,
         axes=prepared.image.metadata.axes,
         shape=source.shape,
         output_shape=geometry.output_shape,
@@ -248,7 +252,7 @@ def statistics(
         `stop` said so.
     """
     settings, listener = parse_options("statistics", options), logging_notices(listener)
-    source = open_source(str(input), settings.axes, settings.storage_options)
+    source = open_source(Place.at(input, settings.storage_options), settings.axes)
     resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
     geometry = resolved.geometry
     for text in (*source.notices, *require_chunks(source, geometry.times, geometry.channels)):
@@ -319,30 +323,17 @@ def _statistics_before(prepared: Prepared, job: Job, stop: Stop, listener: Liste
 
 def _python_command(prepared: Prepared, options: Mapping[str, Any]) -> str:
     arguments = "".join(f", {name}={value!r}" for name, value in sorted(options.items()) if name != "storage_options")
-    return f"phbatch.run({prepared.source.path!r}, {prepared.output!r}{arguments})"
+    return f"phbatch.run({prepared.source.path!r}, {prepared.output.path!r}{arguments})"
 
 
-def _started(prepared: Prepared, units: Sequence[Unit], todo: Sequence[Unit]) -> Event:
+def _started(prepared: Prepared, finished: Finished) -> Event:
     geometry = prepared.resolved.geometry
-    frame_pixels = prod(geometry.shape[3:]) * (geometry.shape[2] if geometry.volumes else 1)
-    frames_todo = sum(_unit_frames(unit, geometry.volumes) for unit in todo)
-    return RunStarted(
-        prepared.output,
-        len(units),
-        len(units) - len(todo),
-        geometry.frames,
-        geometry.frames - frames_todo,
-        frame_pixels,
-    )
+    units, pixels = len(geometry.units), _frame_pixels(geometry)
+    return RunStarted(prepared.output.path, units, len(finished), geometry.frames, finished.frames, pixels)
 
 
-def _unit_frames(unit: Unit, volumes: bool) -> int:
-    planes = 1 if volumes else unit.source[2].stop - unit.source[2].start
-    return len(unit.keep_t) * len(unit.keep_c) * planes
-
-
-def _unit_pixels(unit: Unit) -> int:
-    return len(unit.keep_t) * len(unit.keep_c) * region_size(unit.source[2:])
+def _frame_pixels(geometry: Geometry) -> int:
+    return prod(geometry.shape[2 if geometry.volumes else 3 :])
 
 
 def _uncorrected(table: StatisticsTable) -> Notice | None:

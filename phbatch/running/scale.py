@@ -9,7 +9,7 @@ import numpy as np
 from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsTable
 from phbatch.kernels.intensity import make_affine
-from phbatch.kernels.stats import flag_bits
+from phbatch.kernels.stats import FLAG_NAMES, flag_bits
 from phbatch.planning.units import Unit
 from phbatch.running.engine import execute
 from phbatch.running.measure import Stop
@@ -59,17 +59,16 @@ def require_good_frames(table: StatisticsTable, recipe: Recipe) -> None:
     InputError
         With the remedy.
     """
-    good = table.flag_bits == 0
-    if not good.any() and recipe.bad_frames != "normalize":
-        words = sorted({word for words in table.plain_column("flags") for word in words})
+    if table.flag_bits.all() and recipe.bad_frames != "normalize":
+        words = [name for name in sorted(FLAG_NAMES) if (table.flag_bits & flag_bits((name,))).any()]
         raise InputError(
             f"every one of the {len(table)} frames is flagged ({', '.join(words)}), and --bad-frames"
             f" {recipe.bad_frames} normalizes none of them; correct the flags with --stats, or leave it out."
         )
-    measured = np.flatnonzero(table.flag_bits & _KEPT_AS_THEY_ARE == 0)
-    keys = [table.grid.key(int(index)) for index in measured]
-    if keys and not any(make_affine(table.statistics(key), recipe.rule) is not None for key in keys):
-        raise _no_scale(recipe, str(keys[0]))
+    measured = table.flag_bits & _KEPT_AS_THEY_ARE == 0
+    keys = (table.grid.key(index) for index in range(len(table)) if measured[index])
+    if measured.any() and not any(make_affine(table.statistics(key), recipe.rule) is not None for key in keys):
+        raise _no_scale(recipe, str(table.grid.key(int(np.argmax(measured)))))
 
 
 def _no_scale(recipe: Recipe, frame: str) -> InputError:

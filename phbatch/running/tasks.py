@@ -21,19 +21,24 @@ from phbatch.frames.restore import FrameIndex, RestoredBlock, restore_block
 from phbatch.frames.table import StatisticsRow
 from phbatch.inputs.image import Source, open_source
 from phbatch.inputs.profile import read_profile
+from phbatch.kernels.finite import is_finite
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import FrameStatistics, State, merge
 from phbatch.network.predictor import Predictor, get_predictor, limit_network_threads
 from phbatch.outputs.writer import IMAGE, UNCERTAINTY, Sink
 from phbatch.places.lock import new_token
+from phbatch.places.place import Place
 from phbatch.places.zarr_nodes import limit_threads
 from phbatch.planning.memory import CORRECTIONS_AT_ONCE, MemoryPlan
 from phbatch.planning.units import Unit
 from phbatch.running.slots import waiting
 from phbatch.words.axes import frame_indices
 from phbatch.words.errors import InputError
-from phbatch.words.settings import FRAME_BACKGROUNDS, Backend, NanPolicy, StorageOptions
+from phbatch.words.settings import FRAME_BACKGROUNDS, Backend, NanPolicy
+
+NOWHERE = Place.at("memory://nowhere")
+"""Of a job that reads nothing, or writes nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,16 @@ class Job:
 
     Attributes
     ----------
-    source, axes : str
-        Path of the input, and its axes where the user named them.
+    source, axes : Place, str
+        The input, and its axes where the user named them.
     recipe : Recipe
         What the pixels go through.
     nan : {"refuse", "skip"}
         What a frame with NaN or infinity does.
-    output, output_axes : str
-        Path of the output, and the axes of its arrays; empty where nothing is written.
-    profile : str
-        Path of the profile of uneven light; empty where there is none.
+    output, output_axes : Place, str
+        The output, and the axes of its arrays.
+    profile : Place or None
+        The profile of uneven light.
     model : (Path, str) or None
         Model folder and sha256 of its weights.
     backend : {"tensorflow", "jax"}
@@ -62,49 +67,44 @@ class Job:
         Of codecs, and of TensorFlow on a CPU, in every process; None leaves them as they are.
     token : str
         Of this run: the one that holds its output, and under which workers keep stores open.
-    storage_options : SecretStr or None
-        Credentials and endpoint of object stores, for whoever runs the tasks; not shown where a job is printed.
     memory : MemoryPlan or None
         Of a process that runs the tasks: no worker of a Dask cluster with less memory gets any.
     """
 
-    source: str
+    source: Place
     axes: str | None
     recipe: Recipe
     nan: NanPolicy = "refuse"
-    output: str = ""
+    output: Place = NOWHERE
     output_axes: str = ""
-    profile: str = ""
+    profile: Place | None = None
     model: tuple[Path, str] | None = None
     backend: Backend = "tensorflow"
     retries: int = 0
     threads: int | None = None
     token: str = field(default_factory=new_token)
-    storage_options: StorageOptions = field(default=None, repr=False)
     memory: MemoryPlan | None = None
 
 
 # By token, too: a worker that serves run after run must not see an earlier run's metadata of a place.
 @lru_cache(maxsize=8)
-def _open_source(path: str, axes: str | None, options: StorageOptions, token: str) -> Source:
-    return open_source(path, axes, options)
+def _open_source(place: Place, axes: str | None, token: str) -> Source:
+    return open_source(place, axes)
 
 
 @lru_cache(maxsize=8)
-def _open_sink(path: str, options: StorageOptions, token: str) -> Sink:
-    return Sink(path, options, token=token)
+def _open_sink(place: Place, token: str) -> Sink:
+    return Sink(place, token=token)
 
 
 @lru_cache(maxsize=2)
-def _open_profile(path: str, options: StorageOptions, token: str) -> Profile:
-    return Profile(*read_profile(path, options))
+def _open_profile(place: Place, token: str) -> Profile:
+    return Profile(*read_profile(place))
 
 
 @lru_cache(maxsize=CORRECTIONS_AT_ONCE)
-def _open_correction(
-    path: str, options: StorageOptions, token: str, preparation: Preparation, c: int, z: int
-) -> Correction:
-    return _open_profile(path, options, token).correction(preparation, c, z)
+def _open_correction(place: Place, token: str, preparation: Preparation, c: int, z: int) -> Correction:
+    return _open_profile(place, token).correction(preparation, c, z)
 
 
 def forget_open_stores() -> None:
@@ -115,12 +115,13 @@ def forget_open_stores() -> None:
 
 def corrections_of(job: Job, unit: Unit) -> Corrections | None:
     """The maps of the job's profile for the channels and planes of a unit."""
-    if not job.profile:
+    profile = job.profile
+    if profile is None:
         return None
 
     def find(c: int, z: int) -> Correction:
         key = unit.frame_key(0, c, z)
-        return _open_correction(job.profile, job.storage_options, job.token, job.recipe.preparation, key.c, key.z or 0)
+        return _open_correction(profile, job.token, job.recipe.preparation, key.c, key.z or 0)
 
     return find
 
@@ -129,7 +130,7 @@ def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
     """Selected frames of a unit as ``(t, c, z, y, x)``, and the digest of the objects that they were read from."""
     if job.threads is not None:
         limit_threads(job.threads)
-    source = _open_source(job.source, job.axes, job.storage_options, job.token)
+    source = _open_source(job.source, job.axes, job.token)
     block, digest = source.read_stamped(unit.source)
     if len(unit.keep_t) != block.shape[0]:
         block = block[list(unit.keep_t)]
@@ -177,7 +178,7 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     """Restore a unit and write it; the returned record is what the ledger keeps."""
     started, clock = perf_counter(), StageClock()
     restored, rows, digest = compute_unit(job, unit, clock)
-    sink = _open_sink(job.output, job.storage_options, job.token)
+    sink = _open_sink(job.output, job.token)
     clipped = restored.clipped
     with clock("encode"):
         encoded = [sink.encode(IMAGE, job.output_axes, unit.output, restored.image)]
@@ -226,7 +227,7 @@ def pool_unit(job: Job, unit: Unit) -> dict[tuple[int, int | None], State]:
 def scan_unit(job: Job, unit: Unit) -> str | None:
     """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
     block, _ = read_unit(job, unit)
-    finite = np.isfinite(block).all(axis=(3, 4))
+    finite = is_finite(block).all(axis=(3, 4))
     if finite.all():
         return None
     t, c, z = np.argwhere(~finite)[0].tolist()
@@ -261,6 +262,7 @@ def find_scale(job: Job, unit: Unit) -> ScaleFound:
 def nonfinite_error(frame: str) -> InputError:
     """What is said of a frame that holds NaN or infinity."""
     return InputError(
-        f"frame {frame} holds NaN or infinity; repair it, or pass such frames through flagged with --nan skip.",
+        f"frame {frame} holds NaN or infinity (float32 ends at 3.4e38); repair it, or pass such frames through flagged"
+        " with --nan skip.",
         frame=frame,
     )

@@ -11,13 +11,18 @@ from phbatch.words.settings import SETTINGS
 
 _HEAD = """# Settings
 
-A setting has one name: `--bad-frames` on the command line is `bad_frames` in Python (`phbatch.run`,
-`phbatch.RunSettings`) and in the file of `--config`. `phbatch.run` and `phbatch.plan` take all of them; the table says
-which other functions do.
+Each is an option of the command line, a keyword of `phbatch.run` with underscores, and a key of `--config FILE.toml`.
+`phbatch plan` takes all of them; the last column names the other functions that take one, and so do their commands.
 
 What a setting **touches** is what changes with it: *numbers*, what the output holds; *speed*, how fast it is there; or
-*place*, where things are read, kept and computed. An output that was begun is continued with the same numbers, and a
-setting that touches them is refused where it has changed.
+*place*, where things are read, kept and computed. An output that was begun is continued with the same numbers: a
+setting that touches them is refused, by its name, where it has changed.
+"""
+
+_TAIL = """## Options that are no settings
+
+`--config FILE.toml` reads settings from a file; the command line wins. `--json`, `--quiet`, `--debug` and `--profile`
+say how results are told, see [run a time-lapse](../howto/run-a-time-lapse.md).
 """
 
 _COLUMNS = ("Setting", "What it is", "Values", "Default", "Touches", "Also in")
@@ -30,13 +35,13 @@ def settings_page() -> str:
         rows = [_row(setting) for setting in SETTINGS.values() if setting.row.group == group]
         table = [_line(_COLUMNS), _line("---" for _ in _COLUMNS), *map(_line, rows)]
         parts.append(f"## {group.capitalize()}\n\n" + "\n".join(table) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, _TAIL])
 
 
 def _row(setting: Setting) -> tuple[str, ...]:
     also = [f"`{name}`" for name in get_args(Function) if name in setting.row.also]
     return (
-        f"`{setting.name}`",
+        ", ".join(f"`{option}`" for option in _options(setting)),
         str(setting.info.description),
         _values(setting),
         _default(setting),
@@ -45,9 +50,14 @@ def _row(setting: Setting) -> tuple[str, ...]:
     )
 
 
+def _options(setting: Setting) -> list[str]:
+    names = [f"--{setting.name.replace('_', '-')}", *setting.row.flags]
+    return [f"{name} {setting.row.metavar}".strip() for name in names]
+
+
 def _default(setting: Setting) -> str:
-    own = setting.row.unset or not setting.default()
-    return (setting.default() or "not given") if own else f"`{setting.default()}`"
+    words = setting.row.unset or setting.row.of_model or not setting.default()
+    return (setting.default() or "not given") if words else f"`{setting.default()}`"
 
 
 def _values(setting: Setting) -> str:

@@ -30,6 +30,7 @@ from phbatch.kernels.smoothing import smooth_float
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.places.ome import ImageMetadata
+from phbatch.places.place import Place
 from phbatch.planning.resolve import ResolvedStatistics, resolve_rule, resolve_statistics
 from phbatch.running.begin import available_bytes
 from phbatch.running.illumination import profile_of
@@ -51,6 +52,10 @@ RULES = (
     Normalization(method="zscore"),
 )
 
+_NOTHING = (
+    "none of the sampled frames can be normalized (constant, or NaN) and holds image and noise (saturated, padding, or"
+    " too thin); choose others with --frames."
+)
 _PATCH = 32
 _SIGMA = 2.0
 _FLAT_FRACTION = 0.1
@@ -86,7 +91,7 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
     """
     settings = parse_options("compare_rules", options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
-    source = open_source(str(input), settings.axes, settings.storage_options)
+    source = open_source(Place.at(input, settings.storage_options), settings.axes)
     with _Sampler.open(source, settings, samples) as sampler:
         rules, keys, notices = _choose_rules(sampler, settings, model)
         found = [_measure_rules(sampler.frame(key), rules) for key in keys]
@@ -110,12 +115,11 @@ class _Sampler:
     """Frames sampled over time, prepared as those of a run; one in memory at once."""
 
     def __init__(self, source: Source, resolved: ResolvedStatistics, samples: int, profile: Profile | None) -> None:
-        keys = list(resolved.geometry.grid)
-        middle = source.shape[2] // 2
-        chosen = [key for key in keys if key.c == keys[0].c and key.z == middle]
-        self.keys = [chosen[int(index)] for index in np.unique(np.linspace(0, len(chosen) - 1, samples).round())]
+        times, first, middle = resolved.geometry.times, resolved.geometry.channels[0], source.shape[2] // 2
+        picked = np.unique(np.linspace(0, len(times) - 1, samples).round())
+        self.keys = [FrameKey(times[int(index)], first, middle) for index in picked]
         self._source, self._preparation = source, resolved.recipe.preparation
-        self._correction = None if profile is None else profile.correction(self._preparation, keys[0].c, middle)
+        self._correction = None if profile is None else profile.correction(self._preparation, first, middle)
 
     @classmethod
     @contextmanager
@@ -123,7 +127,7 @@ class _Sampler:
         resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
         require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
         with profile_of(settings, source, resolved.geometry, ignore) as place:
-            profile = Profile(*read_profile(place, settings.storage_options)) if place else None
+            profile = Profile(*read_profile(place)) if place else None
             yield cls(source, resolved, samples, profile)
 
     def frames(self) -> Iterator[tuple[FrameKey, PreparedFrame]]:
@@ -152,19 +156,20 @@ def _choose_rules(
     measured = {key: frame.measure(first.sigma, more) for key, frame in sampler.frames() if _View.of(frame).windows}
     kept = {key: found for key, found in measured.items() if any(_applies(rule, found) for rule in rules)}
     if not kept:
-        raise InputError(
-            "none of the sampled frames can be normalized (constant, or NaN) and holds image and noise (saturated,"
-            " padding, or too thin); choose others with --frames."
-        )
+        raise InputError(_NOTHING)
     fitting = [rule for rule in rules if np.mean([_applies(rule, found) for found in kept.values()]) > 0.5]
     left_out = [_describe(rule) for rule in rules if rule not in fitting]
     notices = []
     if left_out:
-        notices.append(f"{', '.join(left_out)} left out: the background of most frames is not above zero.")
+        notices.append(
+            f"{', '.join(left_out)} left out: most frames have no scale by it (a background not above zero, no noise)."
+        )
     if left_out or settings.value is not None:
         scale = settings.value or float(f"{np.median([_spread(found, first) for found in kept.values()]):.3g}")
         fitting += [Normalization(method="fixed", value=scale)] if scale > 0 else []
     keys = [key for key, found in kept.items() if all(_applies(rule, found) for rule in fitting)]
+    if not (fitting and keys):
+        raise InputError(_NOTHING)
     if len(keys) < len(sampler.keys):
         lost = [str(key.t) for key in sampler.keys if key not in keys]
         notices.append(
@@ -269,8 +274,8 @@ def _measure_rules(frame: PreparedFrame, rules: Sequence[Normalization]) -> list
         low, high = np.percentile(smooth_float(image, _SIGMA)[view.clear], (0.2, 99.8))
         found.append(
             _Measured(
-                level=float(np.median([image[window].mean() for window in view.windows])),
-                noise=float(np.median([image[window].std() for window in view.windows])),
+                level=float(np.median([image[window].mean(dtype=np.float64) for window in view.windows])),
+                noise=float(np.median([image[window].std(dtype=np.float64) for window in view.windows])),
                 contrast=float(high - low),
                 outside=float(((image < 0) | (image > 1))[view.image].mean()),
                 ms_per_mpx=milliseconds / (frame.source.size / 1e6),

@@ -15,6 +15,7 @@ from phbatch.inputs.image import open_source
 from phbatch.outputs.writer import ArrayLayout, Sink, create_output, read_output_attributes, remove_output
 from phbatch.places.lock import ROOT_DOCUMENTS
 from phbatch.places.ome import ImageMetadata, make_image_attributes
+from phbatch.places.place import Place
 from phbatch.report import save_before_after
 from phbatch.running.run import run
 from phbatch.simulate import PhaseContrast
@@ -64,13 +65,15 @@ def write_time_lapse(path: str, simulation: PhaseContrast, *, clean: bool = Fals
     clean : bool
         Whether to write the truth (float32) instead of the noisy frames (uint16).
     """
-    dtype = "float32" if clean else "uint16"
+    place, dtype = Place.at(path), "float32" if clean else "uint16"
     height, width = simulation.shape
     layout = ArrayLayout("0", "tyx", (simulation.n_frames, height, width), (1, height, width), dtype)
     scale = (1.0, simulation.pixel_size_um, simulation.pixel_size_um)
-    metadata = ImageMetadata("tyx", scale, (0.0,) * 3, ("second", "micrometer", "micrometer"), name=Path(path).stem)
-    create_output(path, 3, {"": make_image_attributes(metadata, "0.5") | {"phbatch": {"simulated": True}}}, [layout])
-    sink = Sink(path)
+    metadata = ImageMetadata(
+        "tyx", scale, (0.0,) * 3, ("second", "micrometer", "micrometer"), name=Path(place.name).stem
+    )
+    create_output(place, 3, {"": make_image_attributes(metadata, "0.5") | {"phbatch": {"simulated": True}}}, [layout])
+    sink = Sink(place)
     make: Callable[[int], NDArray[Any]] = simulation.clean if clean else simulation.frame
     for t in range(simulation.n_frames):
         region = to_region((t, 0, 0, 0, 0), (t + 1, 1, 1, height, width))
@@ -108,19 +111,19 @@ def run_demo(
     if any((folder / name).exists() for name in ROOT_DOCUMENTS):
         raise OutputError(f"{folder} is a Zarr group; choose another folder for the demonstration.")
     simulation = PhaseContrast(shape=shape, n_frames=n_frames, seed=DEMO_SEED)
-    noisy, clean = str(folder / "noisy.zarr"), str(folder / "clean.zarr")
-    for path, is_clean in ((noisy, False), (clean, True)):
-        remove_output(path)
-        write_time_lapse(path, simulation, clean=is_clean)
-    result = run(noisy, folder / "restored.zarr", overwrite=True, listener=listener, stop=stop)
-    attributes = read_output_attributes(result.output) or {}
+    noisy, clean, restored = (Place.at(folder / f"{name}.zarr") for name in ("noisy", "clean", "restored"))
+    for place, is_clean in ((noisy, False), (clean, True)):
+        remove_output(place)
+        write_time_lapse(place.path, simulation, clean=is_clean)
+    result = run(noisy.path, restored.path, overwrite=True, listener=listener, stop=stop)
+    attributes = read_output_attributes(restored) or {}
     divisors = attributes["statistics"]["divisor"]
     scores = []
     frames: tuple[NDArray[Any], ...] = ()
     for t in range(n_frames):
         region = to_region((t, 0, 0, 0, 0), (t + 1, 1, 1, *shape))
         before, truth, after = (
-            open_source(path).read(region)[0, 0, 0].astype(np.float64) for path in (noisy, clean, result.output)
+            open_source(place).read(region)[0, 0, 0].astype(np.float64) for place in (noisy, clean, restored)
         )
         divisor = divisors[t]
         frames = (before / divisor, after, truth / divisor)
@@ -129,7 +132,7 @@ def run_demo(
     picture = folder / "before-after.png"
     titles = (f"noisy, {psnr_before:.1f} dB", f"restored, {psnr_after:.1f} dB", "truth")
     save_before_after(picture, list(zip(titles, frames, strict=True)))
-    return DemoResult(noisy, clean, result.output, picture, psnr_before, psnr_after, ssim_before, ssim_after)
+    return DemoResult(noisy.path, clean.path, result.output, picture, psnr_before, psnr_after, ssim_before, ssim_after)
 
 
 def _score(truth: NDArray[np.float64], image: NDArray[np.float64]) -> tuple[float, float]:

@@ -14,9 +14,10 @@ from phbatch.network.tuning.form import measure_forms
 from phbatch.network.weights import read_weights
 from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import read_output_attributes
+from phbatch.places.place import Place
 from phbatch.planning.units import Geometry
 from phbatch.words.errors import OutputError, UsageError
-from phbatch.words.settings import Backend, StorageOptions, parse_settings
+from phbatch.words.settings import Backend, parse_settings
 
 _BENCHMARK_TILES = {2: (512, 512), 3: (32, 96, 96)}  # by the number of dimensions
 
@@ -59,7 +60,7 @@ def info(
     if benchmark:
         raise UsageError(f"--benchmark measures models and {path} is none; give a model folder or a bundled name.")
     options = parse_settings({"storage_options": storage_options}).storage_options
-    source = open_source(str(path), options=options)
+    source = open_source(Place.at(path, options))
     array, metadata = source.array, source.metadata
     compressors = [str(codec.to_dict()) if hasattr(codec, "to_dict") else str(codec) for codec in array.compressors]
     found: dict[str, Any] = {
@@ -81,21 +82,21 @@ def info(
     if source.notices:
         found["notices"] = list(source.notices)
     with suppress(OutputError):
-        attributes = read_output_attributes(source.path, options)
+        attributes = read_output_attributes(source.place)
         if attributes:
-            found |= _progress(source.path, attributes, options)
+            found |= _progress(source.place, attributes)
             found["phbatch"] = {key: value for key, value in attributes.items() if key != "statistics"}
     return found
 
 
-def _progress(path: str, attributes: Mapping[str, Any], options: StorageOptions) -> dict[str, Any]:
+def _progress(output: Place, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Units that are finished of all, and frames."""
     if "geometry" not in attributes:
         return {}
     geometry = Geometry.from_dict(attributes["geometry"])
-    keys = {unit.key for unit in geometry.units}
-    finished = sum(record["unit"] in keys for record in Ledger(path, options).current())
-    return {"frames": geometry.frames, "finished": f"{finished} of {len(keys)} units"}
+    units = geometry.units
+    finished = sum(record["unit"] in units for record in Ledger(output).current(units))
+    return {"frames": geometry.frames, "finished": f"{finished} of {len(units)} units"}
 
 
 def _model_info(model: Model) -> dict[str, Any]:

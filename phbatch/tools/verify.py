@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.frames.table import StatisticsTable
-from phbatch.inputs.image import open_source
-from phbatch.outputs.audit import Expected, expected_objects, find_problems, remove_group, restore_document
+from phbatch.inputs.image import Source, open_source
+from phbatch.outputs.audit import Expected, expected_objects, find_problems
 from phbatch.outputs.image import commit_metadata, refusing_storage_errors
-from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import ATTRIBUTE, IMAGE, UNCERTAINTY, Sink, read_output_attributes
 from phbatch.places.lock import ROOT_DOCUMENTS, hold_output, is_held, new_token
-from phbatch.places.zarr_nodes import exists, normalize_path
-from phbatch.planning.units import Geometry, Unit
+from phbatch.places.place import Place
+from phbatch.planning.bits import Bits
+from phbatch.planning.units import Geometry, Unit, Units
 from phbatch.running.begin import PROFILE, prepare, require_unchanged
 from phbatch.running.engine import execute
 from phbatch.running.measure import with_statistics
@@ -33,7 +34,7 @@ from phbatch.words.events import Listener, RunStarted, Stop, UnitFinished, ignor
 from phbatch.words.option_types import RedoOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import Damage, RunResult, VerifyReport
-from phbatch.words.settings import MOST_READERS, RunSettings, StorageOptions
+from phbatch.words.settings import MOST_READERS, RunSettings
 
 _OF_DEEP = ("input", "model", "memory", "scheduler", "retries")
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
@@ -86,17 +87,15 @@ def verify(
     >>> verify(result.output, deep=1).damages
     ()
     """
-    place, settings = normalize_path(str(output)), _redo_settings("verify", options)
-    store, workers = settings.storage_options, settings.workers
+    settings = _redo_settings("verify", options)
+    place = Place.at(output, settings.storage_options)
     _require_deep(deep, options)
-    report, provenance, geometry = _verify_objects(place, workers, store)
+    report, provenance, geometry = _verify_objects(place, settings.workers)
     if not deep:
         return report
     hurt = {damage.unit for damage in report.damages}
-    done = _Ledgered(place, store).finished
-    units = [unit for unit in geometry.units if unit.key in done - hurt]
-    sample = random.Random(seed).sample(units, min(deep, len(units)))  # noqa: S311
-    found, largest = _recompute(report.output, provenance, sample, listener, options)
+    sample = _draw(Ledger(place), geometry.units, hurt, deep, seed)
+    found, largest = _recompute(place, provenance, sample, listener, options)
     return replace(report, damages=(*report.damages, *found), recomputed=len(sample), largest_difference=largest)
 
 
@@ -129,17 +128,31 @@ def repair(
     PhbatchError
         What `run` would refuse: the input was changed, the model is gone.
     """
-    place, settings = normalize_path(str(output)), _redo_settings("repair", options)
-    store, workers = settings.storage_options, settings.workers
-    _provenance(place, _Ledgered(place, store).metadata, store)  # nothing is put into what is no output
-    with hold_output(place, new_token(), store):
-        report, provenance, geometry = _verify_objects(place, workers, store)
+    settings = _redo_settings("repair", options)
+    place = Place.at(output, settings.storage_options)
+    _provenance(place, Ledger(place).metadata())  # nothing is put into what is no output
+    with hold_output(place, new_token()):
+        report, provenance, geometry = _verify_objects(place, settings.workers)
         arguments = _recorded_options(provenance, options)
         if report.damages:
-            _require_inputs(arguments, geometry, report, store)
+            moved = Place.at(arguments["input"], settings.storage_options)
+            _require_inputs(open_source(moved, arguments["axes"]), place, geometry, report)
             with refusing_storage_errors(place):
-                _take_back(place, report.damages, store)
-    return run(output=place, listener=listener, stop=stop, **arguments)
+                _take_back(place, report.damages)
+    return run(output=place.path, listener=listener, stop=stop, **arguments)
+
+
+def _draw(ledger: Ledger, units: Units, hurt: set[str | None], count: int, seed: int) -> list[Unit]:
+    """Some of the units that are done and not hurt."""
+    whole = Bits(len(units))
+    for record in ledger.current(units):
+        place = units.find(record["unit"])
+        if place is not None and record["unit"] not in hurt:
+            whole.add(place)
+    ranks = random.Random(seed).sample(range(len(whole)), min(count, len(whole)))  # noqa: S311
+    drawn = set(ranks)
+    places = {rank: place for rank, place in enumerate(whole) if rank in drawn}
+    return [units[places[rank]] for rank in ranks]
 
 
 def _redo_settings(function: str, options: Mapping[str, Any]) -> RunSettings:
@@ -155,54 +168,50 @@ def _require_deep(deep: int, options: Mapping[str, Any]) -> None:
 
 
 class _Ledgered:
-    """What the ledger of an output tells, gone through once, an object at a time."""
+    """What the ledger of an output tells of the units of a run, gone through once, an object at a time."""
 
-    def __init__(self, output: str, store: StorageOptions) -> None:
-        self._ledger = Ledger(output, store)
-        self.metadata = next((record for record in self._ledger.current() if record["unit"] == METADATA), None)
-        self.units: set[str] = set()
+    def __init__(self, ledger: Ledger, units: Units) -> None:
+        self._ledger, self._units = ledger, units
+        self.done = Bits(len(units))
         self.objects = self.bytes = 0
 
-    @property
-    def finished(self) -> set[str]:
-        """Units that are done."""
-        return {record["unit"] for record in self._ledger.current()} - {METADATA}
-
     def __iter__(self) -> Iterator[Expected]:
-        for record in self._ledger.current():
-            self.units.add(record["unit"])
+        for record in self._ledger.current(self._units):
+            unit = self._units.find(record["unit"])
+            if unit is not None:
+                self.done.add(unit)
             for expected in expected_objects(record):
                 self.objects += 1
                 self.bytes += expected.mark[0]
                 yield expected
 
 
-def _verify_objects(
-    output: str, workers: int | None, store: StorageOptions
-) -> tuple[VerifyReport, dict[str, Any], Geometry]:
+def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, dict[str, Any], Geometry]:
     """The report on all objects, the provenance of the run, and the shape of its work."""
-    ledgered = _Ledgered(output, store)
-    provenance = _provenance(output, ledgered.metadata, store)
+    ledger = Ledger(output)
+    metadata = ledger.metadata()
+    provenance = _provenance(output, metadata)
     geometry = Geometry.from_dict(provenance["geometry"])
-    units = {unit.key: unit for unit in geometry.units}
-    damages = []
+    units, damages = geometry.units, []
+    ledgered = _Ledgered(ledger, units)
     readers = workers or min(MOST_READERS, cpu_count() or 1)
-    for expected, problem in find_problems(output, ledgered, workers=readers, options=store):
-        unit = units.get(expected.owner)
+    for expected, problem in find_problems(output, ledgered, workers=readers):
+        place = units.find(expected.owner)
+        unit = None if place is None else units[place]
         frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()
         damages.append(Damage(expected.key, problem, unit.key if unit is not None else None, frames))
-    complete = ledgered.metadata is not None and bool(ledgered.metadata["complete"])
-    missing = [unit for unit in geometry.units if unit.key not in ledgered.units]
-    if not complete and _says_complete(output, store):
+    complete = metadata is not None and bool(metadata["complete"])
+    missing = [units[place] for place in ledgered.done.absent()]
+    if not complete and _says_complete(output):
         if missing:  # the ledger was cut
             complete = True
         else:  # the run ends now: its last attributes and tables are there before the ledger says so
             damages = [damage for damage in damages if damage.place not in ROOT_DOCUMENTS]
     if complete:
         damages += [Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry)) for unit in missing]
-    running = not complete and is_held(output, store)
+    running = not complete and is_held(output)
     report = VerifyReport(
-        output,
+        output.path,
         len(units),
         ledgered.objects,
         ledgered.bytes,
@@ -215,15 +224,15 @@ def _verify_objects(
     return report, provenance, geometry
 
 
-def _says_complete(output: str, store: StorageOptions) -> bool:
+def _says_complete(output: Place) -> bool:
     """Whether the root of an output says that its run came to its end."""
     try:
-        return (read_output_attributes(output, store) or {}).get("status") == "complete"
+        return (read_output_attributes(output) or {}).get("status") == "complete"
     except OutputError:
         return False
 
 
-def _provenance(output: str, metadata: Mapping[str, Any] | None, store: StorageOptions) -> dict[str, Any]:
+def _provenance(output: Place, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the run said of itself: from the ledger, since the root's own document may be what is damaged."""
     documents = metadata["documents"] if metadata is not None else {}
     if "zarr.json" in documents:
@@ -231,18 +240,18 @@ def _provenance(output: str, metadata: Mapping[str, Any] | None, store: StorageO
     elif ".zattrs" in documents:
         found = json.loads(documents[".zattrs"]).get(ATTRIBUTE)
     else:
-        found = _root_attributes(output, store)
+        found = _root_attributes(output)
     if not isinstance(found, dict) or "geometry" not in found:
         raise OutputError(f"{output} is no output of `phbatch run`, or one that was not begun; give the path of one.")
     return found
 
 
-def _root_attributes(output: str, store: StorageOptions) -> dict[str, Any] | None:
+def _root_attributes(output: Place) -> dict[str, Any] | None:
     """Attributes of the root group; None where it has none of phbatch's."""
-    if not exists(output, options=store):
+    if not output.exists():
         raise OutputError(f"{output} does not exist; correct the path.")
     try:
-        return read_output_attributes(output, store)
+        return read_output_attributes(output)
     except OutputError as error:
         if isinstance(error.__cause__, ImportError) or "cannot be reached" in str(error):
             raise
@@ -278,34 +287,31 @@ def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any])
     return {"input": provenance["input"]} | dict(provenance["settings"]) | given
 
 
-def _require_inputs(
-    arguments: Mapping[str, Any], geometry: Geometry, report: VerifyReport, store: StorageOptions
-) -> None:
+def _require_inputs(source: Source, output: Place, geometry: Geometry, report: VerifyReport) -> None:
     """Refuse to do a unit again from other pixels than the first time."""
     hurt = {damage.unit for damage in report.damages}
-    current = Ledger(report.output, store).current()
-    inputs = {record["unit"]: record["input"] for record in current if record["unit"] in hurt}
-    source = open_source(str(arguments["input"]), arguments["axes"], store)
-    require_unchanged(source, geometry, inputs, report.output, store)
+    current = Ledger(output).current(geometry.units)
+    records = (record for record in current if record["unit"] in hurt)
+    require_unchanged(source, geometry, records, output)
 
 
-def _take_back(output: str, damages: Iterable[Damage], store: StorageOptions) -> None:
+def _take_back(output: Place, damages: Iterable[Damage]) -> None:
     """Mend documents from the ledger, and have everything else that is hurt done again by the next run."""
-    ledger = Ledger(output, store)
-    metadata = next((record for record in ledger.current() if record["unit"] == METADATA), None)
+    ledger = Ledger(output)
+    metadata = ledger.metadata()
     documents = metadata["documents"] if metadata is not None else {}
     hurt = [damage for damage in damages if damage.unit is None]
     for damage in hurt:
         if damage.place in documents:
-            restore_document(output, damage.place, documents[damage.place], store)
+            output.write(damage.place, documents[damage.place].encode())
     if any(damage.place.startswith(f"{PROFILE}/") for damage in hurt):
-        remove_group(output, PROFILE, store)
+        output.remove_folder(PROFILE)
     for unit in dict.fromkeys(damage.unit for damage in damages if damage.unit is not None):
         ledger.retract(unit)
     forget_open_stores()
-    attributes = read_output_attributes(output, store) or {}
-    Sink(output, store).update_attributes(attributes | {"status": "running"})
-    commit_metadata(output, complete=False, options=store)
+    attributes = read_output_attributes(output) or {}
+    Sink(output).update_attributes(attributes | {"status": "running"})
+    commit_metadata(output, complete=False)
 
 
 @dataclass(frozen=True)
@@ -318,19 +324,20 @@ class _Comparison:
 
 
 def _recompute(
-    output: str, provenance: Mapping[str, Any], units: Sequence[Unit], listener: Listener, options: Mapping[str, Any]
+    output: Place, provenance: Mapping[str, Any], units: Sequence[Unit], listener: Listener, options: Mapping[str, Any]
 ) -> tuple[list[Damage], float]:
     """Damages that computing units again brings to light, and the largest difference of a pixel."""
     arguments = _recorded_options(provenance, options)
-    prepared = prepare(str(arguments.pop("input")), output, parse_options("run", arguments))
+    prepared = prepare(str(arguments.pop("input")), output.path, parse_options("run", arguments))
     prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
-    table, records = StatisticsTable(prepared.resolved.geometry.grid), dict[str, dict[str, Any]]()
+    geometry = prepared.resolved.geometry
+    table, records = StatisticsTable(geometry.grid), dict[str, dict[str, Any]]()
     sampled = {unit.key for unit in units}
-    for record in Ledger(output, prepared.settings.storage_options).current():
-        for row in record.get("statistics", ()):
-            table.put(row)
+    for record in Ledger(output).current(geometry.units):
         if record["unit"] in sampled:
             records[record["unit"]] = record
+            for row in record["statistics"]:
+                table.put(row)
     work: Iterable[Unit] = units
     if prepared.given is not None or prepared.resolved.recipe.passes > 1:
         work = with_statistics(units, table, prepared.resolved.recipe.volumes)
@@ -338,7 +345,7 @@ def _recompute(
         load_predictor(prepared.job)
     damages, largest, volumes = list[Damage](), 0.0, prepared.resolved.recipe.volumes
     counts = {unit.key: sum(1 for _ in unit.frame_indices(volumes=volumes)) for unit in units}
-    listener(RunStarted(output, len(units), 0, sum(counts.values()), 0, prod(prepared.source.shape[3:])))
+    listener(RunStarted(output.path, len(units), 0, sum(counts.values()), 0, prod(prepared.source.shape[3:])))
     for outcome in execute(
         _compare_unit,
         prepared.job,
@@ -361,7 +368,7 @@ def _recompute(
         if wrong:
             damages.append(Damage(key, "has other pixels than those computed again", key, wrong))
         if not _same_rows(rows, records[key]["statistics"]):
-            frames = _all_frames(unit, prepared.resolved.geometry)
+            frames = _all_frames(unit, geometry)
             damages.append(Damage(key, "has other statistics than those computed again", key, frames))
     return damages, largest
 
@@ -369,7 +376,7 @@ def _recompute(
 def _compare_unit(job: Job, unit: Unit) -> tuple[list[_Comparison], list[dict[str, Any]], str]:
     """Compute a unit and read what is stored of it."""
     restored, rows, digest = compute_unit(job, unit)
-    sink, recipe = Sink(job.output, job.storage_options), job.recipe
+    sink, recipe = Sink(job.output), job.recipe
     pairs = [(restored.image, sink.read(IMAGE, job.output_axes, unit.output))]
     if restored.uncertainty is not None:
         pairs.append((restored.uncertainty, sink.read(UNCERTAINTY, job.output_axes, unit.output)))

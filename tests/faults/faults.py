@@ -19,8 +19,9 @@ import phbatch
 from phbatch.frames.light import PreparedFrame
 from phbatch.inputs.image import Source
 from phbatch.network.predictor import Predictor
-from phbatch.outputs import writer as sink
 from phbatch.outputs.ledger import Ledger
+from phbatch.places import durable
+from phbatch.places.place import Place
 from phbatch.planning import units as planning
 from phbatch.planning.units import Unit
 from phbatch.running import commit
@@ -74,7 +75,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "read": (Source, "_read_noting"),
     "statistics": (PreparedFrame, "measure"),
     "predict": (Predictor, "restore"),
-    "write": (sink, "synchronize"),
+    "write": (durable, "synchronize"),
 }
 
 
@@ -160,7 +161,7 @@ class Bench:
                 result = self.run(output)
                 assert list(result.failed) == ([] if passing else [key]), fault
         if passing and fault.place != "commit":
-            assert Ledger(str(output)).records()[key]["attempt"] == fault.attempts + 1, fault
+            assert Ledger(Place.at(output)).records()[key]["attempt"] == fault.attempts + 1, fault
         else:
             done = units_of(output)
             result = self.run(output)

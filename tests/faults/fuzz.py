@@ -229,62 +229,36 @@ FLAGS = (
     "--debug",
     "--help",
 )
-STATISTICS = [
-    "--sigma",
+FLAGS_OF_RUN = tuple(flag for flag in FLAGS if flag not in ("--debug", "--help"))
+PICKED = ("--axes", "--channel", "--frames", "--memory")
+PREPARED = ("--sigma", "--illumination", "--illumination-mode", "--downscale")
+REDONE = ("--input", "--workers", "--memory")
+STATISTICS = (
+    *PICKED,
+    *PREPARED,
     "--pmin",
     "--pmax",
     "--percentiles",
     "--scope",
     "--smooth-time",
-    "--illumination",
-    "--illumination-mode",
-    "--downscale",
-    "--axes",
-    "--channel",
-    "--frames",
-    "--memory",
     "--workers",
     "--threads",
-]
-OPTIONS: dict[str, list[str]] = {
-    "run": [
+)
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "run": (
         *STATISTICS,
-        *[
-            "--normalize",
-            "--factor",
-            "--value",
-            "--dtype",
-            "--nan",
-            "--bad-frames",
-            "--codec",
-            "--shuffle",
-            "--shard",
-            "--retries",
-            "--stats",
-        ],
-        *[
-            "--config",
-            "--tile",
-            "--batch",
-            "--rescale",
-            "--no-rescale",
-            "--upscale-back",
-            "--uncertainty",
-            "--overwrite",
-            "--profile",
-        ],
-    ],
+        *FLAGS_OF_RUN,
+        *("--normalize", "--factor", "--value", "--stats", "--dtype", "--nan", "--bad-frames", "--codec", "--shuffle"),
+        *("--shard", "--retries", "--config", "--tile", "--batch"),
+    ),
     "stats": STATISTICS,
-    "compare": [
-        *("--axes", "--channel", "--frames", "--samples", "--sigma", "--illumination", "--illumination-mode"),
-        *("--downscale", "--memory", "--value"),
-    ],
-    "illumination": ["--method", "--axes", "--channel", "--frames", "--memory"],
-    "verify": ["--deep", "--seed", "--input", "--workers", "--memory"],
-    "repair": ["--input", "--workers", "--memory"],
-    "info": [],
+    "compare": (*PICKED, *PREPARED, "--samples", "--value"),
+    "illumination": (*PICKED, "--method"),
+    "verify": (*REDONE, "--deep", "--seed"),
+    "repair": REDONE,
+    "info": (),
 }
-OPTIONS["plan"] = [name for name in OPTIONS["run"] if name != "--profile"]
+OPTIONS["plan"] = tuple(name for name in OPTIONS["run"] if name != "--profile")
 OUTPUTS = (
     "out.zarr",
     "out.zarr",

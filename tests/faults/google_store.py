@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -17,16 +17,21 @@ class Handler(BaseHTTPRequestHandler):
     """PUT, GET, HEAD and DELETE of ``/bucket/key``, and the list of a bucket."""
 
     objects: dict[str, bytes]
+    generations: dict[str, int]
+    putting: Lock
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
     def do_PUT(self) -> None:
         key, data = self._key(), self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("x-goog-if-generation-match") == "0" and key in self.objects:
-            self._answer(412)
-            return
-        self.objects[key] = data
+        wanted = self.headers.get("x-goog-if-generation-match")
+        with self.putting:
+            if wanted is not None and int(wanted) != (self.generations[key] if key in self.objects else 0):
+                self._answer(412)
+                return
+            self.objects[key] = data
+            self.generations[key] = self.generations.get(key, 0) + 1
         self._answer(200, data)
 
     def do_GET(self) -> None:
@@ -45,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(204 if self.objects.pop(self._key(), None) is not None else 404)
 
     def _key(self) -> str:
-        return unquote(urlsplit(self.path).path).split("/", 2)[2]
+        return "".join(unquote(urlsplit(self.path).path).split("/", 2)[2:])
 
     def _list(self, prefix: str, delimiter: str) -> None:
         rows, folders = "", set()
@@ -68,6 +73,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, data: bytes = b"", *, send: bool = False) -> None:
         self.send_response(status)
         self.send_header("ETag", f'"{md5(data).hexdigest()}"')
+        self.send_header("x-goog-generation", str(self.generations.get(self._key(), 0)))
         self.send_header("Last-Modified", _DATE)
         self.send_header("Content-Length", str(len(data) if send else 0))
         self.end_headers()
@@ -78,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def run_google_store() -> Iterator[str]:
     """While inside, a store serves; its URL."""
-    handler = type("Own", (Handler,), {"objects": {}})
+    handler = type("Own", (Handler,), {"objects": {}, "generations": {}, "putting": Lock()})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()

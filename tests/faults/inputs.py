@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 
 from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.places.place import Place
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "zarr 2": {"zarr_format": 2},
@@ -27,7 +28,7 @@ def output_options(layout: str, shard_bytes: int) -> dict[str, Any]:
 
 def units_of(output: str | Path) -> list[str]:
     """Keys of the units that are in the ledger of an output, in the order of time."""
-    found = (name for name in Ledger(str(output)).records() if name != METADATA)
+    found = (name for name in Ledger(Place.at(output)).records() if name != METADATA)
     return sorted(found, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
 

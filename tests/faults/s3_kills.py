@@ -16,6 +16,7 @@ from distributed import LocalCluster
 
 import phbatch
 from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.places.place import Place
 from phbatch.words.events import UnitFinished
 from phbatch.words.settings import parse_storage_options
 from tests.faults.inputs import make_time_lapse
@@ -65,7 +66,7 @@ def kill_on_s3(folder: Path, bucket: Bucket, seed: int, *, kills: int = 1) -> in
             process.kill()
             process.communicate()
             killed += process.returncode == -signal.SIGKILL
-        committed = len(Ledger(output, direct).records().keys() - {METADATA})
+        committed = len(Ledger(Place.at(output, direct)).records().keys() - {METADATA})
         process = _start(source, output, bucket.options(proxy.port), shards)
         out, err = process.communicate(timeout=180)
         assert process.returncode == 0, err

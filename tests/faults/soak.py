@@ -1,4 +1,4 @@
-"""The long part of the campaign: prints the tables of the README. `make soak`, or parts of it by name."""
+"""The long part of the campaign: prints the tables of docs/benchmarks. `make soak`, or parts of it by name."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
-from phbatch.places.object_store import read_object, write_object
-from phbatch.places.zarr_nodes import list_files
+from phbatch.places.place import Place
 from phbatch.words.settings import parse_storage_options
 
 SECRET = "CANARY-wJalrXUtnFEMI"
@@ -23,6 +24,17 @@ VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", 
 """What the machine's environment may say of S3, and a test must not see."""
 
 _COUNT = count()
+_PUTTING = threading.Lock()
+_put_object = S3Response.put_object
+
+
+def _put_one_at_once(self: S3Response) -> Any:
+    """S3 promises that of conditional writes one wins; this server looks first and writes then."""
+    with _PUTTING:
+        return _put_object(self)
+
+
+S3Response.put_object = _put_one_at_once
 
 
 @dataclass(frozen=True)
@@ -76,10 +88,10 @@ def new_bucket(port: int) -> Bucket:
 
 def upload(folder: Path, bucket: Bucket, key: str) -> str:
     """Copy a folder into a bucket; returns its URL."""
-    options = parse_storage_options(bucket.options())
+    place = Place.at(bucket.url(key), parse_storage_options(bucket.options()))
     for file in folder.rglob("*"):
         if file.is_file():
-            write_object(bucket.url(key), file.relative_to(folder).as_posix(), file.read_bytes(), options)
+            place.write(file.relative_to(folder).as_posix(), file.read_bytes())
     return bucket.url(key)
 
 
@@ -92,6 +104,6 @@ def local_bytes(output: str) -> dict[str, bytes]:
 
 def remote_bytes(url: str, options: dict[str, Any]) -> dict[str, bytes]:
     """The same of an output in S3."""
-    secret = parse_storage_options(options)
-    keys = [key for key, _, _ in list_files(url, secret)]
-    return {key: read_object(url, key, secret) for key in keys if not key.startswith(".phbatch") and key != "zarr.json"}
+    place = Place.at(url, parse_storage_options(options))
+    keys = [key for key, _, _ in place.files() if not key.startswith(".phbatch") and key != "zarr.json"]
+    return dict(zip(keys, place.read_all(keys), strict=True))

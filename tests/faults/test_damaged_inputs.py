@@ -16,6 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from phbatch.inputs.image import open_source
+from phbatch.places.place import Place
 from phbatch.words.axes import to_region
 from phbatch.words.settings import parse_storage_options
 from tests.faults.damage import DAMAGES, KINDS, make_image
@@ -144,5 +145,5 @@ def test_the_guard_lets_good_chunks_pass(bucket: Bucket, tmp_path: Path, kind: s
     zarr.create_array(tmp_path / "in.zarr", data=frames, **options)
     store = parse_storage_options(bucket.options())
     for path, secret in ((str(tmp_path / "in.zarr"), None), (upload(tmp_path / "in.zarr", bucket, "in.zarr"), store)):
-        block = open_source(path, "tyx", secret).read(to_region((0, 0, 0, 0, 0), (3, 1, 1, 40, 36)))
+        block = open_source(Place.at(path), "tyx", secret).read(to_region((0, 0, 0, 0, 0), (3, 1, 1, 40, 36)))
         np.testing.assert_array_equal(block[:, 0, 0], frames)

@@ -12,6 +12,7 @@ import pytest
 
 import phbatch
 from phbatch.places.lock import LOCK
+from phbatch.places.place import FsspecPlace
 from phbatch.words.errors import OutputError, PhbatchError
 from tests.faults.inputs import files, make_input
 from tests.handmade import CommandLine
@@ -154,12 +155,17 @@ def test_tables_and_pages_are_not_written_into_the_input(
 def test_a_store_that_does_not_answer_is_said_in_words(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., object]
 ) -> None:
-    def refuse(path: str, *_: object, **__: object) -> dict[str, bool]:
-        raise OSError(f"no answer from {path}")
+    original, asked = FsspecPlace.names, [0]
 
-    for module in ("outputs.writer", "inputs.profile", "places.lock"):
-        with monkeypatch.context() as patch:
-            patch.setattr(f"phbatch.{module}.list_folder", refuse)
-            options = {"method": "gaussian"} if call is phbatch.illumination else {"model": "none", "overwrite": True}
-            with suppress(OutputError):  # which is no OSError
-                call(source, f"memory://{tmp_path.name}/{module}.zarr", **options)
+    def refuse(self: FsspecPlace, folder: str = "") -> dict[str, bool]:
+        asked[0] -= 1
+        if asked[0] < 0:
+            raise OSError(f"no answer from {self}")
+        return original(self, folder)
+
+    monkeypatch.setattr(FsspecPlace, "names", refuse)
+    options = {"method": "gaussian"} if call is phbatch.illumination else {"model": "none", "overwrite": True}
+    for answers in range(4):
+        asked[0] = answers
+        with suppress(OutputError):  # which is no OSError
+            call(source, f"memory://{tmp_path.name}/{answers}.zarr", **options)

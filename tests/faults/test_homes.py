@@ -8,6 +8,7 @@ import pytest
 
 import phbatch
 from phbatch.outputs.image import require_place
+from phbatch.places.place import Place
 from phbatch.words.errors import OutputError
 from tests.faults.inputs import make_input
 
@@ -34,7 +35,7 @@ def test_a_folder_that_is_lived_in_is_refused(home: Path, tmp_path: Path, output
 
 def test_the_root_of_the_disk_is_refused_without_looking_at_it() -> None:
     with pytest.raises(OutputError, match="home folder"):
-        require_place("/")
+        require_place(Place.at("/"))
 
 
 def test_a_folder_in_the_home_is_an_output_and_can_be_continued_from_inside(

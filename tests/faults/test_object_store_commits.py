@@ -18,8 +18,7 @@ from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.outputs.writer import Sink
 from phbatch.places import lock
 from phbatch.places.lock import LOCK, hold_output, new_token, read_token
-from phbatch.places.object_store import read_object, remove_objects, write_object
-from phbatch.places.zarr_nodes import exists, list_files, list_folder, read_files, stat_file
+from phbatch.places.place import ObjectPlace, Place, Seen
 from phbatch.running.begin import prepare
 from phbatch.running.tasks import Job
 from phbatch.words.errors import OutputError
@@ -50,12 +49,13 @@ def output(bucket: Bucket, image: Path) -> str:
 
 def contents(output: str, options: StorageOptions) -> dict[str, bytes]:
     """All objects of an output but those of the commit protocol itself."""
-    keys = [key for key, _, _ in list_files(output, options) if not key.startswith(".phbatch/")]
-    return dict(zip(keys, read_files(output, keys, options), strict=True))
+    place = Place.at(output, options)
+    keys = [key for key in place.keys() if not key.startswith(".phbatch/")]  # noqa: SIM118
+    return dict(zip(keys, place.read_all(keys), strict=True))
 
 
 def test_every_object_is_in_the_ledger_with_its_size_and_checksum(output: str, options: StorageOptions) -> None:
-    records = Ledger(output, options).records()
+    records = Ledger(Place.at(output, options)).records()
     known = {METADATA} | {f"t{t}/c0" for t in range(4)}
     assert set(records) == known
     marked = {key for record in records.values() for key in (*record["objects"], *record.get("documents", {}))}
@@ -79,9 +79,9 @@ def test_what_is_hurt_is_named_and_mended_to_the_byte(
 ) -> None:
     whole = contents(output, options)
     if how == "missing":
-        remove_objects(output, [hurt], options)
+        Place.at(output, options).remove([hurt])
     else:
-        write_object(output, hurt, whole[hurt][:-1] + bytes([whole[hurt][-1] ^ 1]), options)
+        Place.at(output, options).write(hurt, whole[hurt][:-1] + bytes([whole[hurt][-1] ^ 1]))
     given = ("--storage-options", json.dumps(bucket.options()))
     assert phbatch_command("verify", output, "--json", *given) == 3
     assert hurt in phbatch_command.out
@@ -92,14 +92,15 @@ def test_what_is_hurt_is_named_and_mended_to_the_byte(
     }
     assert phbatch_command("verify", output, "--deep", "2", *given) == 0, phbatch_command.err
     assert SECRET not in phbatch_command.out + phbatch_command.err
-    everything = b"".join(read_object(output, key, options) for key, _, _ in list_files(output, options))
+    place = Place.at(output, options)
+    everything = b"".join(place.read_all(list(place.keys())))
     assert SECRET.encode() not in everything
 
 
 def test_an_input_that_was_changed_is_refused(
     bucket: Bucket, output: str, image: Path, options: StorageOptions
 ) -> None:
-    write_object(bucket.url("in.zarr"), "c/1/0/0", (image / "c/1/0/0").read_bytes() + b"!", options)
+    Place.at(bucket.url("in.zarr"), options).write("c/1/0/0", (image / "c/1/0/0").read_bytes() + b"!")
     with pytest.raises(OutputError, match="input of t1/c0 was changed"):
         phbatch.run(bucket.url("in.zarr"), output, storage_options=options, **SETTINGS)
 
@@ -109,25 +110,25 @@ def test_one_run_holds_an_output_and_lets_go_of_it(
 ) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.1)
     monkeypatch.setattr(lock, "_died_here", lambda holder: False)
-    url, token = bucket.url("held.zarr"), new_token()
-    with hold_output(url, token, options):
-        assert read_token(url, options) == token
-        with pytest.raises(OutputError, match="is being written by another run"), hold_output(url, "other", options):
+    place, token = Place.at(bucket.url("held.zarr"), options), new_token()
+    with hold_output(place, token):
+        assert read_token(place) == token
+        with pytest.raises(OutputError, match="is being written by another run"), hold_output(place, "other"):
             pass
-    assert read_token(url, options) is None
-    with hold_output(url, "other", options):
-        assert read_token(url, options) == "other"
+    assert read_token(place) is None
+    with hold_output(place, "other"):
+        assert read_token(place) == "other"
 
 
 def test_a_worker_that_outlived_its_run_writes_nothing(bucket: Bucket, output: str, options: StorageOptions) -> None:
     prepared = prepare(bucket.url("in.zarr"), output, phbatch.RunSettings(**SETTINGS, storage_options=options))
     job: Job = prepared.job
-    before = list_files(output, options)
+    before = prepared.output.files()
     unit = prepared.resolved.geometry.units[0]
     block = np.zeros([part.stop - part.start for part in unit.output], prepared.image.dtype)
     with pytest.raises(OutputError, match="is not held by this run any more"):
-        Sink(output, options, token=job.token).write("0", job.output_axes, unit.output, block)
-    assert list_files(output, options) == before
+        Sink(prepared.output, token=job.token).write("0", job.output_axes, unit.output, block)
+    assert prepared.output.files() == before
 
 
 def test_a_store_that_is_gone_does_not_keep_a_run_from_ending(
@@ -135,9 +136,9 @@ def test_a_store_that_is_gone_does_not_keep_a_run_from_ending(
 ) -> None:
     never = threading.Event()
     monkeypatch.setattr(lock, "_PATIENCE_S", 0.2)
-    held = hold_output(bucket.url("held.zarr"), new_token(), options)
+    held = hold_output(Place.at(bucket.url("held.zarr"), options), new_token())
     held.__enter__()
-    monkeypatch.setattr(lock, "read_file", lambda *_: b"{}" if never.wait() else b"")
+    monkeypatch.setattr(ObjectPlace, "look", lambda *_: Seen(b"{}" if never.wait() else b""))
     ended = threading.Thread(target=held.__exit__, args=(None, None, None), daemon=True)
     ended.start()
     ended.join(5)
@@ -146,16 +147,18 @@ def test_a_store_that_is_gone_does_not_keep_a_run_from_ending(
 
 
 def test_the_door_says_the_same_of_a_bucket_and_of_a_disk(bucket: Bucket, image: Path, options: StorageOptions) -> None:
-    url, place = upload(image, bucket, "in.zarr"), str(image)
-    assert [file[:2] for file in list_files(url, options)] == [file[:2] for file in list_files(place)]
+    there, here = Place.at(upload(image, bucket, "in.zarr"), options), Place.at(image)
+    assert [file[:2] for file in there.files()] == [file[:2] for file in here.files()]
     for folder in ("", "c", "c/1", "nothing"):
-        assert list_folder(url, folder, options) == list_folder(place, folder)
+        assert there.names(folder) == here.names(folder)
     for key in ("", "zarr.json", "c/0/0/0", "c/9/9/9", LOCK):
-        assert exists(url, key, options) == exists(place, key)
-    keys = [key for key, _, _ in list_files(place)]
-    assert read_files(url, keys, options) == [(image / key).read_bytes() for key in keys]
-    assert [(key, *stat_file(url, key, options)) for key in keys] == list_files(url, options)
-    asked, listed = Stamps(url, options), Stamps(url, options, listed=True)
+        assert there.exists(key) == here.exists(key)
+    keys = list(here.keys())
+    assert sorted(keys) == list(there.keys())
+    assert there.read_all(keys) == [(image / key).read_bytes() for key in keys]
+    assert [there.mark(key) for key in keys] == [here.mark(key) for key in keys]
+    assert sorted((key, *there.stat(key)) for key in keys) == there.files()
+    asked, listed = Stamps(there), Stamps(there, listed=True)
     assert asked.digest([*keys, "c/9/9/9"]) == listed.digest([*keys, "c/9/9/9"])
     assert listed.of("c/9/9/9") == asked.of("c/9/9/9") == ABSENT
 

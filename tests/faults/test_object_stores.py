@@ -20,8 +20,7 @@ from pydantic import SecretStr
 
 import phbatch
 from phbatch.inputs.image import open_source
-from phbatch.places.object_store import read_object
-from phbatch.places.zarr_nodes import list_files, open_node
+from phbatch.places.place import Place
 from phbatch.planning.units import Unit
 from phbatch.running import commit, tasks
 from phbatch.running.begin import prepare
@@ -55,7 +54,7 @@ def test_the_bytes_are_those_of_a_local_run(
     written = remote_bytes(output, options) if direction != "in" else local_bytes(output)
     assert written == local_bytes(local.output)
     secret = parse_storage_options(options)
-    found, expected = (open_node(r.output, options=secret).attrs.asdict() for r in (result, local))
+    found, expected = (Place.at(r.output, secret).open().attrs.asdict() for r in (result, local))
     assert record_of(found) == record_of(expected)
     again = phbatch.run(source, output, storage_options=options, **SETTINGS)
     assert (again.units_done, again.units_skipped) == (0, local.units)
@@ -107,7 +106,7 @@ def test_requests_are_overlapped_and_bounded(bucket: Bucket, tmp_path: Path) -> 
     zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 8, 8), config={"write_empty_chunks": True})
     upload(tmp_path / "in.zarr", bucket, "in.zarr")
     with run_proxy(FaultProxy(bucket.port, {"latency": 1.0}, latency_s=0.1)) as proxy:
-        source = open_source(bucket.url("in.zarr"), options=parse_storage_options(bucket.options(proxy.port)))
+        source = open_source(Place.at(bucket.url("in.zarr"), parse_storage_options(bucket.options(proxy.port))))
         before, started = len(proxy.requests), time.perf_counter()
         np.testing.assert_array_equal(
             source.read((slice(4), slice(1), slice(1), slice(64), slice(64)))[:, 0, 0], frames
@@ -136,7 +135,7 @@ def test_torn_refusals_are_asked_for_again_as_often_as_the_options_say(bucket: B
     with run_proxy(FaultProxy(bucket.port, {"truncated": 1.0})) as proxy:
         options = parse_storage_options(bucket.options(proxy.port) | {"max_retries": retries})
         with pytest.raises(ConnectionError):
-            read_object(bucket.url(""), "missing", options)
+            Place.at(bucket.url(""), options).read("missing")
         assert len(proxy.requests) == 1 + retries
 
 
@@ -251,8 +250,8 @@ def test_a_url_that_holds_a_credential_is_refused_without_showing_it(
 def every_byte(bucket: Bucket, folder: Path) -> bytes:
     """All that lies in a bucket and in a folder."""
     options = parse_storage_options(bucket.options())
-    url = bucket.url("")
-    remote = b"".join(read_object(url, key, options) for key, _, _ in list_files(url, options))
+    place = Place.at(bucket.url(""), options)
+    remote = b"".join(place.read_all(list(place.keys())))
     return remote + b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
@@ -306,8 +305,9 @@ def test_a_job_carries_the_options_and_does_not_show_them(bucket: Bucket, image:
     assert SECRET not in repr(job) + str(job) + repr(settings) + json.dumps(settings.model_dump(mode="json"))
     copied = pickle.loads(pickle.dumps(job))
     assert copied == job
-    assert isinstance(copied.storage_options, SecretStr)
-    assert json.loads(copied.storage_options.get_secret_value()) == bucket.options()
+    assert isinstance(copied.source.options, SecretStr)
+    assert json.loads(copied.source.options.get_secret_value()) == bucket.options()
+    assert copied.output.options is None  # a disk has none
 
 
 def test_dask_workers_get_the_options(bucket: Bucket, image: Path, tmp_path: Path) -> None:

@@ -26,16 +26,16 @@ from phbatch.places import lock
 from phbatch.planning.memory import MemoryPlan
 from phbatch.planning.units import Geometry, Unit
 from phbatch.running import begin as prepare
-from phbatch.running import cluster, dispatch
+from phbatch.running import cluster, workers
 from phbatch.running.engine import Outcome, execute
-from phbatch.running.tasks import Job, restore_unit
+from phbatch.running.tasks import NOWHERE, Job, restore_unit
 from phbatch.words.errors import OutputError
 from phbatch.words.events import Event, Listener, Notice, UnitFinished
 from phbatch.words.normalization import Normalization
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input, units_of
 
-JOB = Job("", None, Recipe(Normalization()))
+JOB = Job(NOWHERE, None, Recipe(Normalization()))
 
 
 def make_units(count: int) -> tuple[Unit, ...]:
@@ -210,7 +210,7 @@ def test_workers_with_another_phbatch_are_refused(
 
 def test_workers_that_are_too_small_are_refused(pair: LocalCluster) -> None:
     enough = max(worker.memory_manager.memory_limit or 0 for worker in pair.workers.values()) + 1
-    job = Job("", None, Recipe(Normalization()), memory=MemoryPlan(0, enough, 0, 1, enough))
+    job = Job(NOWHERE, None, Recipe(Normalization()), memory=MemoryPlan(0, enough, 0, 1, enough))
     with pytest.raises(phbatch.UsageError, match=r"of memory and a unit takes"):
         list(execute(echo, job, make_units(3), workers=1, scheduler=pair.scheduler_address))
 
@@ -347,7 +347,7 @@ def end_workers(found: LocalCluster) -> None:
 
 def test_a_run_that_loses_all_workers_ends_and_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "WORKERS_S", 1.0)
-    monkeypatch.setattr(dispatch, "WORKERS_S", 1.0)
+    monkeypatch.setattr(workers, "WORKERS_S", 1.0)
     source, output, notices = time_lapse(tmp_path, 60), tmp_path / "out.zarr", list[str]()
     with open_cluster(1) as shrinking, small_units():
 
@@ -383,7 +383,7 @@ def slow_unit(job: Job, unit: Unit) -> dict[str, object]:
 
 def test_a_worker_that_comes_after_all_went_finishes_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "WORKERS_S", 120)
-    monkeypatch.setattr(dispatch, "WORKERS_S", 120)
+    monkeypatch.setattr(workers, "WORKERS_S", 120)
     source, output = time_lapse(tmp_path, 30), tmp_path / "out.zarr"
     with open_cluster(1) as changing, small_units():
         said: list[str] = []

@@ -22,6 +22,7 @@ from distributed import Client, LocalCluster
 import phbatch
 from phbatch.outputs.ledger import Ledger
 from phbatch.places import retry
+from phbatch.places.place import Place
 from phbatch.places.retry import call_with_retries, pause_s
 from phbatch.running import signals
 from phbatch.words.errors import InputError, OutputError
@@ -117,7 +118,7 @@ def test_a_run_that_is_dropped_on_a_cluster_says_one_line(tmp_path: Path, sent: 
             [sys.executable, "-m", "phbatch", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         deadline = time.monotonic() + 60
-        while len(Ledger(str(output)).records()) < 6:  # all units but one, and the metadata
+        while len(Ledger(Place.at(output)).records()) < 6:  # all units but one, and the metadata
             assert time.monotonic() < deadline
             time.sleep(0.02)
         asked = time.monotonic()

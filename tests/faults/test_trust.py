@@ -16,6 +16,7 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.places.place import Place
 from phbatch.places.table_file import csv_lines, read_rows, write_rows
 from phbatch.report import save_comparison
 from phbatch.tools.compare import compare_rules
@@ -239,7 +240,7 @@ def test_ordinary_tables_are_unchanged(tmp_path: Path, source: Path) -> None:
     table = phbatch.statistics(source)
     write_rows(str(tmp_path / "t.csv"), table.names, table)
     assert "'" not in (tmp_path / "t.csv").read_text(encoding="utf-8")
-    assert [row["median"] for row in read_rows(str(tmp_path / "t.csv"))] == [row["median"] for row in table]
+    assert [row["median"] for row in read_rows(Place.at(tmp_path / "t.csv"))] == [row["median"] for row in table]
 
 
 def test_names_are_text_on_a_page(tmp_path: Path, source: Path) -> None:

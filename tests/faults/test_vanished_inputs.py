@@ -17,8 +17,7 @@ import zarr
 import phbatch
 from phbatch.inputs import image as sources
 from phbatch.inputs.stamps import Stamps
-from phbatch.places.object_store import remove_objects
-from phbatch.places.zarr_nodes import list_files
+from phbatch.places import place as places
 from phbatch.planning.memory import UnitMemory
 from phbatch.words.events import Event, UnitFinished
 from phbatch.words.settings import parse_storage_options
@@ -94,10 +93,11 @@ def place(request: pytest.FixtureRequest, sparse: Path) -> Place:
         store.put(str(sparse), url, recursive=True)
         return Place(url, lambda part: [store.rm_file(key) for key in store.find(url) if part in key])
     bucket: Bucket = request.getfixturevalue("bucket")
-    url, options = upload(sparse, bucket, "in.zarr"), parse_storage_options(bucket.options())
+    url = upload(sparse, bucket, "in.zarr")
+    uploaded = places.Place.at(url, parse_storage_options(bucket.options()))
 
     def remove_remote(part: str) -> None:
-        remove_objects(url, [key for key, _, _ in list_files(url, options) if part in key], options)
+        uploaded.remove([key for key, _, _ in uploaded.files() if part in key])
 
     return Place(url, remove_remote, bucket.options())
 

@@ -13,6 +13,7 @@ import zarr
 import phbatch
 from phbatch.outputs.ledger import Ledger
 from phbatch.places.durable import mark_of
+from phbatch.places.place import Place
 from tests.faults.faults import damage
 from tests.faults.inputs import files, make_input
 from tests.handmade import CommandLine, write_model
@@ -107,9 +108,9 @@ def test_pixels_that_are_wrong_and_rightly_summed_are_found_by_computing(tmp_pat
     result = phbatch.run(source, tmp_path / "out.zarr", model="none", command="same")
     before = files(result.output)
     zarr.open_array(result.output, path="0", mode="r+")[2, 5, 5] += 1
-    record = Ledger(result.output).records()["t2/c0"]
+    record = Ledger(Place.at(result.output)).records()["t2/c0"]
     data = chunk(Path(result.output), 2, 0).read_bytes()
-    Ledger(result.output).commit(record | {"objects": record["objects"] | {"0/c/2/0/0": mark_of(data)}})
+    Ledger(Place.at(result.output)).commit(record | {"objects": record["objects"] | {"0/c/2/0/0": mark_of(data)}})
     assert phbatch.verify(result.output).damages == ()
     report = phbatch.verify(result.output, deep=6)
     assert report.frames == ["t2/c0/z0"]

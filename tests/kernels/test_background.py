@@ -180,3 +180,20 @@ def test_what_is_no_image_is_refused() -> None:
         polynomial_background(np.ones((3, 4)), 7)
     with pytest.raises(ValueError, match="sigma is 0"):
         gaussian_background(np.ones((3, 4)), 0)
+
+
+@estimators
+@pytest.mark.parametrize("unit", [1, 1e-40, 1e35])
+def test_a_frame_about_zero_counts_has_a_background_about_zero(estimate: Estimator, unit: float) -> None:
+    frame = np.zeros((43, 18), np.float32)  # more than half of it 0: neither a level nor a scale to measure by
+    frame[5:12, 3:9] = unit * 744
+    frame[-3:] = unit * np.arange(18)
+    found = estimate(frame, light=False)
+    assert np.abs(found).max() < unit
+
+
+def test_a_subtracted_background_takes_the_bowl_that_a_background_with_a_level_takes() -> None:
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    bowl = 4000 * (x**2 + y**2) ** 2 + np.random.default_rng(6).normal(0, 20, x.shape)
+    about_zero = polynomial_background(bowl - np.median(bowl), light=False)
+    assert np.abs(about_zero + np.median(bowl) - polynomial_background(bowl + 20000, light=False) + 20000).max() < 20

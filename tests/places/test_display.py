@@ -14,6 +14,7 @@ from yaozarrs.v05 import OmeroChannel
 import phbatch
 from phbatch.inputs.image import open_source
 from phbatch.places.display import complete_channels, read_channels
+from phbatch.places.place import Place
 from tests.handmade import CommandLine
 from tests.ome_inputs import write_ome
 
@@ -108,7 +109,7 @@ def test_incomplete_hints_become_complete_ones(tmp_path: Path, version: str, res
     result = phbatch.run(tmp_path / "in.zarr", model="none", rescale=rescale, workers=1)
     assert any("display hints of channel 0, 1" in notice for notice in result.notices)
     yaozarrs.validate_zarr_store(result.output)
-    source = open_source(result.output)
+    source = open_source(Place.at(result.output))
     assert source.notices == ()
     assert source.metadata.channel_names == ("PH", "GFP")
     first, second = source.metadata.channels
@@ -133,7 +134,7 @@ def test_incomplete_hints_become_complete_ones(tmp_path: Path, version: str, res
     ],
 )
 def test_numbers_of_channels(tmp_path: Path, omero: Any, names: tuple[str, ...], said: str) -> None:
-    source = open_source(str(write_ome(tmp_path / "in.zarr", IMAGE, "tcyx", attributes={"omero": omero})))
+    source = open_source(Place.at(write_ome(tmp_path / "in.zarr", IMAGE, "tcyx", attributes={"omero": omero})))
     assert source.metadata.channel_names == names
     assert [said in notice for notice in source.notices] == [True] * bool(said)
 
@@ -151,7 +152,7 @@ def test_a_name_beyond_the_array_is_refused_before_anything_is_touched(
         assert f"--channel {name} is not there" in phbatch_command.err
     assert {file: file.read_bytes() for file in output.rglob("*") if file.is_file()} == before
     assert phbatch_command("run", path, output, "--model", "none", "--overwrite", "--channel", "A") == 0
-    assert open_source(str(output)).metadata.channel_names == ("A",)
+    assert open_source(Place.at(output)).metadata.channel_names == ("A",)
 
 
 def test_a_name_of_two_channels_is_refused(phbatch_command: CommandLine, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import zarr
 
 import phbatch
 from phbatch.inputs.image import open_source
+from phbatch.places.place import Place
 from phbatch.words.axes import axis_letter, infer_axes, to_region
 from phbatch.words.errors import InputError
 from tests.handmade import CommandLine
@@ -52,12 +53,12 @@ def test_axes_in_any_order(tmp_path: Path, axes: str, version: str) -> None:
             {"type": "translation", "translation": [ORIGIN[axis] for axis in axes]},
         ],
     )
-    found = open_source(str(tmp_path / "in.zarr"))
+    found = open_source(Place.at(tmp_path / "in.zarr"))
     whole = to_region((0,) * 5, found.shape)
     np.testing.assert_array_equal(found.read(whole).squeeze(), expected)
     if axes in WRITTEN:
         result = phbatch.run(tmp_path / "in.zarr", model="none", rescale=True, dtype="uint16", workers=1)
-        found = open_source(result.output)
+        found = open_source(Place.at(result.output))
         assert found.stored_axes == ordered
         np.testing.assert_array_equal(found.array[:], expected)
         yaozarrs.validate_zarr_store(result.output)
@@ -109,7 +110,7 @@ def test_transformations_compose(
         paths.append(result.output)
         assert result.notices == ()
     for path in paths:
-        metadata = open_source(path).metadata
+        metadata = open_source(Place.at(path)).metadata
         assert metadata.scale == pytest.approx(scale)
         assert metadata.translation == pytest.approx(origin)
 
@@ -126,7 +127,7 @@ def test_transformations_compose(
 def test_a_scale_that_is_not_there_is_1_and_said(tmp_path: Path, transforms: Any, part: str) -> None:
     write_ome(tmp_path / "in.zarr", image_of("tyx"), "tyx", transforms=transforms)
     result = phbatch.run(tmp_path / "in.zarr", model="none", workers=1)
-    assert open_source(result.output).metadata.scale[0] == 1
+    assert open_source(Place.at(result.output)).metadata.scale[0] == 1
     assert any(part in notice for notice in result.notices)
     assert any(part in notice for notice in phbatch.info(tmp_path / "in.zarr")["notices"])
 
@@ -182,11 +183,11 @@ def test_transformations_that_mean_nothing_are_refused(
 def test_units(tmp_path: Path, version: str, unit: Any, expected: str | None) -> None:
     axes = [AXES["t"] | {"unit": "sec"}, AXES["y"] | {"unit": unit}, AXES["x"]]
     write_ome(tmp_path / "in.zarr", image_of("tyx"), axes, version)
-    found = open_source(str(tmp_path / "in.zarr"))
+    found = open_source(Place.at(tmp_path / "in.zarr"))
     if unit in ("um", "pixel", 3):
-        found = open_source(phbatch.run(tmp_path / "in.zarr", model="none", workers=1).output)
+        found = open_source(Place.at(phbatch.run(tmp_path / "in.zarr", model="none", workers=1).output))
     assert found.metadata.units == ("second", expected, None)
-    assert any("no word" in notice for notice in open_source(str(tmp_path / "in.zarr")).notices) == (unit == 3)
+    assert any("no word" in notice for notice in open_source(Place.at(tmp_path / "in.zarr")).notices) == (unit == 3)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_names_of_dimensions(tmp_path: Path, zarr_format: int, names: list[Any],
     if zarr_format == 3:
         options["dimension_names"] = names
     zarr.create_array(tmp_path / "in.zarr", data=image, zarr_format=zarr_format, **options)
-    source = open_source(str(tmp_path / "in.zarr"))
+    source = open_source(Place.at(tmp_path / "in.zarr"))
     assert source.stored_axes == axes
     ordered = [axes.index(axis) for axis in "tczyx" if axis in axes]
     np.testing.assert_array_equal(source.read(to_region((0,) * 5, source.shape)).squeeze(), image.transpose(ordered))
@@ -262,7 +263,7 @@ def test_words_of_axes() -> None:
 def test_axes_that_are_no_axes_are_refused(tmp_path: Path, version: str, axes: Any, part: str) -> None:
     write_ome(tmp_path / "in.zarr", image_of("tyx"), axes, version, transforms=[])
     with pytest.raises(InputError) as refused:
-        open_source(str(tmp_path / "in.zarr"))
+        open_source(Place.at(tmp_path / "in.zarr"))
     assert part in str(refused.value)
 
 
@@ -270,8 +271,8 @@ def test_axes_that_are_no_axes_are_refused(tmp_path: Path, version: str, axes: A
 def test_other_versions_are_refused(tmp_path: Path, stated: str) -> None:
     path = write_ome(tmp_path / "in.zarr", image_of("tyx"), "tyx", "0.5" if stated >= "0.6" else "0.4", stated=stated)
     with pytest.raises(InputError, match=f"{stated} and phbatch reads 0.4 and 0.5; .* axes"):
-        open_source(str(path))
-    assert open_source(str(path / "0"), "tyx").shape == (3, 1, 1, 20, 24)
+        open_source(Place.at(path))
+    assert open_source(Place.at(path / "0"), "tyx").shape == (3, 1, 1, 20, 24)
 
 
 def test_several_images_in_one_group_are_named(phbatch_command: CommandLine, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import phbatch
 from phbatch.inputs import presence
 from phbatch.inputs.image import open_source
 from phbatch.inputs.presence import look_for_chunks
+from phbatch.places.place import Place
 from tests.handmade import CommandLine
 from tests.ome_inputs import write_ome
 
@@ -71,7 +72,7 @@ def test_absent_frames_are_named(tmp_path: Path, place: Any, options: dict[str, 
     remove(path, *names)
     if step == 1:
         remove(path, array.metadata.encode_chunk_key((1, 1, 0)))
-    source = open_source(place(path))
+    source = open_source(Place.at(place(path)))
     found = look_for_chunks(source, range(6), (0,))
     assert [key.t for key in found.whole] == ([4] if step == 1 else [4, 5])
     assert [key.t for key in found.partial] == ([1] if step == 1 else [])
@@ -121,7 +122,7 @@ def test_large_arrays_are_asked_and_not_listed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(presence, "MAX_LISTED", {"local": 5, "remote": 5})
     monkeypatch.setattr(presence, "MAX_ASKED", 4)
     zarr.create_array(tmp_path / "in.zarr", data=np.tile(IMAGE, (5, 1, 1)), chunks=(1, 12, 32))
-    source = open_source(str(tmp_path / "in.zarr"))
+    source = open_source(Place.at(tmp_path / "in.zarr"))
     found = look_for_chunks(source, range(30), (0,))
     assert (found.expected, found.absent, found.total) == (4, 0, 60)
     remove(tmp_path / "in.zarr", "c/0/0/0")
@@ -137,5 +138,5 @@ def test_keys_follow_the_axes_as_stored(tmp_path: Path, axes: str) -> None:
     lengths = {"t": 3, "c": 2, "z": 2, "y": 20, "x": 24}
     image = np.ones([lengths[axis] for axis in axes], "uint16")
     path = write_ome(tmp_path / "in.zarr", image, axes, "0.5")
-    source = open_source(str(path))
+    source = open_source(Place.at(path))
     assert look_for_chunks(source, range(source.shape[0]), range(source.shape[1])).absent == 0

@@ -14,6 +14,7 @@ import zarr
 
 import phbatch
 from phbatch.inputs.image import open_source
+from phbatch.places.place import Place
 from phbatch.words.errors import InputError
 from tests.handmade import CommandLine
 from tests.ome_inputs import write_ome
@@ -23,7 +24,7 @@ IMAGE = np.random.default_rng(0).integers(900, 1100, (2, 16, 16), dtype="uint16"
 
 def said(path: object) -> str:
     with pytest.raises(InputError) as refused:
-        open_source(str(path))
+        open_source(Place.at(path))
     assert str(refused.value).endswith(".")
     return str(refused.value)
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import phbatch
+from phbatch.places.place import Place
 from phbatch.places.spreadsheet import Decimals
 from phbatch.places.table_file import describe_measurement, parse_measurement, read_rows
 from phbatch.report import save_statistics
@@ -109,11 +110,11 @@ def with_commas(rows: Rows) -> Rows:
         {"change": listed},
         {"change": with_commas, "separator": ";"},
     ],
-    ids=str,
+    ids=lambda kind: ", ".join(getattr(value, "__name__", repr(value)) for value in kind.values()),
 )
 def test_a_table_that_was_saved_again_has_the_same_numbers(table: Path, source: Path, kind: dict[str, Any]) -> None:
-    expected = sorted(read_rows(str(table)), key=lambda row: row["t"])
-    found = sorted(read_rows(str(rewrite(table, **kind))), key=lambda row: row["t"])
+    expected = sorted(read_rows(Place.at(table)), key=lambda row: row["t"])
+    found = sorted(read_rows(Place.at(rewrite(table, **kind))), key=lambda row: row["t"])
     assert [{name: row[name] for name in expected[0]} for row in found] == expected
     assert expected[1]["flags"] == ["black", "saturated"]
     options: dict[str, Any] = {"model": "none", "bad_frames": "copy"}
@@ -126,7 +127,7 @@ def test_a_table_that_was_saved_again_has_the_same_numbers(table: Path, source: 
 def test_the_first_line_of_a_spreadsheet_may_name_the_separator(table: Path) -> None:
     path = rewrite(table, separator=";", decimal=",")
     path.write_text(f"sep=;\n{path.read_text()}")
-    assert list(read_rows(str(path))) == list(read_rows(str(table)))
+    assert list(read_rows(Place.at(path))) == list(read_rows(Place.at(table)))
 
 
 @pytest.mark.parametrize(
@@ -258,9 +259,9 @@ def test_a_table_of_another_image_is_refused_or_warned_of(
 
 def test_json_with_a_byte_order_mark_and_numbers_as_text(source: Path, tmp_path: Path) -> None:
     save_statistics(str(tmp_path / "table.json"), phbatch.statistics(source))
-    expected = list(read_rows(str(tmp_path / "table.json")))
+    expected = list(read_rows(Place.at(tmp_path / "table.json")))
     rows = [
         {name: str(value) if isinstance(value, float) else value for name, value in row.items()} for row in expected
     ]
     (tmp_path / "text.json").write_text("\ufeff" + json.dumps(rows), encoding="utf-8")
-    assert list(read_rows(str(tmp_path / "text.json"))) == expected
+    assert list(read_rows(Place.at(tmp_path / "text.json"))) == expected

@@ -1,0 +1,258 @@
+"""A place where bytes lie: a local disk, an object store, a web server, or another file system.
+
+It carries its storage options and opens, reads, writes, lists and dates what lies there: nobody else looks at a URL.
+``s3://``, ``gs://`` and ``http(s)://`` go through obstore (`phbatch.places.object_store`), other URLs through fsspec.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import fsspec
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore
+
+from phbatch.places.absence import NotesAbsence
+from phbatch.places.base import KINDS, REQUESTS_AT_ONCE, File, Place, Seen
+from phbatch.places.durable import (
+    Data,
+    Mark,
+    append_durably,
+    mark_of_file,
+    replace_file,
+    replace_files,
+    synchronize,
+)
+from phbatch.places.object_store import (
+    SCHEMES,
+    RemoteStore,
+    list_object_folder,
+    list_objects,
+    list_web_folder,
+    list_web_objects,
+    look_at_object,
+    open_object_store,
+    options_of,
+    read_object,
+    remove_objects,
+    stat_object,
+    swap_object,
+    write_object,
+)
+
+__all__ = ["REQUESTS_AT_ONCE", "FsspecPlace", "LocalPlace", "ObjectPlace", "Place", "Seen", "WebPlace"]
+
+
+class LocalPlace(Place):
+    """A folder on a disk."""
+
+    remote: ClassVar[bool] = False
+    appends: ClassVar[bool] = True
+
+    @property
+    def folder(self) -> Path:
+        """For whoever needs the disk itself."""
+        return Path(self.path)
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        return self.folder.name
+
+    def __truediv__(self, name: str) -> Place:
+        return LocalPlace(str(self.folder / name))
+
+    def holds(self, other: Place) -> bool:  # noqa: D102
+        return isinstance(other, LocalPlace) and other.folder.is_relative_to(self.folder)
+
+    def store(self) -> Store | str:  # noqa: D102
+        return self.path
+
+    def files(self) -> list[File]:  # noqa: D102
+        found = []
+        for file in self.folder.rglob("*"):
+            if file.is_file():
+                status = file.stat()
+                found.append((file.relative_to(self.folder).as_posix(), status.st_size, str(status.st_mtime_ns)))
+        return sorted(found)
+
+    def keys(self) -> Iterator[str]:  # noqa: D102 - sizes and times, which `files` asks for, cost most
+        for folder, _, names in os.walk(self.path, onerror=_refuse):
+            prefix = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
+            yield from (str(prefix / name) for name in names)
+
+    def names(self, folder: str = "") -> dict[str, bool]:  # noqa: D102
+        try:
+            with os.scandir(self.folder / folder) as entries:
+                return {entry.name: entry.is_dir() for entry in entries}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def stat(self, key: str) -> tuple[int, str]:  # noqa: D102
+        status = (self.folder / key).stat()
+        return status.st_size, str(status.st_mtime_ns)
+
+    def exists(self, key: str = "") -> bool:  # noqa: D102
+        return super().exists(key) if key else self.folder.exists()
+
+    def free_bytes(self) -> int | None:  # noqa: D102
+        return shutil.disk_usage(next(at for at in (self.folder, *self.folder.parents) if at.exists())).free
+
+    def read(self, key: str) -> bytes:  # noqa: D102
+        return (self.folder / key).read_bytes()
+
+    def lines(self, keys: Sequence[str]) -> Iterator[bytes]:  # noqa: D102
+        for key in keys:
+            with (self.folder / key).open("rb") as file:
+                yield from file
+
+    def mark(self, key: str) -> Mark:  # noqa: D102
+        return mark_of_file(self.folder / key)
+
+    def write(self, key: str, data: bytes) -> None:  # noqa: D102
+        replace_file(self.folder / key, data)
+
+    def write_all(self, folder: str, files: Mapping[str, Data], scratch: str, fence: Callable[[], None]) -> None:  # noqa: D102
+        replace_files(self.folder / folder, files, self.folder / scratch, fence)
+
+    def append(self, key: str, data: bytes) -> None:  # noqa: D102
+        append_durably(self.folder / key, data)
+
+    def synchronize(self, keys: Sequence[str]) -> None:  # noqa: D102
+        synchronize(self.folder.parent)
+        for key in keys:
+            synchronize(self.folder / key)
+            synchronize((self.folder / key).parent)
+
+    def remove_folder(self, folder: str) -> None:  # noqa: D102
+        place = self.folder / folder
+        if place.is_symlink():
+            place.unlink()
+        elif place.exists():
+            shutil.rmtree(place)
+
+    def remove(self, keys: Sequence[str]) -> None:  # noqa: D102
+        for key in keys:
+            (self.folder / key).unlink(missing_ok=True)
+
+
+class ObjectPlace(Place):
+    """A prefix of a bucket."""
+
+    @property
+    def client(self) -> Any:
+        """obstore's, one per place, options and state of the environment."""
+        return open_object_store(self.path, self.options)
+
+    def store(self) -> Store | str:  # noqa: D102
+        return RemoteStore(self.client, read_only=not self.writable)
+
+    def files(self) -> list[File]:  # noqa: D102
+        return list_objects(self.client)
+
+    def names(self, folder: str = "") -> dict[str, bool]:  # noqa: D102
+        return list_object_folder(self.client, folder)
+
+    def stat(self, key: str) -> tuple[int, str]:  # noqa: D102
+        return stat_object(self.client, key)
+
+    def read(self, key: str) -> bytes:  # noqa: D102
+        return read_object(self.client, key)
+
+    def write(self, key: str, data: bytes) -> None:  # noqa: D102
+        write_object(self.client, key, data)
+
+    def look(self, key: str) -> Seen:  # noqa: D102
+        found = look_at_object(self.client, key)
+        return Seen(*found) if found else Seen(b"")
+
+    def swap(self, key: str, data: bytes, seen: Seen, *, settle_s: float = 0) -> Seen | None:  # noqa: D102
+        try:
+            version = swap_object(self.client, key, data, seen.version, prove=settle_s > 0)
+        except NotImplementedError:
+            return super().swap(key, data, seen, settle_s=settle_s)
+        if version is not None:
+            return Seen(data, version)
+        return found if (found := self.look(key)).data == data else None  # an answer was lost, and we asked again
+
+    def remove(self, keys: Sequence[str]) -> None:  # noqa: D102
+        remove_objects(self.client, keys)
+
+
+class WebPlace(ObjectPlace):
+    """A folder of a web server, which can be read and neither listed nor written."""
+
+    writable: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
+
+    def files(self) -> list[File]:  # noqa: D102
+        return list_web_objects(self.client)
+
+    def names(self, folder: str = "") -> dict[str, bool]:  # noqa: D102
+        return list_web_folder(self.client, folder)
+
+
+class FsspecPlace(Place):
+    """A folder of a file system that fsspec knows."""
+
+    def store(self) -> Store | str:  # noqa: D102
+        return _FsspecStore.from_url(self.path, storage_options=self._given())
+
+    def files(self) -> list[File]:  # noqa: D102
+        filesystem, root = self._filesystem()
+        found = filesystem.find(root, detail=True)
+        return sorted((key[len(root) :].lstrip("/"), *_size_and_stamp(info)) for key, info in found.items())
+
+    def names(self, folder: str = "") -> dict[str, bool]:  # noqa: D102
+        filesystem, root = self._filesystem()
+        try:
+            found = filesystem.ls(f"{root}/{folder}" if folder else root, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {str(info["name"]).rstrip("/").rpartition("/")[2]: info["type"] == "directory" for info in found}
+
+    def stat(self, key: str) -> tuple[int, str]:  # noqa: D102
+        filesystem, root = self._filesystem()
+        return _size_and_stamp(filesystem.info(f"{root}/{key}"))
+
+    def read(self, key: str) -> bytes:  # noqa: D102
+        filesystem, root = self._filesystem()
+        return bytes(filesystem.cat_file(f"{root}/{key}"))
+
+    def write(self, key: str, data: bytes) -> None:  # noqa: D102
+        filesystem, root = self._filesystem()
+        filesystem.pipe_file(f"{root}/{key}", data)
+
+    def remove(self, keys: Sequence[str]) -> None:  # noqa: D102
+        filesystem, root = self._filesystem()
+        if keys:
+            filesystem.rm([f"{root}/{key}" for key in keys])
+
+    def _filesystem(self) -> tuple[Any, str]:
+        filesystem, root = fsspec.core.url_to_fs(self.path, **self._given())
+        filesystem.invalidate_cache()  # others write, too
+        return filesystem, str(root).rstrip("/")
+
+    def _given(self) -> dict[str, Any]:
+        return options_of(urlsplit(self.path).scheme, self.options)
+
+
+class _FsspecStore(NotesAbsence, FsspecStore):
+    """zarr's store over fsspec, which also notes what is not there."""
+
+
+def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
+    stamp = info.get("ETag") or info.get("created") or info.get("LastModified") or ""
+    return int(info["size"] or 0), str(stamp)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+KINDS |= {"file": LocalPlace, "*": FsspecPlace}
+KINDS |= {scheme: WebPlace if scheme.startswith("http") else ObjectPlace for scheme in SCHEMES}

@@ -1,0 +1,251 @@
+"""Faults put into the package one by one by hand: tests that pass all the same have a hole.
+
+    python -m tests.mutants [--list] [NUMBER ...]
+
+Every mutant is put into a copy of the package in a temporary folder, where the tests that should see it are run. A
+mutant that no test can see since the program does the same is marked as equivalent, with the reason; every other one
+that survives is a missing test, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one place.
+
+    Attributes
+    ----------
+    file : str
+        Within the package.
+    old, new : str
+        Text that occurs once in the file, and what stands in its place.
+    tests : str
+        What should fail: arguments of pytest.
+    equivalent : str
+        Why nothing can fail; empty where something must.
+    """
+
+    file: str
+    old: str
+    new: str
+    tests: str
+    equivalent: str = ""
+
+
+_TILING = "tests/kernels/test_tiling.py"
+_STATS = "tests/kernels/test_stats.py"
+_SKETCH = "tests/kernels/test_sketch.py"
+_FLOATS = "tests/kernels/test_float_state.py"
+_PADDED = "tests/kernels/test_padding.py"
+_SERIES = "tests/kernels/test_timeseries.py"
+_UNIT = "tests/test_unit_memory.py"
+_PLAN = "tests/test_planned_memory.py"
+_RESOLVED = "tests/test_resolved.py"
+_IDENTITY = "tests/test_identity.py"
+_RESUME = "tests/test_resume.py"
+_LEDGER = "tests/test_ledger.py"
+_STORAGE = "tests/places/test_storage.py"
+_LOCK = "tests/faults/test_lock.py"
+
+MUTANTS = [
+    # Tiles
+    Mutant("kernels/tiling.py", "reach = 2 * ((kernel - 1) // 2)", "reach = (kernel - 1) // 2", _TILING),
+    Mutant("kernels/tiling.py", "2 * low, 2 * high + 1", "2 * low, 2 * high", _TILING),
+    Mutant("kernels/tiling.py", "max(need, -low, high - (grid - 1))", "max(need, -low)", _TILING),
+    Mutant("kernels/tiling.py", "total // 2, total - total // 2", "total - total // 2, total // 2", _TILING),
+    Mutant("kernels/tiling.py", "(index * free // (count - 1))", "(index * (free // (count - 1)))", _TILING),
+    Mutant("kernels/tiling.py", "(previous + size + read) // (2 * grid)", "(previous + size) // grid", _TILING),
+    Mutant("kernels/tiling.py", "(length - 2 * halo) // (size - 2 * halo)", "length // (size - 2 * halo)", _TILING),
+    Mutant("kernels/tiling.py", "tile <= 2 * self.halo", "tile < 2 * self.halo", _TILING),
+    Mutant("kernels/tiling.py", "max(span.start, before)", "span.start", _TILING),
+    Mutant("kernels/tiling.py", "min(span.stop, size + before)", "span.stop", _TILING),
+    Mutant("kernels/tiling.py", "best is None or rank < best", "best is None or rank > best", _TILING),
+    Mutant("kernels/tiling.py", "(float(count) * pixels, pixels,", "(0.0, pixels,", _TILING),
+    Mutant("kernels/tiling.py", "pixels > max_pixels and", "pixels >= max_pixels and", _TILING),
+    Mutant("kernels/tiling.py", "inner <= grid:", "inner <= 2 * grid:", _TILING),
+    Mutant("kernels/tiling.py", "in reversed(tile))", "in tile)", _TILING),
+    Mutant(
+        "kernels/tiling.py", "if size != lengths[-1]:", "if True:", _TILING, "a length that is tried twice costs time"
+    ),
+    # Statistics of frames and of blocks
+    Mutant("kernels/histogram.py", "self.size + other.size < 2**32", "True", _STATS),
+    Mutant("kernels/histogram.py", "first = min(self.first, other.first)", "first = self.first", _STATS),
+    Mutant("kernels/histogram.py", "fraction >= 0.5", "fraction > 0.5", _STATS),
+    Mutant("kernels/histogram.py", "q * (cumulative[-1] - 1)", "q * cumulative[-1]", _STATS),
+    Mutant(
+        "kernels/histogram.py", "[(cumulative[-1] - 1) // 2, cumulative", "[cumulative[-1] // 2, cumulative", _STATS
+    ),
+    Mutant("kernels/histogram.py", "scale = min(std, interquartile_range / 1.349)", "scale = std", _STATS),
+    Mutant("kernels/histogram.py", "n ** (-1 / 7)", "n ** (-1 / 5)", _STATS),
+    Mutant("kernels/histogram.py", "0.5 * (left - right) / curvature", "0.5 * (right - left) / curvature", _STATS),
+    Mutant("kernels/histogram.py", "<= high)", "< high)", _STATS),
+    Mutant("kernels/stats.py", "_BACKGROUND_REACH = 0.05", "_BACKGROUND_REACH = 0.06", _STATS),
+    Mutant("kernels/stats.py", "self.laplacian[1] + other.laplacian[1]", "self.laplacian[1]", _STATS),
+    Mutant("kernels/stats.py", "n_padded = self.n_padded + other.n_padded", "n_padded = self.n_padded", _PADDED),
+    Mutant("kernels/stats.py", "n * squares - total * total", "n * squares", _STATS),
+    Mutant("kernels/stats.py", "first.largest == second.largest", "True", _STATS),
+    Mutant("kernels/stats.py", '("zero", "constant") if low == 0', '("zero", "constant") if low <= 0', _STATS),
+    Mutant("kernels/stats.py", "(high << 32) + low", "high + low", _STATS),
+    Mutant("kernels/sketch.py", "level = max(self.level, other.level)", "level = self.level", _SKETCH),
+    Mutant("kernels/sketch.py", "dropped)) > MAX_BUCKETS", "dropped)) >= MAX_BUCKETS", _SKETCH),
+    Mutant("kernels/sketch.py", "min(self.low, other.low)", "self.low", _SKETCH),
+    Mutant("kernels/sketch.py", "astype(np.float64) + 0.0", "astype(np.float64)", _SKETCH),
+    Mutant("kernels/sketch.py", "2.0 ** (self.level - 53)", "2.0 ** (self.level - 54)", _SKETCH),
+    Mutant("kernels/sketch.py", "(1 << self.level) >> 1)", "1 << self.level)", _SKETCH),
+    Mutant("kernels/sketch.py", "np.nextafter(high, np.inf)]", "high]", _SKETCH),
+    Mutant("kernels/float_state.py", "self.n_zero + other.n_zero", "self.n_zero", _FLOATS),
+    Mutant("kernels/float_state.py", "self.finite and other.finite", "self.finite", _FLOATS),
+    Mutant("kernels/float_state.py", "result -= 4 * image", "result -= 3 * image", _FLOATS),
+    # Series
+    Mutant("kernels/timeseries.py", "side = min(before, after)", "side = max(before, after)", _SERIES),
+    Mutant("kernels/timeseries.py", "same & usable", "same", _SERIES),
+    Mutant("kernels/timeseries.py", "saturated > 0.05", "saturated > 0.5", _SERIES),
+    Mutant("kernels/timeseries.py", "OUTLIER_DEVIATIONS = 8.0", "OUTLIER_DEVIATIONS = 2.0", _SERIES),
+    Mutant("kernels/timeseries.py", "_MIN_FRAMES = 5", "_MIN_FRAMES = 3", _SERIES),
+    Mutant("kernels/timeseries.py", "usable & ~black", "usable", _SERIES),
+    # Memory
+    Mutant("planning/memory.py", "_FLOAT_STATISTICS = 32", "_FLOAT_STATISTICS = 16", _UNIT),
+    Mutant("planning/memory.py", "_FLOAT_STATISTICS = 32", "_FLOAT_STATISTICS = 64", _UNIT),
+    Mutant("planning/memory.py", "_FLOAT_STATE = 48", "_FLOAT_STATE = 24", _UNIT),
+    Mutant("planning/memory.py", "work_output * 4\n", "work_output\n", _UNIT),
+    Mutant("planning/memory.py", "restoring=raw + output + maps", "restoring=raw + maps", _UNIT),
+    Mutant("planning/memory.py", "output * (3 if", "output * (1 if", _PLAN),
+    Mutant("planning/memory.py", "waiting=output,", "waiting=0,", _UNIT),
+    Mutant("planning/memory.py", "self.in_flight > 1 else 0", "self.in_flight > 2 else 0", _PLAN),
+    Mutant("planning/memory.py", "(self.unit_mem + waiting) * self", "self.unit_mem * self", _PLAN),
+    Mutant("planning/memory.py", "self.reserved_mem + max(self.sampling_mem, ", "self.reserved_mem + max(0, ", _PLAN),
+    Mutant("planning/memory.py", "self.units_mem + self.network_mem)", "self.units_mem)", _PLAN),
+    Mutant("planning/memory.py", "self.projected_mem <= self.allowed_mem", "self.unit_mem <= self.allowed_mem", _PLAN),
+    Mutant("planning/memory.py", "if spare < self.unit_mem", "if spare < 0", _PLAN),
+    Mutant("planning/memory.py", "self.unit_mem + self.waiting_mem, 1", "self.unit_mem, 1", _PLAN),
+    Mutant("planning/memory.py", "ceil(count / 1e8)", "int(count / 1e8)", _PLAN),
+    Mutant("planning/memory.py", "3 * height, shape[-2]", "height, shape[-2]", _PLAN),
+    # What is resolved
+    Mutant("planning/resolve.py", "_MOST_WORKERS = 16", "_MOST_WORKERS = 17", _RESOLVED),
+    Mutant("planning/resolve.py", "available_bytes // 2\n    batch", "available_bytes\n    batch", _RESOLVED),
+    Mutant("planning/resolve.py", "cores, len(geometry.units), memory", "cores, memory", _RESOLVED),
+    Mutant("planning/resolve.py", "asked < smallest and any(", "asked <= smallest and any(", _RESOLVED),
+    Mutant("planning/resolve.py", "min(fitting, _TILE", "max(fitting, _TILE", _RESOLVED),
+    Mutant(
+        "planning/resolve.py", "length == size or smallest <= length", "length == size or smallest < length", _RESOLVED
+    ),
+    Mutant("planning/resolve.py", "asked = settings.workers or max(1", "asked = max(1", _RESOLVED),
+    # Fingerprint
+    Mutant("running/identity.py", '"nan": settings.nan', '"nan": None', _IDENTITY),
+    Mutant("running/identity.py", "recipe.passes > 1)", "recipe.passes > 2)", _IDENTITY),
+    Mutant("running/identity.py", "pixels=sampled or", "pixels=", _IDENTITY),
+    Mutant("running/identity.py", "geometry.times.stop, geometry", "geometry.times.start, geometry", _IDENTITY),
+    Mutant("running/identity.py", "sorted({*old, *new})", "sorted({*old})", _IDENTITY),
+    Mutant("running/identity.py", '== "complete" or', '== "complete" and', _IDENTITY),
+    Mutant("running/identity.py", '"sha256": model.sha256}', '"sha256": ""}', _IDENTITY),
+    Mutant("running/identity.py", "describe_normalizer(recipe.rule.method)", "None", _IDENTITY),
+    Mutant("running/identity.py", '"numbers_version": NUMBERS_VERSION', '"numbers_version": 0', _IDENTITY),
+    # What is committed
+    Mutant("running/commit.py", "        ledger.commit(record)\n", "", _RESUME),
+    Mutant("running/commit.py", "        finished.add(record)\n", "", _RESUME),
+    Mutant("running/commit.py", '| {"attempt": outcome.attempts}', "", _RESUME),
+    Mutant("running/commit.py", "failed[key] = outcome.problem", "pass", _RESUME),
+    Mutant("running/commit.py", "if stop() and len(finished)", "if len(finished)", _RESUME),
+    Mutant("running/commit.py", "len(finished) + len(failed) < total", "len(finished) < total", _RESUME),
+    Mutant("running/commit.py", "isinstance(error, OutputError)", "False", _RESUME),
+    Mutant("running/commit.py", "and is_out_of_place(error)", "and False", _RESUME),
+    Mutant("outputs/ledger.py", 'last.get(record["unit"]) == index and', "", _LEDGER),
+    Mutant("outputs/ledger.py", 'and "retracted" not in record', "", _LEDGER),
+    Mutant("outputs/ledger.py", "max(used, default=0) + 1", "1", _LEDGER),
+    Mutant("outputs/ledger.py", 'self._writer = ""  # what', "pass  # what", _LEDGER),
+    Mutant("outputs/ledger.py", "os.fsync(file.fileno())", "pass", _LEDGER),
+    Mutant("outputs/ledger.py", "self._count += 1", "pass", _LEDGER),
+    Mutant("outputs/ledger.py", "text and checksum ==", "text and b'' !=", _LEDGER),
+    Mutant("outputs/writer.py", "part.start % chunk or", "", _STORAGE),
+    Mutant("outputs/writer.py", "part.stop % chunk and part.stop != size", "part.stop % chunk", _STORAGE),
+    Mutant("outputs/writer.py", "part.stop <= part.start", "part.stop < part.start", _STORAGE),
+    Mutant("outputs/writer.py", "            synchronize(path)\n", "            pass\n", _LEDGER),
+    Mutant("outputs/writer.py", "        self._require_held()\n        root,", "        root,", _LOCK),
+    Mutant("outputs/writer.py", "        self._require_held()\n        objects", "        objects", _LOCK),
+    Mutant("outputs/writer.py", "names == {PRIVATE} or exists", "names != {PRIVATE} or exists", _LOCK),
+    Mutant("outputs/writer.py", "if entry not in kept", "if entry", _LOCK),
+    Mutant(
+        "outputs/writer.py",
+        "(*ours, *(root_path / PRIVATE).iterdir())",
+        "(*(root_path / PRIVATE).iterdir(), *ours)",
+        _LOCK,
+    ),
+]
+
+
+def copy_package(target: Path) -> None:
+    """The package and its tests, with what was compiled of them."""
+    for name in ("phbatch", "tests"):
+        shutil.copytree(ROOT / name, target / name)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy2(ROOT / name, target)
+
+
+def put_in(mutant: Mutant, target: Path) -> None:
+    """Change the copy; what Numba compiled is forgotten, since it does not look into the functions that it calls."""
+    path = target / "phbatch" / mutant.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.old!r} is in {mutant.file} {text.count(mutant.old)} times and must be once.")
+    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    if "numba" in text:
+        for compiled in target.rglob("*.nb[ci]"):
+            compiled.unlink()
+
+
+def run_tests(arguments: str, target: Path) -> bool:
+    """Whether tests pass in the copy."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments.split()]
+    environment = os.environ | {"CI": "true", "PYTHONPATH": str(target)}
+    done = subprocess.run(command, cwd=target, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode not in (0, 1, 2):
+        raise SystemExit(done.stdout + done.stderr)
+    return done.returncode == 0
+
+
+def try_mutant(mutant: Mutant | None, arguments: str) -> bool:
+    """Whether the tests pass, with a mutant or with the package as it is."""
+    with tempfile.TemporaryDirectory(prefix="phbatch-mutant-") as folder:
+        target = Path(folder)
+        copy_package(target)
+        if mutant is not None:
+            put_in(mutant, target)
+        return run_tests(arguments, target)
+
+
+def main() -> None:
+    """Try mutants, all of them or those of some numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("numbers", nargs="*", type=int, help="of mutants; all where none is given")
+    parser.add_argument("--list", action="store_true", help="show them and try none")
+    arguments = parser.parse_args()
+    chosen = [(n, mutant) for n, mutant in enumerate(MUTANTS) if not arguments.numbers or n in arguments.numbers]
+    if not arguments.list:
+        for tests in sorted({mutant.tests for _, mutant in chosen}):
+            if not try_mutant(None, tests):
+                raise SystemExit(f"{tests} fails without any mutant.")
+    missed = 0
+    for number, mutant in chosen:
+        found = "" if arguments.list else "survived" if try_mutant(mutant, mutant.tests) else "killed"
+        if mutant.equivalent:
+            found += f" (equivalent: {mutant.equivalent})"
+        missed += found == "survived"
+        print(f"{number:3} {mutant.file:24} {mutant.old.strip()!r} -> {mutant.new.strip()!r}  {found}", flush=True)
+    print(f"{len(chosen)} mutants, {missed} of them missed")
+    raise SystemExit(missed > 0)
+
+
+if __name__ == "__main__":
+    main()

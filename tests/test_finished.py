@@ -1,0 +1,112 @@
+"""Finished units and the ledger's index as bits equal what dictionaries say; a ledger is read line by line."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phbatch.outputs.finished import Finished
+from phbatch.outputs.ledger import METADATA, Ledger, encode_record
+from phbatch.planning.bits import Bits
+from phbatch.planning.units import Geometry
+
+GEOMETRY = Geometry((9, 2, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(9), (0, 1))
+KEYS = [*(unit.key for unit in GEOMETRY.units), METADATA, "t77/c0", 'odd "name"\n']
+
+
+class Lines(Ledger):
+    """A ledger of lines in memory."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        super().__init__("/nowhere")
+        self.lines = lines
+
+    def _lines(self) -> Iterator[bytes]:
+        return iter(self.lines)
+
+
+def current_by_name(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    last = {record["unit"]: index for index, record in enumerate(records)}
+    for index, record in enumerate(records):
+        if last[record["unit"]] == index and "retracted" not in record:
+            yield record
+
+
+def record_of(unit: str, number: int, retracted: bool) -> Mapping[str, Any]:
+    if retracted:
+        return {"unit": unit, "retracted": True}
+    if unit == METADATA:
+        return {"unit": unit, "complete": number % 2 == 0}
+    t, c = number % 9, number // 9 % 2
+    row = {"t": t, "c": c, "z": 0, "median": float(number), "flags": []}
+    return {"unit": unit, "clipped": number, "statistics": [row]}
+
+
+steps = st.lists(st.tuples(st.sampled_from(KEYS), st.integers(0, 99), st.booleans(), st.booleans()), max_size=40)
+
+
+@given(steps)
+def test_the_ledgers_index_equals_that_of_a_dictionary(found: list[tuple[str, int, bool, bool]]) -> None:
+    lines, records = [], []
+    for unit, number, retracted, torn in found:
+        record = dict(record_of(unit, number, retracted))
+        line = encode_record(record)
+        if torn:
+            lines.append(line[:-3] + b"\n")
+        else:
+            lines.append(line)
+            records.append(record)
+    ledger, expected = Lines(lines), list(current_by_name(records))
+    assert list(ledger) == records
+    assert list(ledger.current(GEOMETRY.units)) == list(ledger.current()) == expected
+    assert ledger.records() == {record["unit"]: record for record in expected}
+    if not any(unit == METADATA and retracted for unit, _, retracted, _ in found):  # which nobody does
+        assert ledger.metadata() == next((record for record in expected if record["unit"] == METADATA), None)
+    assert_finished(expected)
+
+
+def assert_finished(records: list[dict[str, Any]]) -> None:
+    finished = Finished(GEOMETRY)
+    clipped: dict[str, int] = {}
+    for record in records:
+        finished.add(record)
+        if record["unit"] in GEOMETRY.units:
+            clipped[record["unit"]] = record["clipped"]
+    keys = [unit.key for unit in GEOMETRY.units]
+    assert [key in finished for key in (*keys, METADATA, "t77/c0")] == [key in clipped for key in (*keys, "", "")]
+    assert (len(finished), finished.frames, finished.clipped) == (len(clipped), len(clipped), sum(clipped.values()))
+    assert [unit.key for unit in finished.todo()] == [key for key in keys if key not in clipped]
+
+
+@given(st.integers(0, 200), st.lists(st.integers(0, 250)))
+def test_bits_equal_a_set(bound: int, numbers: list[int]) -> None:
+    bits, expected = Bits(bound), set[int]()
+    for number in numbers:
+        if number < bound:
+            assert bits.add(number) == (number not in expected)
+            expected.add(number)
+    assert (list(bits), len(bits)) == (sorted(expected), len(expected))
+    assert list(bits.absent()) == sorted(set(range(bound)) - expected)
+    assert all((number in bits) == (number in expected) for number in range(-3, bound + 9))
+
+
+def test_a_long_ledger_is_gone_through_in_little_memory(tmp_path: Path) -> None:
+    """Of 3,000 units: their records are 6 MB."""
+    count = 3_000
+    units = Geometry((count, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(count), (0,)).units
+    ledger = Ledger(str(tmp_path))
+    ledger.commit({"unit": METADATA})
+    (file,) = (tmp_path / ".phbatch" / "ledger").iterdir()
+    with file.open("ab") as written:
+        written.writelines(encode_record({"unit": unit.key, "statistics": "x" * 2000}) for unit in units)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in ledger.current(units)) == count + 1
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,114 @@
+"""What is committed is durable and is the last word; what is retracted is not finished."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phbatch.outputs.ledger import Ledger
+from phbatch.outputs.writer import ArrayLayout, Sink, create_output
+from phbatch.words.axes import to_region
+
+
+@pytest.fixture(params=["local", "memory"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "out.zarr") if request.param == "local" else f"memory://{tmp_path.name}/ledger.zarr"
+
+
+@pytest.fixture
+def synchronized(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files and folders in the order in which they were made durable."""
+    found: list[Path] = []
+    original = os.fsync
+
+    def note(descriptor: int) -> None:
+        found.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        original(descriptor)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("the system does not say what is open")
+    monkeypatch.setattr(os, "fsync", note)
+    return found
+
+
+def test_every_commit_is_kept(output: str) -> None:
+    ledger = Ledger(output)
+    for index in range(4):
+        ledger.commit({"unit": f"t{index}"})
+    assert [record["unit"] for record in Ledger(output)] == ["t0", "t1", "t2", "t3"]
+
+
+def test_the_last_record_of_a_unit_counts_alone(output: str) -> None:
+    ledger = Ledger(output)
+    for value in (1, 2, 3):
+        ledger.commit({"unit": "t0", "value": value})
+    assert [record["value"] for record in Ledger(output).current()] == [3]
+
+
+def test_a_unit_that_is_taken_back_is_not_finished_until_it_is_done_again(output: str) -> None:
+    ledger = Ledger(output)
+    ledger.commit({"unit": "t0"})
+    ledger.commit({"unit": "t1"})
+    ledger.retract("t0")
+    assert set(Ledger(output).records()) == {"t1"}
+    assert [record["unit"] for record in Ledger(output).current()] == ["t1"]
+    Ledger(output).commit({"unit": "t0", "again": True})
+    assert Ledger(output).records()["t0"] == {"unit": "t0", "again": True}
+
+
+def test_a_later_writer_has_the_last_word_whatever_the_times_of_files_say(output: str, tmp_path: Path) -> None:
+    for value in range(12):
+        Ledger(output).commit({"unit": "t0", "value": value})
+        for path in tmp_path.rglob("*.jsonl"):
+            os.utime(path, (1e9 - value, 1e9 - value))
+        assert Ledger(output).records()["t0"]["value"] == value
+
+
+def test_a_line_that_was_torn_swallows_none_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(str(tmp_path))
+    ledger.commit({"unit": "t0"})
+    (path,) = tmp_path.rglob("*.jsonl")
+
+    def tear(descriptor: int) -> None:
+        os.truncate(path, path.stat().st_size - 3)
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", tear)
+    with pytest.raises(OSError, match="full"):
+        ledger.commit({"unit": "t1"})
+    monkeypatch.undo()
+    ledger.commit({"unit": "t2"})
+    assert set(Ledger(str(tmp_path)).records()) == {"t0", "t2"}
+
+
+def test_a_commit_is_durable(tmp_path: Path, synchronized: list[Path]) -> None:
+    ledger = Ledger(str(tmp_path))
+    ledger.commit({"unit": "t0"})
+    (path,) = tmp_path.rglob("*.jsonl")
+    assert path in synchronized
+    assert path.parent in synchronized[synchronized.index(path) :]  # the folder names it
+    synchronized.clear()
+    ledger.commit({"unit": "t1"})
+    assert synchronized == [path]
+
+
+def test_pixels_are_durable_before_they_have_their_name_and_their_folder_after(
+    tmp_path: Path, synchronized: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.zarr"
+    create_output(str(output), 3, {"": {}}, [ArrayLayout("0", "yx", (8, 8), (4, 8), "uint16")])
+    sink, replaced = Sink(str(output)), list[int]()
+    original = Path.replace
+
+    def note(path: Path, target: Path) -> Path:
+        replaced.append(len(synchronized))
+        assert path in synchronized
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    sink.write("0", "yx", to_region((0, 0, 0, 0, 0), (1, 1, 1, 8, 8)), np.ones((1, 1, 1, 8, 8), "uint16"))
+    assert len(replaced) == 2
+    assert {output / "0", output / "0" / "c", output / "0" / "c" / "1"} <= set(synchronized[replaced[-1] :])

@@ -1,0 +1,161 @@
+"""Units are arithmetic: they equal the list that loops over all frames make, and nothing grows with their number."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from itertools import pairwise
+from math import prod
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phbatch.planning import units as planning
+from phbatch.planning.groups import TimeGroups
+from phbatch.planning.units import Geometry, Unit, Units, region_size, source_reads
+from phbatch.words.axes import to_region
+
+
+def grouped(indices: range | tuple[int, ...], length: int) -> list[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for index in indices:
+        groups.setdefault(index // length, []).append(index)
+    return list(groups.values())
+
+
+def listed_units(geometry: Geometry) -> Iterator[Unit]:
+    """The units by loops over every frame, as they were made before they were arithmetic."""
+    size_z, size_y, size_x = geometry.shape[2:]
+    step_z = size_z if geometry.volumes else geometry.chunks[2]
+    channel_groups = [[*geometry.channels]]
+    if not geometry.stacked:
+        channel_groups = grouped(geometry.channels, geometry.chunks[1])
+    out_t = 0
+    for times in grouped(geometry.times, geometry._frames_per_unit):
+        out_c = 0
+        for channels in channel_groups:
+            n_c = geometry.n_output if geometry.stacked else len(channels) * geometry.n_output
+            for z_start in range(0, size_z, step_z):
+                z_stop = min(z_start + step_z, size_z)
+                spans = [("t", out_t, out_t + len(times)), ("c", out_c, out_c + n_c), ("z", z_start, z_stop)]
+                names = [f"{axis}{a}" if b == a + 1 else f"{axis}{a}-{b - 1}" for axis, a, b in spans]
+                source = to_region(
+                    (times[0], channels[0], z_start, 0, 0), (times[-1] + 1, channels[-1] + 1, z_stop, size_y, size_x)
+                )
+                output = to_region(
+                    (out_t, out_c, z_start, 0, 0),
+                    (out_t + len(times), out_c + n_c, z_stop, *geometry.output_shape[3:]),
+                )
+                yield Unit(
+                    "/".join(names[: 2 if size_z == 1 else 3]),
+                    source,
+                    tuple(t - times[0] for t in times),  # type: ignore[arg-type]
+                    tuple(c - channels[0] for c in channels),
+                    output,
+                )
+            out_c += n_c
+        out_t += len(times)
+
+
+def plain(unit: Unit) -> tuple[object, ...]:
+    return (unit.key, unit.source, tuple(unit.keep_t), unit.keep_c, unit.output, unit.measured)
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    shape = tuple(draw(st.integers(1, top)) for top in (90, 5, 5, 9, 9))
+    chunks = tuple(draw(st.integers(1, size)) for size in shape)
+    start = draw(st.integers(0, shape[0] - 1))
+    times = range(start, draw(st.integers(start + 1, shape[0])), draw(st.integers(1, 12)))
+    channels = sorted(draw(st.sets(st.integers(0, shape[1] - 1), min_size=1)))
+    stacked = draw(st.booleans())
+    return Geometry(
+        shape,  # type: ignore[arg-type]
+        chunks,  # type: ignore[arg-type]
+        times,
+        tuple(channels),
+        volumes=draw(st.booleans()),
+        stacked=stacked,
+        n_output=draw(st.integers(1, 3)) if stacked or len(channels) == 1 else 1,
+        downscale=draw(st.integers(1, 3)),
+        upscaled=draw(st.booleans()),
+        shard_pixels=draw(st.sampled_from([0, 0, 1, 300])),
+    )
+
+
+unit_pixels = st.sampled_from([1, 50, 400, 1 << 20])
+
+
+@settings(max_examples=150, deadline=None)
+@given(geometries(), unit_pixels, st.data())
+def test_units_equal_those_of_loops_over_all_frames(geometry: Geometry, pixels: int, data: st.DataObject) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "_UNIT_PIXELS", pixels)
+        units, expected = geometry.units, list(listed_units(geometry))
+        assert [plain(unit) for unit in units] == [plain(unit) for unit in expected]
+        assert len(units) == len(expected)
+        part = slice(
+            *(data.draw(st.none() | st.integers(-100, 100)) for _ in range(2)),
+            data.draw(st.none() | st.sampled_from([-7, -1, 1, 3])),
+        )
+        assert [unit.key for unit in units[part]] == [unit.key for unit in expected[part]]
+        for at, unit in enumerate(expected):
+            assert plain(units[at]) == plain(units[at - len(units)]) == plain(unit)
+            assert units.index(unit.key) == units.index(units[at]) == at
+            assert unit.key in units
+            assert (unit.key in units[part]) == (unit.key in [each.key for each in expected[part]])
+        sources, outputs = ([region_size(getattr(unit, name)) for unit in expected] for name in ("source", "output"))
+        assert prod(geometry.largest_source) == max(sources)
+        assert prod(geometry.largest_output) == max(outputs)
+        assert source_reads(geometry) == sum(sources)
+
+
+@given(st.integers(0, 50), st.integers(1, 300), st.integers(1, 40), st.integers(1, 40))
+def test_groups_of_frames_equal_those_of_a_loop(start: int, count: int, step: int, length: int) -> None:
+    times = range(start, start + count * step, step)
+    groups, expected = TimeGroups(times, length), grouped(times, length)
+    sizes = [len(group) for group in expected]
+    firsts = [groups.first(at) for at in range(len(groups) + 1)]
+    assert [[*times[a:b]] for a, b in pairwise(firsts)] == expected
+    assert [groups.index(at) for at in range(count)] == [at for at, size in enumerate(sizes) for _ in range(size)]
+    assert groups.largest == max(sizes)
+    assert groups.extent == sum(group[-1] - group[0] + 1 for group in expected)
+    even = all(size == sizes[0] for size in sizes[:-1]) and sizes[-1] <= sizes[0]
+    assert groups.even_size == (sizes[0] if even else None)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "metadata", "t0", "t8/c0", "t0/c1", "t0/c0/z0", "t00/c0", "t0-1/c0", "t-1/c0", "t\u0663/c0", "t0/c0\n"),
+        *(f"t{'9' * 4000}/c0", 3, None),
+    ],
+)
+def test_what_is_no_key_is_no_unit(key: object) -> None:
+    units = Geometry((8, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(8), (0,)).units
+    assert key not in units
+    with pytest.raises(ValueError, match="none of these"):
+        units.index(key)
+
+
+def test_a_hundred_million_units_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    make = Units._make
+    monkeypatch.setattr(Units, "_make", lambda self, place: made.append("") or make(self, place))
+    count = 10**8
+    tracemalloc.start()
+    try:
+        geometry = Geometry((count, 2, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(3, count, 2), (0, 1))
+        units = geometry.units
+        assert len(units) == count - 2
+        assert units.index(units[-1].key) == len(units) - 1
+        assert units[5::7][3].key == units[26].key
+        assert source_reads(geometry) == len(units) * 2048**2
+        assert prod(geometry.largest_output) == prod(geometry.largest_source) == 2048**2
+        assert geometry.output_chunks == (1, 1, 1, 1024, 1024)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(made) == 3
+    assert peak < 1_000_000
