@@ -19,7 +19,7 @@ from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.stats import measure_frame, native
 from phbatch.planning.idle import require_effect
 from phbatch.words.errors import InputError
-from phbatch.words.normalization import Normalization
+from phbatch.words.normalization import FACTOR, SIGMA, Normalization
 from phbatch.words.settings import RunSettings
 
 PatchNormalization = Callable[..., tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -50,7 +50,7 @@ class RobustNormalizer(Normalizer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, method: Literal["median", "mode"], factor: float = 1.0, sigma: float = 2.0, do_after: bool = True
+        self, method: Literal["median", "mode"], factor: float = FACTOR, sigma: float = SIGMA, do_after: bool = True
     ) -> None:
         self.rule = Normalization(method=method, factor=factor, sigma=sigma)
         self._do_after = do_after
@@ -96,18 +96,18 @@ class MedianNormalizer(RobustNormalizer):
     0.5
     """
 
-    def __init__(self, factor: float = 1.0, sigma: float = 2.0, do_after: bool = True) -> None:
+    def __init__(self, factor: float = FACTOR, sigma: float = SIGMA, do_after: bool = True) -> None:
         super().__init__("median", factor, sigma, do_after)
 
 
 class ModeNormalizer(RobustNormalizer):
     """Divides every channel by `factor` times the mode of the smoothed image."""
 
-    def __init__(self, factor: float = 1.0, sigma: float = 2.0, do_after: bool = True) -> None:
+    def __init__(self, factor: float = FACTOR, sigma: float = SIGMA, do_after: bool = True) -> None:
         super().__init__("mode", factor, sigma, do_after)
 
 
-def patch_normalization(method: str = "median", factor: float = 1.0, sigma: float = 2.0) -> PatchNormalization:
+def patch_normalization(method: str = "median", factor: float = FACTOR, sigma: float = SIGMA) -> PatchNormalization:
     """The callable for ``csbdeep.data.create_patches(normalization=...)`` that matches the normalizers.
 
     Source and target patches are divided by the statistic of the *source* image, so that their ratio, and with it the
@@ -134,7 +134,7 @@ def patch_normalization(method: str = "median", factor: float = 1.0, sigma: floa
         `factor` would do nothing with the method.
     """
     rule = Normalization(method=method, factor=factor, sigma=sigma)
-    require_effect(RunSettings(factor=factor if factor != 1 else None), rule, network=False)
+    require_effect(RunSettings(factor=factor if factor != FACTOR else None), rule, network=False)
 
     def normalization(
         patches_x: NDArray[Any],

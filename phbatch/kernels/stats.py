@@ -24,8 +24,9 @@ from phbatch.kernels.padding import Padding, find_padding, image_pixels
 from phbatch.kernels.saturation import Brightest, saturated_fraction
 from phbatch.kernels.smoothing import is_fixed_point, smooth_float
 from phbatch.words.errors import InputError
+from phbatch.words.normalization import PMAX, PMIN
 
-DEFAULT_PERCENTILES = (2.0, 99.8)
+DEFAULT_PERCENTILES = (PMIN, PMAX)
 """CSBDeep's percentiles of prediction."""
 
 FLAG_NAMES = (

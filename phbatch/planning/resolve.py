@@ -38,6 +38,7 @@ from phbatch.words.settings import (
     ESTIMATED_BACKGROUNDS,
     FRAME_BACKGROUNDS,
     MOST_WORKERS,
+    OF_RULE,
     Precision,
     RunSettings,
     first_problem,
@@ -113,24 +114,14 @@ def resolve_rule(settings: RunSettings, model: Model | None) -> tuple[Normalizat
         if settings.normalize is None:
             notices.append(
                 Notice(
-                    f"model {model.name} does not say how it was trained: normalizing by percentile 2 to 99.8,"
-                    f" CSBDeep's default."
+                    f"model {model.name} does not say how it was trained: normalizing by {base.describe()},"
+                    " CSBDeep's default."
                 )
             )
-    asked = {
-        name: value
-        for name, value in {
-            "method": settings.normalize,
-            "factor": settings.factor,
-            "sigma": settings.sigma,
-            "pmin": settings.pmin,
-            "pmax": settings.pmax,
-            "value": settings.value,
-        }.items()
-        if value is not None
-    }
+    asked = {name: getattr(settings, setting.field) for name, setting in OF_RULE.items()}
+    given = {name: value for name, value in asked.items() if value is not None}
     try:
-        rule = Normalization.model_validate(base.model_dump() | asked)
+        rule = Normalization.model_validate(base.model_dump() | given)
     except ValidationError as error:
         raise UsageError(first_problem(error)) from error
     find_normalizer(rule.method)

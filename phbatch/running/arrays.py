@@ -45,7 +45,7 @@ from phbatch.running.tasks import NOWHERE, Job, load_predictor
 from phbatch.words.axes import CANONICAL, Shape
 from phbatch.words.errors import UsageError
 from phbatch.words.events import log
-from phbatch.words.normalization import Normalization
+from phbatch.words.normalization import SIGMA, Normalization
 from phbatch.words.option_types import NormalizeOptions, RestoreOptions
 from phbatch.words.options import parse_options
 from phbatch.words.settings import FLOAT32, FRAME_BACKGROUNDS, parse_settings
@@ -54,7 +54,7 @@ _SCALARS = ("median", "mode", "mad", "mean", "std", "min", "max", "saturated", "
 
 
 def image_statistics(
-    array: Any, axes: str | None = None, *, sigma: float = 2.0, percentiles: Sequence[float] = DEFAULT_PERCENTILES
+    array: Any, axes: str | None = None, *, sigma: float = SIGMA, percentiles: Sequence[float] = DEFAULT_PERCENTILES
 ) -> da.Array:
     """Robust statistics of every frame, as a Dask reduction.
 

@@ -73,11 +73,7 @@ def run(
     stop : callable
         Asked before each unit whether to stop, such as ``threading.Event().is_set``; what is in flight is finished.
     **options
-        The fields of `phbatch.RunSettings`: `model`, `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`,
-        `percentiles`, `scope`, `stats`, `illumination`, `illumination_mode`, `downscale`, `upscale_back`, `axes`,
-        `channel`, `frames`, `dtype`, `rescale`, `uncertainty`, `nan`, `smooth_time`, `bad_frames`, `tile`, `batch`,
-        `backend`, `network`, `precision`, `precision_bound`, `memory`, `workers`, `threads`, `scheduler`,
-        `retries`, `codec`, `shuffle`, `shard`, `overwrite`, `storage_options`.
+        All settings: see `phbatch.RunSettings`, and ``phbatch run --help``.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from phbatch.words.rows import Function, Group, Setting
-from phbatch.words.settings import SETTINGS
+from phbatch.words.settings import MOST_READERS, MOST_WORKERS, SETTINGS
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -101,11 +101,13 @@ run_options = grouped(
     ),
 )
 
-_MOVED = {
+_AGAIN = {
     "input": "The input, where it was moved.  [default: the one that was read]",
     "model": "The model folder, where it was moved.  [default: the one that was used]",
+    "workers": f"Objects checked at once, and units computed.  [1 or more; default: one per core, up to {MOST_READERS}"
+    f" and up to {MOST_WORKERS}]",
 }
 
-verify_options = grouped(click.option("--input", metavar="PATH", help=_MOVED["input"]), settings_of("verify", _MOVED))
+verify_options = grouped(click.option("--input", metavar="PATH", help=_AGAIN["input"]), settings_of("verify", _AGAIN))
 
-repair_options = grouped(click.option("--input", metavar="PATH", help=_MOVED["input"]), settings_of("repair", _MOVED))
+repair_options = grouped(click.option("--input", metavar="PATH", help=_AGAIN["input"]), settings_of("repair", _AGAIN))

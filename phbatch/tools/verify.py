@@ -34,7 +34,7 @@ from phbatch.words.events import Listener, RunStarted, Stop, UnitFinished, ignor
 from phbatch.words.option_types import RedoOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import Damage, RunResult, VerifyReport
-from phbatch.words.settings import RunSettings
+from phbatch.words.settings import MOST_READERS, RunSettings
 
 _OF_DEEP = ("input", "model", "memory", "scheduler", "retries")
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
@@ -194,7 +194,7 @@ def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, d
     geometry = Geometry.from_dict(provenance["geometry"])
     units, damages = geometry.units, []
     ledgered = _Ledgered(ledger, units)
-    readers = workers or min(4, cpu_count() or 1)
+    readers = workers or min(MOST_READERS, cpu_count() or 1)
     for expected, problem in find_problems(output, ledgered, workers=readers):
         place = units.find(expected.owner)
         unit = None if place is None else units[place]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,23 @@ def _parse_path(value: Any) -> Any:
 
 def _parse_frames(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def select_indices(frames: str, count: int) -> range:
+    """Indices that an index or a range selects of a number of frames, as in Python; may be empty.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
+    text, indices = frames.strip(), range(count)
+    if re.fullmatch(r"-?[0-9]+", text):
+        return indices[int(text) :][:1] if -count <= int(text) else range(0)
+    match = re.fullmatch(r"(-?[0-9]+)?:(-?[0-9]+)?(?::([0-9]+)?)?", text)
+    if match is None or (match[3] is not None and int(match[3]) == 0):
+        raise ValueError(f"frames {frames!r} are neither a number nor START:STOP[:STEP] with STEP from 1")
+    return indices[slice(*(int(part) if part else None for part in match.groups()))]
 
 
 def parse_storage_options(value: Any) -> SecretStr | None:
@@ -71,9 +89,6 @@ def _parse_json_object(text: str) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError):
         raise ValueError("options of a store are no JSON object") from None
 
-
-GIVEN_STORAGE_OPTIONS = "Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]"
-"""Type of what `parse_storage_options` takes."""
 
 AUTO = BeforeValidator(_parse_auto)
 """``auto`` leaves the choice to phbatch."""

@@ -35,6 +35,10 @@ Percentile = Annotated[float, Field(ge=0, le=100)]
 Divisor = Annotated[float, Field(gt=0)]
 
 
+FACTOR, SIGMA, PMIN, PMAX = 1.0, 2.0, 2.0, 99.8
+"""Defaults; the percentiles are those of CSBDeep."""
+
+
 class Frozen(BaseModel):
     """Values that do not change; unknown names are refused."""
 
@@ -51,10 +55,10 @@ class Normalization(Frozen):
     """
 
     method: Method = Field("median", description="Which statistic normalizes a frame.")
-    factor: Factor = Field(1.0, description="Multiple of the median or mode that becomes 1.")
-    sigma: Sigma = Field(2.0, description="Smoothing before median and mode: standard deviation of a Gaussian.")
-    pmin: Percentile = Field(2.0, description="Lower percentile.")
-    pmax: Percentile = Field(99.8, description="Upper percentile.")
+    factor: Factor = Field(FACTOR, description="Multiple of the median or mode that becomes 1.")
+    sigma: Sigma = Field(SIGMA, description="Smoothing before median and mode: standard deviation of a Gaussian.")
+    pmin: Percentile = Field(PMIN, description="Lower percentile.")
+    pmax: Percentile = Field(PMAX, description="Upper percentile.")
     value: Divisor | None = Field(None, description="Divisor of the method fixed.")
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
@@ -16,6 +15,7 @@ from phbatch.words.given import (
     PATH,
     RANGE,
     parse_storage_options,
+    select_indices,
 )
 from phbatch.words.normalization import METHODS, Divisor, Factor, Frozen, Method, Normalization, Percentile, Sigma
 from phbatch.words.rows import Function, Row, describe, read_rows, setting
@@ -40,6 +40,9 @@ IlluminationMode = Literal["divide", "subtract"]
 
 MOST_WORKERS = 16
 """Units at once unless more are asked for: a core prepares some 70 MPx/s, and a GPU restores a thousand."""
+
+MOST_READERS = 4
+"""Objects of an output that are checked at once unless more are asked for."""
 
 FRAME_BACKGROUNDS = ("gaussian", "polynomial")
 """Backgrounds that are estimated of every frame by itself."""
@@ -68,12 +71,13 @@ def of_rule(name: str, also: tuple[Function, ...], *, metavar: str, methods: tup
             unit=unit,
             unset="" if field.default is None else f"{field.default:g}",
             of_model=True,
-            stands=f"settings.normalization.{name}",
+            stands=f"{_RULE}{name}",
             methods=methods,
         ),
     )
 
 
+_RULE = "settings.normalization."
 _IMAGES: tuple[Function, ...] = ("statistics", "illumination", "compare_rules")
 _MEASURES: tuple[Function, ...] = ("statistics", "compare_rules")
 _LAZY: tuple[Function, ...] = ("normalize", "restore")
@@ -132,7 +136,7 @@ class RunSettings(Frozen):
             "METHOD",
             unset="percentile; median without a model",
             of_model=True,
-            stands="settings.normalization.method",
+            stands=f"{_RULE}method",
         ),
     )
     factor: Factor | None = of_rule("factor", _LAZY, metavar="F", methods=("median", "mode"))
@@ -398,19 +402,18 @@ class RunSettings(Frozen):
         >>> list(RunSettings(frames="3").select_frames(6))
         [3]
         """
-        if self.frames is None:
-            return range(count)
-        text, indices = self.frames.strip(), range(count)
-        if re.fullmatch(r"-?[0-9]+", text):
-            return indices[int(text) :][:1] if -count <= int(text) else range(0)
-        match = re.fullmatch(r"(-?[0-9]+)?:(-?[0-9]+)?(?::([0-9]+)?)?", text)
-        if match is None or (match[3] is not None and int(match[3]) == 0):
-            raise ValueError(f"frames {self.frames!r} are neither a number nor START:STOP[:STEP] with STEP from 1")
-        return indices[slice(*(int(part) if part else None for part in match.groups()))]
+        return range(count) if self.frames is None else select_indices(self.frames, count)
 
 
 SETTINGS = read_rows(RunSettings)
 """The table of settings, by the names that a person gives and that are recorded."""
+
+OF_RULE = {
+    setting.row.stands.removeprefix(_RULE): setting
+    for setting in SETTINGS.values()
+    if setting.row.stands.startswith(_RULE)
+}
+"""The settings that make a `Normalization`, by its fields."""
 
 RunSettings.__doc__ = (RunSettings.__doc__ or "") + describe(SETTINGS)
 
