@@ -20,6 +20,7 @@ from phbatch.kernels.downsample import area_average, upscale
 from phbatch.kernels.illumination import Correction, apply
 from phbatch.kernels.smoothing import smooth_float
 from phbatch.places.place import Place
+from tests.faults.inputs import make_input
 
 FRAMES = 8
 
@@ -198,6 +199,17 @@ def test_an_interrupted_run_keeps_its_estimated_profile(tmp_path: Path) -> None:
     levels = np.median(series(), axis=(1, 2))
     even = series() * (np.median(levels) / levels)[:, np.newaxis, np.newaxis]
     np.testing.assert_allclose(profile["background"][0, 0], 2 * np.median(even, axis=0), rtol=1e-6)
+
+
+def test_an_estimated_profile_is_of_the_format_of_its_output(tmp_path: Path) -> None:
+    """Else the groups above it were made again in another, and the output was none any more."""
+    source = make_input(tmp_path / "in.zarr", (4, 24, 20), (1, 24, 20), zarr_format=2)
+    options: dict[str, Any] = {"model": "none", "illumination": "temporal", "workers": 1}
+    result = phbatch.run(source, **options)
+    assert not [*Path(result.output).rglob("zarr.json")]
+    assert phbatch.verify(result.output, deep=1).damages == ()
+    bare = phbatch.run(source / "0", tmp_path / "bare.zarr", axes="tyx", **options)
+    np.testing.assert_array_equal(pixels(result), pixels(bare))
 
 
 def test_basic_gives_what_basicpy_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,8 @@ def write_profile(
     """
     try:
         with place.pipeline(fast=False):
-            group = zarr.open_group(place.store(), path=node, mode="w" if not node else "a")
+            group = zarr.open_group(place.store(), mode="r+" if node else "w")
+            group = group.require_group(node) if node else group  # in the format of the group that holds it
             for name, values in ((BACKGROUND, background), (DARK, dark)):
                 if values is not None:
                     group.create_array(name, data=values, chunks=(1, 1, *values.shape[2:]), overwrite=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import uuid
@@ -13,6 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from zlib_ng import zlib_ng
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 Mark = tuple[int, str]
 """Size in bytes, and CRC-32 in hexadecimal, of one stored object."""
@@ -25,7 +29,10 @@ PARTIAL = ".partial"
 _BYTES_AT_ONCE = 1 << 22
 _BLOCK_BYTES = 1 << 12
 _LARGE_BYTES = 1 << 20
-_DIRECT = getattr(os, "O_DIRECT", 0)
+_DIRECT = getattr(os, "O_DIRECT", 0) if fcntl else 0
+_BINARY = getattr(os, "O_BINARY", 0)  # else Windows rewrites line ends
+_FULL = getattr(fcntl, "F_FULLFSYNC", None)  # else macOS leaves the bytes in the cache of the disk
+_WINDOWS = not hasattr(os, "O_DIRECTORY")
 _buffers: deque[mmap.mmap] = deque()
 
 
@@ -36,7 +43,7 @@ def write_aside(path: Path, data: memoryview) -> None:
     memory first, where writing past it costs a tenth of that; and what is written is needed by nobody soon.
     """
     rest = data.cast("B")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
     try:
         if _DIRECT and len(rest) >= _LARGE_BYTES:
             rest = _write_past_cache(descriptor, rest)
@@ -72,12 +79,22 @@ def _write_past_cache(descriptor: int, data: memoryview) -> memoryview:
 
 
 def synchronize(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Have a file, or the names in a folder, written to the disk; Windows keeps the latter itself."""
+    if _WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR | _BINARY if _WINDOWS else os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    if _FULL is not None:
+        with suppress(OSError):  # not every file system has it
+            fcntl.fcntl(descriptor, _FULL)
+            return
+    os.fsync(descriptor)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -124,7 +141,7 @@ def append_durably(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        _flush(file.fileno())
     if new:
         synchronize(path.parent)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Mapping
 from math import prod
@@ -12,6 +11,7 @@ from time import perf_counter
 from typing import Any, Unpack
 
 import numpy as np
+import psutil
 
 from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.image import open_source
@@ -45,6 +45,11 @@ from phbatch.words.events import Event, Listener, Notice, RunStarted, Stop, igno
 from phbatch.words.option_types import RunOptions, StatisticsOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import PlanReport, RunResult
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def run(
@@ -272,6 +277,8 @@ def peak_rss_bytes() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the parent's memory at the fork
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -12,7 +12,8 @@ from typing import Any
 GRACE_S = 6.0
 """What is in flight when a command is asked to stop may take this long; then it is dropped, and redone by the next."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there, a second Ctrl-C alone interrupts
+_SIGNALS = tuple(number for number in (signal.SIGINT, signal.SIGTERM, _ALARM) if number is not None)
 _taken = {"by the command line": False}
 
 
@@ -22,11 +23,11 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     asked = threading.Event()
 
     def ask(number: int, _: FrameType | None) -> None:
-        if number == signal.SIGALRM or (asked.is_set() and number == signal.SIGINT):
+        if number == _ALARM or (asked.is_set() and number == signal.SIGINT):
             raise KeyboardInterrupt
         if not asked.is_set():
             asked.set()
-            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+            _set_alarm(GRACE_S)
 
     previous: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -37,9 +38,14 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         _taken["by the command line"] = False
         if asked.is_set():
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _set_alarm(0)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _set_alarm(seconds: float) -> None:
+    if _ALARM is not None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextmanager
