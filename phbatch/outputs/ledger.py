@@ -19,8 +19,8 @@ from typing import Any
 from phbatch.places.durable import synchronize
 from phbatch.places.lock import PRIVATE
 from phbatch.places.zarr_nodes import is_url, list_folder, local_path, read_files, write_file
-from phbatch.planning.bits import Bits
 from phbatch.planning.units import Units
+from phbatch.words.bits import Bits
 from phbatch.words.settings import StorageOptions
 
 FOLDER = f"{PRIVATE}/ledger"
