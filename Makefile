@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RESULTS ?= build/benchmarks
 BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
 
-.PHONY: demo test smoke soak lint audit docs benchmark soak-memory clean
+.PHONY: demo test smoke mutants soak lint audit docs benchmark soak-memory clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo $(DEMO)
@@ -31,6 +31,10 @@ SMOKE := tests/test_dependencies.py tests/test_statistics_table.py tests/places/
 
 smoke: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS) $(SMOKE)
+
+# One fault at a time in a copy of the package: a test that passes all the same has a hole.
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants
 
 # The long part of the fault campaign, which takes hours.
 soak: $(READY)

@@ -4,45 +4,92 @@
 
 ``phbatch run`` over 10, 100, 1,000 and 10,000 small frames, each in a process of its own that is warmed up on ten
 frames. A run costs some fixed time, which is why what counts is the time of each *further* frame, from one count to the
-next, of the clock and of the processors, and the peak memory. Then the overhead of a unit: the wall time of
-`phbatch.running.engine.execute` with a task that does nothing, over the number of units, in a plain loop, in threads,
-and on a Dask cluster in this process that the engine reaches through a socket.
+next, of the clock and of the processors, and the peak memory. Then ``phbatch plan`` of an image of 10^8 frames of which
+nothing is stored: seconds, and the memory beyond that of a plan of ten. Then the overhead of a unit:
+`phbatch.running.engine.execute` with a task that does nothing, in a plain loop, in threads, and on a Dask cluster in
+another process; per unit the time of the clock and of this process's and, on a cluster, its scheduler's processors, and
+how much memory the units between the first tenth and the last one took. ``--units 1000000`` shows that it stays flat.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import zarr
-from common import alternate, machine, measure, print_head, print_row, seconds, write_record
-from distributed import LocalCluster
+from common import alternate, machine, measure, print_head, print_row, write_record
 
-from phbatch.frames.recipe import Recipe
 from phbatch.places.codecs import make_compressor
-from phbatch.planning.units import Geometry, Unit
-from phbatch.running.engine import execute
-from phbatch.running.tasks import NOWHERE, Job
+from phbatch.planning.units import Unit
+from phbatch.running.tasks import Job
 from phbatch.simulate import PhaseContrast
-from phbatch.words.normalization import Normalization
 
 RUN = """
 import json, os, sys, time
 import phbatch
 source, output, model, workers = sys.argv[1:]
-options = {"axes": "tyx", "model": model, "workers": int(workers), "network": "plain"}
+options = {"axes": "tyx", "model": model, "workers": int(workers)} | ({} if model == "none" else {"network": "plain"})
 phbatch.run(source, output + ".few", frames="0:10", **options)
 os.sync()
 used = time.process_time()
 result = phbatch.run(source, output, **options)
 print(json.dumps([result.seconds, time.process_time() - used, result.units, result.peak_rss_bytes]))
 """
+
+PLAN = """
+import json, resource, sys, time
+import phbatch
+few, many = sys.argv[1:]
+phbatch.plan(few, axes="tyx", model="none")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+started = time.perf_counter()
+plan = phbatch.plan(many, axes="tyx", model="none", memory="100GB")
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([plan.frames, plan.units, seconds, (peak - before) * 1024]))
+"""
+
+OVERHEAD = """
+import json, sys, time
+from pathlib import Path
+import psutil
+from growth import do_nothing
+from phbatch.frames.recipe import Recipe
+from phbatch.planning.units import Geometry
+from phbatch.running.engine import execute
+from phbatch.running.run import peak_rss_bytes
+from phbatch.running.tasks import Job
+from phbatch.words.settings import Normalization
+count, workers, scheduler, scheduler_process = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+units = Geometry((count, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(count), (0,)).units
+job = Job("", None, Recipe(Normalization()))
+processes = [psutil.Process(), *([psutil.Process(scheduler_process)] if scheduler else [])]
+used = lambda: [sum(process.cpu_times()[:2]) for process in processes]
+list(execute(do_nothing, job, units[:100], workers=workers, scheduler=scheduler or None))
+started, before, early = time.perf_counter(), used(), 0
+for number, outcome in enumerate(execute(do_nothing, job, units, workers=workers, scheduler=scheduler or None)):
+    assert outcome.error is None, outcome.error
+    if number == count // 10:
+        early = peak_rss_bytes()
+seconds = time.perf_counter() - started
+print(json.dumps([seconds, sum(used()) - sum(before), peak_rss_bytes() - early]))
+"""
+
+HERE = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+"""Where other processes find `do_nothing`."""
 
 
 def write_frames(path: Path, count: int, size: int) -> None:
@@ -98,35 +145,68 @@ def do_nothing(job: Job, unit: Unit) -> None:
     """A unit of no work."""
 
 
+def measure_plan(sides: list[int]) -> list[dict[str, Any]]:
+    """A plan of 10^8 frames, by the pixels of their sides."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        for side in sides:
+            for count in (10, 10**8):
+                zarr.create_array(
+                    f"{name}/{count}-{side}.zarr", shape=(count, side, side), chunks=(1, side, side), dtype="uint16"
+                )
+            found = measure(PLAN, f"{name}/10-{side}.zarr", f"{name}/{10**8}-{side}.zarr")
+            frames, units, taken, grown = found
+            rows.append({"side": side, "frames": frames, "units": units, "seconds": taken, "mb": grown / 1e6})
+    return rows
+
+
 def measure_overhead(count: int, runs: int, workers: int) -> list[dict[str, Any]]:
-    """Wall time per unit of no work, by where it runs."""
-    shape = (16 * count, 1, 1, 256, 256)
-    units = Geometry(shape, (1, 1, 1, 256, 256), range(shape[0]), (0,)).units
-    job = Job(NOWHERE, None, Recipe(Normalization()))
-
-    def run_units(workers: int, scheduler: str | None) -> None:
-        for outcome in execute(do_nothing, job, units, workers=workers, scheduler=scheduler):
-            if outcome.error is not None:
-                raise outcome.error
-
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=workers,
-        processes=False,
-        dashboard_address="127.0.0.1:0",
-        protocol="tcp",
-        host="127.0.0.1",
-    ) as cluster:
+    """Times and memory of a unit of no work, by where it runs."""
+    with open_cluster(workers) as (scheduler, process):
         sides = {
-            "plain loop": partial(run_units, 1, None),
-            f"{workers} threads": partial(run_units, workers, None),
-            f"Dask cluster of {workers} threads": partial(run_units, workers, cluster.scheduler_address),
+            "plain loop": (1, "", 0),
+            f"{workers} threads": (workers, "", 0),
+            f"Dask cluster of {workers} threads": (workers, scheduler, process),
         }
-        found = alternate(runs, {side: partial(seconds, function) for side, function in sides.items()})
-    return [
-        {"where": side, "units": len(units), "ms_per_unit": [round(1e3 * one / len(units), 4) for one in sorted(times)]}
-        for side, times in found.items()
-    ]
+        found = alternate(
+            runs,
+            {side: partial(measure, OVERHEAD, str(count), *map(str, where), **HERE) for side, where in sides.items()},
+        )
+    rows = []
+    for side, results in found.items():
+        clock, used, grown = (sorted(column) for column in zip(*results, strict=True))
+        row = {"where": side, "units": count, "growth_mb": round(statistics.median(grown) / 1e6, 1)}
+        for name, times in (("ms_per_unit", clock), ("processor_ms_per_unit", used)):
+            row[name] = [round(1e3 * one / count, 4) for one in times]
+        rows.append(row)
+    return rows
+
+
+@contextmanager
+def open_cluster(workers: int) -> Iterator[tuple[str, int]]:
+    """A scheduler and a worker, each in a process of its own on this machine: address, and the scheduler's process."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name) / "scheduler.json"
+        shared = ["--scheduler-file", str(place), "--host", "127.0.0.1", "--no-dashboard"]
+        own = {"scheduler": ["--port", "0"], "worker": ["--no-nanny", "--nthreads", str(workers)]}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.dask_{role}", *shared, *options],
+                cwd=name,
+                env=os.environ | HERE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for role, options in own.items()
+        ]
+        try:
+            while not place.exists():
+                time.sleep(0.1)
+            yield json.loads(place.read_text())["address"], processes[0].pid
+        finally:
+            for process in reversed(processes):
+                process.terminate()
+                process.wait()
 
 
 def main() -> None:
@@ -148,12 +228,17 @@ def main() -> None:
         further = (row.get(f"{clock}_per_1000_further", "-") for clock in ("seconds", "processor_seconds"))
         times = (f"{row['seconds']:.2f} ({row['processor_seconds']:.2f})", "{} ({})".format(*further))
         print_row((row["frames"], row["units"], *times, row["peak_mb"]))
+    plans = measure_plan([8, 2048])
+    print_head(("plan of 10^8 frames", "units", "seconds", "MB beyond a plan of ten"))
+    for plan in plans:
+        print_row((f"{plan['side']}^2", plan["units"], f"{plan['seconds']:.2f}", f"{plan['mb']:.1f}"))
     overhead = measure_overhead(arguments.units, arguments.runs, arguments.workers)
-    print_head(("where units run", "units", "ms per unit of no work (range)"))
+    print_head(("where units run", "units", "ms per unit of no work (range)", "of processors", "MB that memory grew"))
     for one in overhead:
-        low, middle, high = one["ms_per_unit"][0], statistics.median(one["ms_per_unit"]), one["ms_per_unit"][-1]
-        print_row((one["where"], one["units"], f"{middle:.3f} ({low:.3f}-{high:.3f})"))
-    write_record(arguments.json, growth=rows, overhead=overhead)
+        spans = (one["ms_per_unit"], one["processor_ms_per_unit"])
+        shown = (f"{statistics.median(span):.3f} ({span[0]:.3f}-{span[-1]:.3f})" for span in spans)
+        print_row((one["where"], one["units"], *shown, one["growth_mb"]))
+    write_record(arguments.json, growth=rows, plans=plans, overhead=overhead)
 
 
 if __name__ == "__main__":

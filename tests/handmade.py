@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def write_model(folder: Path, *, seed: int = 0, **overrides: Any) -> Path:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     write_weights(folder / "weights_best.h5", config, seed=seed)
     return folder
+
+
+def quickly_compiled() -> dict[str, str]:
+    """Environment of a process in which JAX compiles without optimizing, which takes a third of the time."""
+    return os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
 class CommandLine:

@@ -37,6 +37,8 @@ def filled(grid: FrameGrid) -> StatisticsTable:
 def test_columns_on_disk_are_those_in_memory(monkeypatch: pytest.MonkeyPatch, grid: FrameGrid) -> None:
     expected = filled(grid)
     monkeypatch.setattr(columns, "FRAMES_IN_MEMORY", 0)
+    monkeypatch.setattr(columns, "_FRAMES_AT_ONCE", 7)
+    monkeypatch.setattr(columns, "_COLUMNS_OF_A_FILE", 3)
     monkeypatch.setattr("phbatch.frames.table._RELEASED_AFTER", 1)
     found = filled(grid)
     assert [*found] == [*expected]

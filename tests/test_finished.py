@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from phbatch.outputs.finished import Finished
 from phbatch.outputs.ledger import METADATA, Ledger, encode_record
-from phbatch.planning.bits import Bits
 from phbatch.planning.units import Geometry
+from phbatch.words.bits import Bits
 
 GEOMETRY = Geometry((9, 2, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(9), (0, 1))
 KEYS = [*(unit.key for unit in GEOMETRY.units), METADATA, "t77/c0", 'odd "name"\n']

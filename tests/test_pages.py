@@ -83,6 +83,12 @@ def test_the_page_of_settings_has_every_setting() -> None:
         assert f"`{name}`" in text or f"--{name.replace('_', '-')}" in text, name
 
 
+def test_the_page_of_settings_is_what_is_made_of_the_table() -> None:
+    """If this fails: ``python -m phbatch.shell.settings_page > docs/reference/settings.md``."""
+    made = pytest.importorskip("phbatch.shell.settings_page").settings_page()
+    assert (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8").strip() == made.strip()
+
+
 def test_the_page_of_commands_has_every_command() -> None:
     text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
     for command in cli.cli.commands:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phbatch.planning import units as planning
-from phbatch.planning.groups import TimeGroups
 from phbatch.planning.units import Geometry, Unit, Units, region_size, source_reads
 from phbatch.words.axes import to_region
+from phbatch.words.groups import TimeGroups
 
 
 def grouped(indices: range | tuple[int, ...], length: int) -> list[list[int]]:
@@ -119,6 +119,10 @@ def test_groups_of_frames_equal_those_of_a_loop(start: int, count: int, step: in
     firsts = [groups.first(at) for at in range(len(groups) + 1)]
     assert [[*times[a:b]] for a, b in pairwise(firsts)] == expected
     assert [groups.index(at) for at in range(count)] == [at for at, size in enumerate(sizes) for _ in range(size)]
+    stretches = [group[0] // length for group in expected]
+    assert [groups.stretch(at) for at in range(len(groups))] == stretches
+    found = [groups.find(stretch) for stretch in range(stretches[-1] + 3)]
+    assert found == [stretches.index(at) if at in stretches else None for at in range(stretches[-1] + 3)]
     assert groups.largest == max(sizes)
     assert groups.extent == sum(group[-1] - group[0] + 1 for group in expected)
     even = all(size == sizes[0] for size in sizes[:-1]) and sizes[-1] <= sizes[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,11 +13,16 @@ from numpy.typing import DTypeLike, NDArray
 FRAMES_IN_MEMORY = 1 << 18
 """Of more frames, the columns are on disk, in the folder of temporary files."""
 
-_VALUES_AT_ONCE = 1 << 16
+_COLUMNS_OF_A_FILE = 64
+_FRAMES_AT_ONCE = 1 << 14
+_ITEMSIZE = 8
 
 
 class Columns:
     """Makes columns of one value for each of some frames.
+
+    A file has room for the values of all frames and takes none on the disk before these are reached: room that the
+    disk lacks is an error then, and not the death of the process when a page is written.
 
     Parameters
     ----------
@@ -26,25 +32,47 @@ class Columns:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._maps: list[mmap.mmap] = []
+        self._length = -(-count * _ITEMSIZE // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        self._mapped = count > FRAMES_IN_MEMORY
+        self._files: list[tuple[IO[bytes], mmap.mmap]] = []
+        self._fills: list[tuple[np.dtype[Any], float]] = []
+        self._reached = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Columns, (self._count,)  # arrays travel by themselves, and are in memory then
+        return Columns, (0,)  # arrays travel by themselves, and are in memory then
 
     def new(self, dtype: DTypeLike, fill: float) -> NDArray[Any]:
-        """A column that holds one value everywhere."""
-        if self._count <= FRAMES_IN_MEMORY:
+        """A column that holds one value as far as is reached, and all of it where it is in memory."""
+        if not self._mapped:
             return np.full(self._count, fill, dtype)
-        with TemporaryFile(prefix="phbatch-") as file:
-            # Written and not left out, so that a disk without room says so here and kills nobody later.
-            for first in range(0, self._count, _VALUES_AT_ONCE):
-                file.write(np.full(min(_VALUES_AT_ONCE, self._count - first), fill, dtype).tobytes())
-            file.flush()
-            self._maps.append(mmap.mmap(file.fileno(), 0))
-        return np.frombuffer(self._maps[-1], dtype)
+        place = len(self._fills) % _COLUMNS_OF_A_FILE
+        if place == 0:
+            file = TemporaryFile(prefix="phbatch-", buffering=0)  # noqa: SIM115 - it lives as long as the columns
+            finalize(self, file.close)
+            file.truncate(_COLUMNS_OF_A_FILE * self._length)
+            self._files.append((file, mmap.mmap(file.fileno(), 0)))
+        self._fills.append((np.dtype(dtype), fill))
+        for first in range(0, self._reached, _FRAMES_AT_ONCE):
+            self._fill(len(self._fills) - 1, first)
+        return np.frombuffer(self._files[-1][1], dtype, self._count, place * self._length)
+
+    def reach(self, frame: int) -> None:
+        """Make sure that a frame and all before it have their values in every column."""
+        while self._mapped and self._reached <= frame:
+            for column in range(len(self._fills)):
+                self._fill(column, self._reached)
+            self._reached = min(self._reached + _FRAMES_AT_ONCE, self._count)
 
     def release(self) -> None:
         """Leave what is mapped to the system, which keeps it on disk: the process takes no memory for it."""
         if hasattr(mmap, "MADV_DONTNEED"):
-            for each in self._maps:
+            for _, each in self._files:
                 each.madvise(mmap.MADV_DONTNEED)
+
+    def _fill(self, column: int, first: int) -> None:
+        index, place = divmod(column, _COLUMNS_OF_A_FILE)
+        file, (dtype, fill) = self._files[index][0], self._fills[column]
+        file.seek(place * self._length + first * dtype.itemsize)
+        left = np.full(min(_FRAMES_AT_ONCE, self._count - first), fill, dtype).view(np.uint8).data
+        while left:
+            left = left[file.write(left) :]

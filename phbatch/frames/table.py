@@ -22,7 +22,7 @@ _LEADING = ("median", "mode", "mad", "mean", "std", "min", "max")
 _TRAILING = ("saturated", "zero", "focus", "background", "padding")
 _SMOOTHED = ("median_smooth", "mode_smooth")
 _POOLED = "pooled_"
-_RELEASED_AFTER = 1 << 14  # rows that were put
+_RELEASED_AFTER = 1 << 13  # rows that were put
 _PERCENTILE = re.compile(r"p\d+(\.\d+)?")
 
 Positions = slice | NDArray[np.intp]
@@ -139,6 +139,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
     def column(self, name: str) -> NDArray[Any]:
         """One statistic of all frames: float64, NaN where it is not known; t, c and z are int64, z -1 for volumes."""
         if name not in _KEY_NAMES:
+            self._storage.reach(len(self) - 1)
             return self._columns[name]
         axis = _KEY_NAMES.index(name)
         planes = range(self.grid.planes) if self.grid.planes is not None else [-1]
@@ -196,6 +197,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
         """Set the row of a frame from plain values, as `StatisticsRow.as_dict` makes them."""
         z = row.get("z")
         index = self.grid.index(FrameKey(row["t"], row["c"], z))
+        self._storage.reach(index)
         for name, value in row.items():
             if name == "flags":
                 self._flags[index] = flag_bits(value)
@@ -213,6 +215,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of every column and flag."""
+        self._storage.reach(len(self) - 1)
         found = hashlib.sha256(self._flags.data)
         for name in sorted(self._columns):
             found.update(name.encode())
@@ -228,15 +231,18 @@ class StatisticsTable(Sequence[dict[str, Any]]):
 
     def assign(self, name: str, positions: Positions, values: NDArray[np.float64] | float) -> None:
         """Set a statistic of some frames."""
+        self._storage.reach(len(self) - 1)
         self._column(name)[positions] = values
         self._storage.release()
 
     def flag(self, positions: Positions, word: str, where: NDArray[np.bool_] | bool = True) -> None:
         """Add a word to the flags of some frames."""
+        self._storage.reach(len(self) - 1)
         self._flags[positions] |= np.where(where, flag_bits((word,)), 0).astype(np.uint16)
 
     def series_statistics(self, positions: Positions) -> Mapping[str, NDArray[np.float64]]:
         """Every statistic that was measured, of some frames; each is copied when it is asked for."""
+        self._storage.reach(len(self) - 1)
         return _Part(self._columns, positions, self._storage)
 
     def _column(self, name: str) -> NDArray[np.float64]:
@@ -246,6 +252,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
 
     def _row(self, index: int) -> dict[str, Any]:
         key = self.grid.key(index)
+        self._storage.reach(index)
         values = {name: float(values[index]) for name, values in self._columns.items()}
         finite = {name: value if np.isfinite(value) else None for name, value in values.items()}
         return {"t": key.t, "c": key.c, "z": key.z, **finite, "flags": _flag_words(int(self._flags[index]))}

@@ -26,8 +26,11 @@ from phbatch.places.zarr_nodes import chunk_keys, system_error
 from phbatch.words.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
 from phbatch.words.errors import InputError, UsageError, first_line
 
-MAX_FRAMES = 1 << 22
-"""Frames of an image: months at a frame per second, and more is a shape that nobody wrote on purpose."""
+MAX_FRAMES = 1 << 30
+"""Frames of an image: decades at a frame per second, and more is a shape that nobody wrote on purpose."""
+
+MAX_CHANNELS = 1 << 16
+"""Channels of an image, each of which is named and listed."""
 
 MAX_LENGTH = 2**31 - 1
 
@@ -318,6 +321,11 @@ def _validate(source: Source) -> None:
         raise InputError(
             f"the array declares the shape {_short(array.shape)}; phbatch takes {MAX_FRAMES} frames of {MAX_LENGTH}"
             " pixels a side at most: correct the metadata, or split the image."
+        )
+    if source.shape[1] > MAX_CHANNELS:
+        raise InputError(
+            f"the array declares {source.shape[1]} channels; phbatch takes {MAX_CHANNELS} at most: correct the axes, or"
+            " split the image."
         )
     if dtype.kind not in "uif":
         raise InputError(f"dtype {dtype} is no real number; convert the image to an integer or float dtype first.")

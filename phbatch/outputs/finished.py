@@ -7,8 +7,8 @@ from typing import Any
 
 from phbatch.frames.table import StatisticsTable
 from phbatch.outputs.ledger import METADATA
-from phbatch.planning.bits import Bits
 from phbatch.planning.units import Geometry, Unit
+from phbatch.words.bits import Bits
 
 
 class Finished:

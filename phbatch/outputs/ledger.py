@@ -17,8 +17,8 @@ from typing import Any
 
 from phbatch.places.lock import PRIVATE
 from phbatch.places.place import Place
-from phbatch.planning.bits import Bits
 from phbatch.planning.units import Units
+from phbatch.words.bits import Bits
 
 FOLDER = f"{PRIVATE}/ledger"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -81,9 +81,7 @@ class LocalPlace(Place):
         return sorted(found)
 
     def keys(self) -> Iterator[str]:  # noqa: D102 - sizes and times, which `files` asks for, cost most
-        for folder, _, names in os.walk(self.path, onerror=_refuse):
-            prefix = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
-            yield from (str(prefix / name) for name in names)
+        return _walk(self.path, "")
 
     def names(self, folder: str = "") -> dict[str, bool]:  # noqa: D102
         try:
@@ -250,8 +248,14 @@ def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     return int(info["size"] or 0), str(stamp)
 
 
-def _refuse(error: OSError) -> None:
-    raise error
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    """Keys of the files below a folder, one at a time, since there may be a million in it; links are not followed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                yield prefix + entry.name
+            elif not entry.is_symlink():
+                yield from _walk(entry.path, f"{prefix}{entry.name}/")
 
 
 KINDS |= {"file": LocalPlace, "*": FsspecPlace}

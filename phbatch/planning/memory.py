@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from phbatch.frames.columns import FRAMES_IN_MEMORY
 from phbatch.frames.recipe import Recipe
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.planning.units import Geometry
@@ -41,6 +42,17 @@ _SKETCH = 80  # of a block with its halo: float64, smoothed, their bits, and wha
 _LARGE_CHUNK = 1024  # pixels a side that a task of a large frame reads, at least
 _STATE_BYTES = 8 << 20  # histograms of a frame of integers while they are made and merged
 _MERGED_STATE_BYTES = 1 << 20
+
+# Per frame of a unit: its statistics as an object, and as a row of plain values
+_ROW = 3200
+
+# Per frame of a run: its row of the table while it is in memory, see `phbatch.frames.columns`
+_COLUMNS = 16  # besides percentiles: what is measured of a frame, its scale, and its flags
+_COLUMNS_POOLED, _COLUMNS_SMOOTHED = 7, 2
+_ROWS_MAPPED = 1 << 16  # of a table on disk, until they are left to the system
+_JUDGING = 12 * 8  # of one series: copies of columns, deviations from the median, and what is found
+_WRITING = 3 * 8  # a column while it is copied and encoded
+_UNIT_BITS = 3  # finished, current in the ledger, and read from what was changed
 
 _PIECE = 32 << 20  # what is freed of larger pieces goes back to the system; of smaller ones the heap keeps some
 _HEAP = (96 << 20, 32 << 20)  # what it keeps at most where a unit is made of smaller, and of larger pieces
@@ -106,6 +118,10 @@ class MemoryPlan:
         What waits of every unit for the disk, where there are several at once.
     sampling_mem : int
         What the estimate of uneven light takes, before the first unit.
+    table_mem : int
+        What grows with the number of frames and units: statistics while they are in memory, and what is finished.
+    judging_mem : int
+        What the frames of a series take while they are judged, and a column of the table while it is written.
     unit_knobs, network_knobs : tuple of str
         What makes a unit, and the network's tensors, smaller.
     """
@@ -117,6 +133,8 @@ class MemoryPlan:
     allowed_mem: int
     waiting_mem: int = 0
     sampling_mem: int = 0
+    table_mem: int = 0
+    judging_mem: int = 0
     unit_knobs: tuple[str, ...] = ()
     network_knobs: tuple[str, ...] = ()
 
@@ -129,20 +147,24 @@ class MemoryPlan:
     @property
     def projected_mem(self) -> int:
         """Peak of the process, in bytes."""
-        return self.reserved_mem + max(self.sampling_mem, self.units_mem + self.network_mem)
+        return self._kept_mem + max(self.sampling_mem, self.judging_mem, self.units_mem + self.network_mem)
 
     @property
     def network_room(self) -> int:
         """What the network's tensors may take, in bytes."""
-        return max(0, self.allowed_mem - self.reserved_mem - self.units_mem)
+        return max(0, self.allowed_mem - self._kept_mem - self.units_mem)
 
     @property
     def fitting(self) -> int:
         """Units at once that fit; 0 where not even one does."""
-        spare = self.allowed_mem - self.reserved_mem - self.network_mem
+        spare = self.allowed_mem - self._kept_mem - self.network_mem
         if spare < self.unit_mem:
             return 0
         return max(1, spare // max(self.unit_mem + self.waiting_mem, 1))
+
+    @property
+    def _kept_mem(self) -> int:
+        return self.reserved_mem + self.table_mem
 
     def require_fit(self, tile: tuple[int, ...] | None) -> None:
         """Refuse a plan that does not fit, naming the worst offender and the knobs that help.
@@ -167,6 +189,10 @@ class MemoryPlan:
                 self.network_knobs,
             ),
             f"the frames that the light is estimated from, {format_bytes(self.sampling_mem)}": (self.sampling_mem, ()),
+            f"the statistics of all frames, {format_bytes(self.table_mem + self.judging_mem)}": (
+                self.table_mem + self.judging_mem,
+                ("choose fewer with --frames",),
+            ),
         }
         name, (_, knobs) = max(offenders.items(), key=lambda item: item[1][0])
         raise MemoryLimitError(
@@ -209,15 +235,15 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
         restoring += frame_output * (_CAST + itemsize)
     if network:
         restoring += 2 * work * np.dtype(recipe.windows).itemsize
-    maps = _map_bytes(recipe, work)
+    maps, rows = _map_bytes(recipe, work), _ROW * _unit_frames(geometry)
     chunk = prod(geometry.output_chunks) * itemsize
     return UnitMemory(
         raw=raw,
         reading=_reading_bytes(geometry, raw, dtype, copied=copied),
-        measuring=raw + max(before, 0) + maps + _measuring_bytes(recipe, work, geometry, dtype),
-        restoring=raw + output + maps + restoring,
-        encoding=output * (3 if geometry.output_shards else 2),  # a shard is put together of what is encoded
-        waiting=output,
+        measuring=raw + max(before, 0) + maps + rows + _measuring_bytes(recipe, work, geometry, dtype),
+        restoring=raw + output + maps + rows + restoring,
+        encoding=output * (3 if geometry.output_shards else 2) + rows,  # a shard is put together of what is encoded
+        waiting=output + rows,
         codecs=0 if geometry.output_shards else 3 * min(_CHUNKS_AT_ONCE * chunk, output) // 2,
     )
 
@@ -228,8 +254,22 @@ def measuring_unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[An
     return UnitMemory(
         raw=raw,
         reading=_reading_bytes(geometry, raw, dtype, copied=copied),
-        measuring=raw + _map_bytes(recipe, work) + _measuring_bytes(recipe, work, geometry, dtype),
+        measuring=raw
+        + _map_bytes(recipe, work)
+        + _ROW * _unit_frames(geometry)
+        + _measuring_bytes(recipe, work, geometry, dtype),
     )
+
+
+def table_memory(geometry: Geometry, recipe: Recipe) -> tuple[int, int]:
+    """What tables and bits of a run take all along, and what is taken while series are judged and columns written."""
+    columns = _COLUMNS + len(recipe.all_percentiles)
+    columns += _COLUMNS_POOLED + len(recipe.all_percentiles) if recipe.scope != "image" else 0
+    columns += _COLUMNS_SMOOTHED if recipe.smooth_time > 1 else 0
+    first = recipe.passes > 1 or recipe.given
+    rows = geometry.frames if geometry.frames <= FRAMES_IN_MEMORY else _ROWS_MAPPED
+    kept = (1 + first) * rows * columns * 8 + _UNIT_BITS * len(geometry.units) // 8
+    return kept, max(geometry.frames * _WRITING, len(geometry.times) * _JUDGING if recipe.passes > 1 else 0)
 
 
 def unit_knobs(geometry: Geometry, recipe: Recipe, unit: UnitMemory, dtype: np.dtype[Any]) -> tuple[str, ...]:
@@ -274,6 +314,12 @@ def reduction_bytes(
     rows = (min(3 * height, shape[-2]) * shape[-1] + 2 * blocks * height * width) * itemsize  # decoded, with halo
     states = 2 * blocks * _STATE_BYTES + columns * _MERGED_STATE_BYTES
     return rows + states + (0 if fixed_point else blocks * height * width * _SKETCH)
+
+
+def _unit_frames(geometry: Geometry) -> int:
+    """Frames of the largest unit."""
+    channels = max(len(kept) for _, _, kept in geometry.channel_groups)
+    return geometry.time_groups.largest * channels * (1 if geometry.volumes else geometry.plane_step)
 
 
 def _raw_bytes(geometry: Geometry, dtype: np.dtype[Any]) -> int:

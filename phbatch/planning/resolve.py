@@ -26,6 +26,7 @@ from phbatch.planning.memory import (
     profile_bytes,
     reduction_bytes,
     sampled_frames,
+    table_memory,
     unit_knobs,
     unit_memory,
 )
@@ -264,6 +265,7 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
         preparation=_resolve_preparation(settings),
     )
     unit = measuring_unit_memory(geometry, recipe, source.dtype, copied=source.copied)
+    table, judging = table_memory(geometry, recipe)
     memory = MemoryPlan(
         RESERVED_BYTES + _profile_mem(settings, source),
         unit.computing,
@@ -271,6 +273,8 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
         1,
         allowed,
         sampling_mem=_sampling_mem(settings, source, geometry, allowed - RESERVED_BYTES),
+        table_mem=table,
+        judging_mem=judging,
         unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
     )
     asked = settings.workers or max(1, min(MOST_WORKERS, cores))
@@ -352,6 +356,7 @@ def _plan_memory(
 ) -> MemoryPlan:
     """Of one unit at once, without the network's tensors."""
     unit = unit_memory(geometry, recipe, source.dtype, network=model is not None, copied=source.copied)
+    table, judging = table_memory(geometry, recipe)
     libraries = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
     return MemoryPlan(
         libraries + _profile_mem(settings, source),
@@ -361,6 +366,8 @@ def _plan_memory(
         allowed,
         waiting_mem=unit.waiting,
         sampling_mem=_sampling_mem(settings, source, geometry, allowed - libraries),
+        table_mem=table,
+        judging_mem=judging,
         unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
     )
 

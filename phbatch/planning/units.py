@@ -13,8 +13,8 @@ from math import prod
 from typing import Any, overload
 
 from phbatch.kernels.stats import FrameStatistics
-from phbatch.planning.groups import TimeGroups
 from phbatch.words.axes import CANONICAL, FrameGrid, FrameKey, Region, Shape, frame_indices
+from phbatch.words.groups import TimeGroups
 
 _UNIT_PIXELS = 1 << 20  # small frames are taken together until a unit has this many
 _CHUNK_LENGTH = 1024  # of the output along y and x, at most

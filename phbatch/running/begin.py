@@ -36,7 +36,6 @@ from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import Sink, read_output_attributes, remove_output
 from phbatch.places.lock import require_own
 from phbatch.places.place import Place
-from phbatch.planning.bits import Bits
 from phbatch.planning.resolve import ResolvedRun, resolve_run
 from phbatch.planning.units import Geometry
 from phbatch.running.engine import require_finite
@@ -46,6 +45,7 @@ from phbatch.running.scale import require_good_frames
 from phbatch.running.settle import choose_network, settle_cut, settle_precision
 from phbatch.running.tasks import Job, forget_open_stores
 from phbatch.running.versions import Versions, count_versions, differing_versions, meet_workers, versions_here
+from phbatch.words.bits import Bits
 from phbatch.words.errors import InputError, OutputError
 from phbatch.words.events import Listener, Notice, Stop
 from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings

@@ -56,7 +56,7 @@ def _options(setting: Setting) -> list[str]:
 
 
 def _default(setting: Setting) -> str:
-    words = setting.row.unset or setting.row.of_model or not setting.default()
+    words = setting.row.unset or setting.row.of_model or setting.is_flag or not setting.default()
     return (setting.default() or "not given") if words else f"`{setting.default()}`"
 
 

@@ -22,13 +22,13 @@ from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import ATTRIBUTE, IMAGE, UNCERTAINTY, Sink, read_output_attributes
 from phbatch.places.lock import ROOT_DOCUMENTS, hold_output, is_held, new_token
 from phbatch.places.place import Place
-from phbatch.planning.bits import Bits
 from phbatch.planning.units import Geometry, Unit, Units
 from phbatch.running.begin import PROFILE, prepare, require_unchanged
 from phbatch.running.engine import execute
 from phbatch.running.measure import with_statistics
 from phbatch.running.run import run
 from phbatch.running.tasks import Job, compute_unit, forget_open_stores, load_predictor
+from phbatch.words.bits import Bits
 from phbatch.words.errors import OutputError, UsageError
 from phbatch.words.events import Listener, RunStarted, Stop, UnitFinished, ignore, never
 from phbatch.words.option_types import RedoOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ class Bucket:
 @contextmanager
 def run_s3() -> Iterator[int]:
     """While inside, a server runs; its port."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for every request takes as long as the request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

@@ -40,8 +40,7 @@ def record_of(attributes: Any) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in ("input", "fingerprint", "notices")}
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("direction", ["in", "out", "both"])
+@pytest.mark.parametrize(("direction", "workers"), [("in", 1), ("out", 3), ("both", 1), ("both", 3)])
 def test_the_bytes_are_those_of_a_local_run(
     bucket: Bucket, image: Path, tmp_path: Path, direction: str, workers: int
 ) -> None:

@@ -29,7 +29,7 @@ from phbatch.network.tuning import form as choice
 from phbatch.network.tuning.form import FormSpeed, choose_form, measure_forms, shrink_tile
 from phbatch.network.unet import NetworkConfig, list_layers
 from phbatch.words.errors import UsageError
-from tests.handmade import write_model
+from tests.handmade import quickly_compiled, write_model
 
 BOUND = 3e-5  # of the output's std
 
@@ -148,7 +148,8 @@ for other in others:
 def test_forms_are_the_same_function_in_jax(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", unet_residual=True)
     forms = list_forms(open_model(folder).config)
-    subprocess.run([sys.executable, "-c", JAX, str(folder), *forms], check=True, capture_output=True)
+    command = [sys.executable, "-c", JAX, str(folder), *forms]
+    subprocess.run(command, check=True, capture_output=True, env=quickly_compiled())
 
 
 @pytest.fixture

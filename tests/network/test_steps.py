@@ -17,7 +17,7 @@ import phbatch
 from phbatch.kernels.intensity import Affine, cast
 from phbatch.network.predictor import Predictor, select_backend
 from phbatch.network.steps import Prediction, Steps, Windows, apply_steps, window_dtype
-from tests.handmade import write_model
+from tests.handmade import quickly_compiled, write_model
 
 SHAPE = (3, 12, 20, 1)
 
@@ -137,7 +137,7 @@ assert np.abs(found.clipped - lost).max() <= 1 and max(lost) > 0, (found.clipped
 
 def test_jax_does_the_same(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", unet_residual=True)
-    subprocess.run([sys.executable, "-c", JAX, str(folder)], check=True)
+    subprocess.run([sys.executable, "-c", JAX, str(folder)], check=True, env=quickly_compiled())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import phbatch
 from phbatch.inputs import presence
-from phbatch.inputs.image import open_source
+from phbatch.inputs.image import Source, open_source
 from phbatch.inputs.presence import look_for_chunks
+from phbatch.places.ome import ImageMetadata
 from phbatch.places.place import Place
 from tests.handmade import CommandLine
 from tests.ome_inputs import write_ome
@@ -74,8 +78,8 @@ def test_absent_frames_are_named(tmp_path: Path, place: Any, options: dict[str, 
         remove(path, array.metadata.encode_chunk_key((1, 1, 0)))
     source = open_source(Place.at(place(path)))
     found = look_for_chunks(source, range(6), (0,))
-    assert [key.t for key in found.whole] == ([4] if step == 1 else [4, 5])
-    assert [key.t for key in found.partial] == ([1] if step == 1 else [])
+    assert [key.t for key in found.whole.first] == ([4] if step == 1 else [4, 5])
+    assert [key.t for key in found.partial.first] == ([1] if step == 1 else [])
     assert found.absent == (3 if step == 1 else 1)
     assert look_for_chunks(source, range(2, 4), (0,)).absent == 0
     result = phbatch.run(source.path, tmp_path / "out.zarr", model="none", workers=1)
@@ -127,7 +131,7 @@ def test_large_arrays_are_asked_and_not_listed(tmp_path: Path, monkeypatch: pyte
     assert (found.expected, found.absent, found.total) == (4, 0, 60)
     remove(tmp_path / "in.zarr", "c/0/0/0")
     found = look_for_chunks(source, range(30), (0,))
-    assert (found.absent, [key.t for key in found.partial], found.whole) == (1, [0], ())
+    assert (found.absent, [key.t for key in found.partial.first], found.whole.count) == (1, [0], 0)
     shutil.rmtree(tmp_path / "in.zarr" / "c")
     with pytest.raises(phbatch.InputError, match="none of the 4 chunks that were asked for, of 60"):
         phbatch.run(tmp_path / "in.zarr", model="none")
@@ -140,3 +144,33 @@ def test_keys_follow_the_axes_as_stored(tmp_path: Path, axes: str) -> None:
     path = write_ome(tmp_path / "in.zarr", image, axes, "0.5")
     source = open_source(Place.at(path))
     assert look_for_chunks(source, range(source.shape[0]), range(source.shape[1])).absent == 0
+
+
+@pytest.mark.parametrize("encoding", ["default", "v2"])
+@settings(max_examples=25)
+@given(st.data())
+def test_objects_are_found_by_the_keys_that_they_have(encoding: str, data: st.DataObject) -> None:
+    axes = "".join(data.draw(st.permutations(data.draw(st.sampled_from(["tyx", "tczyx", "zyx", "tcyx"])))))
+    shape = tuple(data.draw(st.integers(1, 9)) for _ in axes)
+    chunks = tuple(data.draw(st.integers(1, size)) for size in shape)
+    store = zarr.storage.MemoryStore()
+    array = zarr.create_array(
+        store, shape=shape, chunks=chunks, dtype="uint8", chunk_key_encoding={"name": encoding, "separator": "/"}
+    )
+    source = Source("memory", "", array, axes, ImageMetadata.bare("".join(sorted(axes, key="tczyx".index))))
+    n_t, n_c, n_z = source.shape[:3]
+    start = data.draw(st.integers(0, n_t - 1))
+    times = range(start, n_t, data.draw(st.integers(1, 4)))
+    channels = sorted(data.draw(st.sets(st.integers(0, n_c - 1), min_size=1)))
+    objects = presence._Objects(source, times, channels)
+    keys = [objects.key(place) for place in range(len(objects))]
+    selection = {
+        tuple(dict(zip("tczyx", at, strict=True))[axis] // chunk for axis, chunk in zip(axes, chunks, strict=True))
+        for at in product(times, channels, range(n_z), *map(range, source.shape[3:]))
+    }
+    assert {array.metadata.encode_chunk_key(at) for at in selection} == set(keys)
+    assert len(keys) == len(selection)
+    assert [objects.find(key) for key in keys] == list(range(len(keys)))
+    everything = product(*(range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True)))
+    others = {array.metadata.encode_chunk_key(at) for at in everything} - set(keys)
+    assert [objects.find(key) for key in (*others, "zarr.json", "c/99/0/0", "")] == [None] * (len(others) + 3)

@@ -44,6 +44,17 @@ class TimeGroups:
         """Group of a selected frame, by its position."""
         return position if self._alone else self.times[position] // self.length - self.times[0] // self.length
 
+    def stretch(self, group: int) -> int:
+        """Which stretch of the source a group lies in."""
+        return self.times[self.first(group)] // self.length
+
+    def find(self, stretch: int) -> int | None:
+        """The group that lies in a stretch of the source; None where none does."""
+        position = max(0, -(-(stretch * self.length - self.times[0]) // self.times.step))
+        if position >= len(self.times) or self.times[position] // self.length != stretch:
+            return None
+        return self.index(position)
+
     @property
     def largest(self) -> int:
         """Frames of the largest group."""
