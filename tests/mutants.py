@@ -60,6 +60,7 @@ _PLAN = "tests/test_planned_memory.py"
 _RESOLVED = "tests/test_resolved.py"
 _IDENTITY = "tests/test_identity.py"
 _RESUME = "tests/test_resume.py"
+_COMMIT = "tests/test_commit.py"
 _LEDGER = "tests/test_ledger.py"
 _STORAGE = "tests/places/test_storage.py"
 _LOCK = "tests/faults/test_lock.py"
@@ -126,7 +127,7 @@ MUTANTS = [
     Mutant("planning/memory.py", "_FLOAT_STATE = 48", "_FLOAT_STATE = 24", _UNIT),
     Mutant("planning/memory.py", "work_output * 4\n", "work_output\n", _UNIT),
     Mutant("planning/memory.py", "restoring=raw + output + maps", "restoring=raw + maps", _UNIT),
-    Mutant("planning/memory.py", "output * (3 if", "output * (1 if", _PLAN),
+    Mutant("planning/memory.py", "output * (3 if", "output * (1 if", _UNIT),
     Mutant("planning/memory.py", "waiting=output,", "waiting=0,", _UNIT),
     Mutant("planning/memory.py", "self.in_flight > 1 else 0", "self.in_flight > 2 else 0", _PLAN),
     Mutant("planning/memory.py", "(self.unit_mem + waiting) * self", "self.unit_mem * self", _PLAN),
@@ -154,18 +155,18 @@ MUTANTS = [
     Mutant("running/identity.py", "geometry.times.stop, geometry", "geometry.times.start, geometry", _IDENTITY),
     Mutant("running/identity.py", "sorted({*old, *new})", "sorted({*old})", _IDENTITY),
     Mutant("running/identity.py", '== "complete" or', '== "complete" and', _IDENTITY),
-    Mutant("running/identity.py", '"sha256": model.sha256}', '"sha256": ""}', _IDENTITY),
+    Mutant("running/identity.py", '"sha256": model.sha256}', '"sha256": ""}', _RESUME),
     Mutant("running/identity.py", "describe_normalizer(recipe.rule.method)", "None", _IDENTITY),
     Mutant("running/identity.py", '"numbers_version": NUMBERS_VERSION', '"numbers_version": 0', _IDENTITY),
     # What is committed
-    Mutant("running/commit.py", "        ledger.commit(record)\n", "", _RESUME),
-    Mutant("running/commit.py", "        finished.add(record)\n", "", _RESUME),
-    Mutant("running/commit.py", '| {"attempt": outcome.attempts}', "", _RESUME),
-    Mutant("running/commit.py", "failed[key] = outcome.problem", "pass", _RESUME),
-    Mutant("running/commit.py", "if stop() and len(finished)", "if len(finished)", _RESUME),
-    Mutant("running/commit.py", "len(finished) + len(failed) < total", "len(finished) < total", _RESUME),
-    Mutant("running/commit.py", "isinstance(error, OutputError)", "False", _RESUME),
-    Mutant("running/commit.py", "and is_out_of_place(error)", "and False", _RESUME),
+    Mutant("running/commit.py", "        ledger.commit(record)\n", "", _COMMIT),
+    Mutant("running/commit.py", "        finished.add(record)\n", "", _COMMIT),
+    Mutant("running/commit.py", '| {"attempt": outcome.attempts}', "", _COMMIT),
+    Mutant("running/commit.py", "failed[key] = outcome.problem", "pass", _COMMIT),
+    Mutant("running/commit.py", "if stop() and len(finished)", "if len(finished)", _COMMIT),
+    Mutant("running/commit.py", "len(finished) + len(failed) < total", "len(finished) < total", _COMMIT),
+    Mutant("running/commit.py", "isinstance(error, OutputError)", "False", _COMMIT),
+    Mutant("running/commit.py", "and is_out_of_place(error)", "and False", _COMMIT),
     Mutant("outputs/ledger.py", 'last.get(record["unit"]) == index and', "", _LEDGER),
     Mutant("outputs/ledger.py", 'and "retracted" not in record', "", _LEDGER),
     Mutant("outputs/ledger.py", "max(used, default=0) + 1", "1", _LEDGER),

@@ -75,6 +75,13 @@ def test_raw_pixels_and_output_are_counted_to_the_byte(tmp_path: Path, dtype: st
     assert case.planned.waiting == 2 * 640 * 640 * 4
 
 
+def test_a_shard_is_put_together_of_what_is_encoded(tmp_path: Path) -> None:
+    plain, sharded = Case.make(tmp_path / "a.zarr", "uint16"), Case.make(tmp_path / "b.zarr", "uint16", shard=10**8)
+    assert plain.planned.encoding == 2 * plain.planned.waiting  # pixels, and what they are encoded to
+    assert sharded.planned.encoding == 3 * sharded.planned.waiting
+    assert 0 == sharded.planned.codecs < plain.planned.codecs
+
+
 @pytest.mark.parametrize("axes", ["tyx", "yxt"])
 def test_reading_holds_the_chunks_and_a_copy_where_axes_have_another_order(tmp_path: Path, axes: str) -> None:
     case = Case.make(tmp_path / "in.zarr", "uint16", axes)
