@@ -23,6 +23,7 @@ from zarr.storage import ObjectStore
 
 from phbatch.places.absence import NotesAbsence
 from phbatch.words.errors import UsageError
+from phbatch.words.events import Notice, log
 from phbatch.words.settings import StorageOptions
 
 if TYPE_CHECKING:
@@ -281,12 +282,12 @@ def swap_object(store: Any, key: str, data: bytes, version: Version | None, *, p
         if written is None or not prove or _again(store, partial(put, "create")) is None:
             return written
     except NotImplementedError:
-        _UNCONDITIONAL[id(store)] = store
-        raise
+        pass
     except OSError as error:
-        if not re.search(r"\b501\b|NotImplemented", str(error)):
+        if not re.search(r"\b501\b|NotImplemented|Version required", str(error)):
             raise
     _UNCONDITIONAL[id(store)] = store
+    log(Notice("the store knows no conditional writes: the lease of an output is written and read back there."))
     raise NotImplementedError
 
 

@@ -199,8 +199,9 @@ def test_an_answer_that_is_lost_does_not_lose_the_lease() -> None:
 
 @pytest.mark.parametrize("way", ["refuses", "ignores"])
 def test_a_store_without_conditional_writes_gets_the_lease_that_is_read_back(
-    way: str,
+    way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "phbatch")
     store = Store(way)
     place = place_of(store)
     with hold_output(place, "first"):
@@ -208,6 +209,7 @@ def test_a_store_without_conditional_writes_gets_the_lease_that_is_read_back(
         with pytest.raises(OutputError, match="another run"):
             hold_output(place, "second").__enter__()
     assert read_token(place) is None
+    assert len([text for text in caplog.messages if "no conditional writes" in text]) == 1
     with pytest.raises(NotImplementedError):
         swap_object(store, LOCK, b"", None, prove=False)
 
