@@ -25,7 +25,7 @@ from phbatch.places.zarr_nodes import (
     chunk_keys,
     exists,
     is_url,
-    list_files,
+    iterate_files,
     normalize_path,
     open_node,
     system_error,
@@ -216,9 +216,13 @@ class Source:
             "metadata": hashlib.sha256(described.encode()).hexdigest(),
         }
         if pixels:
-            files = list_files(f"{self.path}/{self.node}" if self.node else self.path, self.options)
-            found |= {"files": len(files), "bytes": sum(size for _, size, _ in files)}
-            found["digest"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+            files = bytes_ = 0
+            digest, place = hashlib.sha256(b"["), f"{self.path}/{self.node}" if self.node else self.path
+            for file in iterate_files(place, self.options):  # as if their list were written as JSON
+                digest.update((", " if files else "").encode() + json.dumps(file).encode())
+                files, bytes_ = files + 1, bytes_ + file[1]
+            digest.update(b"]")
+            found |= {"files": files, "bytes": bytes_, "digest": digest.hexdigest()}
         return found
 
     def _require_present(self) -> None:

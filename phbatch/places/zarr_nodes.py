@@ -166,13 +166,31 @@ def list_files(path: str, options: StorageOptions = None) -> list[tuple[str, int
         filesystem, root = _open_filesystem(path, options)
         found = filesystem.find(root, detail=True)
         return sorted((key[len(root) :].lstrip("/"), *_size_and_stamp(info)) for key, info in found.items())
-    root_path = local_path(path)
-    files = []
-    for file in root_path.rglob("*"):
-        if file.is_file():
-            status = file.stat()
-            files.append((file.relative_to(root_path).as_posix(), status.st_size, str(status.st_mtime_ns)))
-    return sorted(files)
+    return list(iterate_files(path, options))
+
+
+def iterate_files(path: str, options: StorageOptions = None) -> Iterator[tuple[str, int, str]]:
+    """As `list_files`, in the same order; of a local place, the names of one folder after the other are in memory."""
+    if is_url(path):
+        yield from list_files(path, options)
+    elif local_path(path).is_dir():
+        yield from _walk(local_path(path), "")
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int, str]]:
+    """Files below a folder in the order of their keys, in which a folder's name ends in a slash."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(f"{each.name}/" if each.is_dir(follow_symlinks=False) else each.name for each in found)
+    except PermissionError:
+        return
+    for name in entries:
+        place = folder / name
+        if name.endswith("/"):
+            yield from _walk(place, prefix + name)
+        elif place.is_file():
+            status = place.stat()
+            yield prefix + name, status.st_size, str(status.st_mtime_ns)
 
 
 def list_folder(path: str, folder: str = "", options: StorageOptions = None) -> dict[str, bool]:
