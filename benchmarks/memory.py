@@ -111,7 +111,9 @@ def main() -> None:
 
 def measure_case(case: Case, runs: int) -> tuple[int, int, int]:
     """Largest peak of some runs, the plan, both in bytes, and the number of workers."""
-    options: dict[str, Any] = {"memory": "16GB", "network": "plain", "precision": "float32", **case.options}
+    options: dict[str, Any] = {"memory": "16GB", **case.options}
+    if options.get("model") != "none":
+        options |= {"network": "plain", "precision": "float32"}
     if "dtype_out" in options:
         options["dtype"] = options.pop("dtype_out")
     with tempfile.TemporaryDirectory(prefix="phbatch_memory_") as folder:
