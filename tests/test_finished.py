@@ -7,13 +7,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+import phbatch
 from phbatch.outputs.finished import Finished
 from phbatch.outputs.ledger import METADATA, Ledger, encode_record
 from phbatch.planning.units import Geometry
 from phbatch.words.bits import Bits
+from phbatch.words.events import Event, UnitFinished
 
 GEOMETRY = Geometry((9, 2, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(9), (0, 1))
 KEYS = [*(unit.key for unit in GEOMETRY.units), METADATA, "t77/c0", 'odd "name"\n']
@@ -110,3 +115,43 @@ def test_a_long_ledger_is_gone_through_in_little_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("options", [{}, {"smooth_time": 3}], ids=str)
+@pytest.mark.parametrize("stopped_after", [1, 7])
+def test_units_of_several_frames_continue_after_a_torn_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("phbatch.planning.units._UNIT_PIXELS", 3 * 32 * 40)
+    frames = np.random.default_rng(0).normal(1000, 30, (14, 2, 32, 40)).astype("uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 1, 32, 40))
+    settings: dict[str, Any] = {"axes": "tcyx", "model": "none", "command": "-", "frames": "1::2", "workers": 1}
+    whole = phbatch.run(tmp_path / "in.zarr", tmp_path / "whole.zarr", **settings, **options)
+    done: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, UnitFinished) and (tmp_path / "out.zarr" / ".phbatch" / "ledger").exists():
+            done.append(event.unit)
+
+    with pytest.raises(phbatch.InterruptedRunError):
+        phbatch.run(
+            *(tmp_path / "in.zarr", tmp_path / "out.zarr"),
+            **settings,
+            **options,
+            listener=listen,
+            stop=lambda: len(done) >= stopped_after,
+        )
+    (ledger,) = [
+        path for path in (tmp_path / "out.zarr" / ".phbatch" / "ledger").iterdir() if b'"t0' in path.read_bytes()
+    ]
+    ledger.write_bytes(ledger.read_bytes()[:-5])  # as a crash tears the last line
+    found = phbatch.run(tmp_path / "in.zarr", tmp_path / "out.zarr", **settings, **options)
+    assert (found.units_skipped, found.units_done) == (stopped_after - 1, whole.units - stopped_after + 1)
+    assert 0 < found.pixels < whole.pixels or stopped_after == 1
+    assert written(tmp_path / "out.zarr") == written(tmp_path / "whole.zarr")
+    assert phbatch.verify(tmp_path / "out.zarr", deep=2).damages == ()
+
+
+def written(output: Path) -> dict[str, bytes]:
+    paths = (path for path in output.rglob("*") if path.is_file() and ".phbatch" not in path.parts)
+    return {str(path.relative_to(output)): path.read_bytes() for path in paths}

@@ -6,11 +6,15 @@ import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from math import prod
+from pathlib import Path
+from typing import Any
 
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import phbatch
 from phbatch.planning import units as planning
 from phbatch.planning.units import Geometry, Unit, Units, region_size, source_reads
 from phbatch.words.axes import to_region
@@ -163,3 +167,52 @@ def test_a_hundred_million_units_take_no_memory(monkeypatch: pytest.MonkeyPatch)
         tracemalloc.stop()
     assert len(made) == 3
     assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("side", [8, 2048])
+def test_a_plan_of_a_hundred_million_frames_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    made: list[int] = []
+    make = Units._make
+    monkeypatch.setattr(Units, "_make", lambda self, place: made.append(place) or make(self, place))
+    options: dict[str, Any] = {"axes": "tyx", "model": "none", "memory": "100GB"}
+    few, many = (tmp_path / f"{count}.zarr" for count in (10, 10**8))
+    for place, count in ((few, 10), (many, 10**8)):
+        zarr.create_array(place, shape=(count, side, side), chunks=(1, side, side), dtype="uint16")
+    phbatch.plan(few, **options)  # imports what it needs
+    tracemalloc.start()
+    try:
+        plan = phbatch.plan(many, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (plan.frames, plan.bytes_read) == (10**8, 10**8 * side**2 * 2)
+    assert made == []
+    assert peak < 5_000_000
+
+
+def test_an_image_of_which_nothing_is_stored_is_refused_at_once_however_long(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "in.zarr", shape=(10**8, 8, 8), chunks=(1, 8, 8), dtype="uint16")
+    tracemalloc.start()
+    try:
+        for frames in (None, "5::3", "5::20000"):
+            with pytest.raises(phbatch.InputError, match="holds none of the"):
+                phbatch.run(tmp_path / "in.zarr", axes="tyx", model="none", memory="100GB", frames=frames)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_grows_with_frames_is_planned_for(tmp_path: Path) -> None:
+    def planned(count: int, **options: Any) -> float:
+        place = tmp_path / f"{count}.zarr"
+        zarr.create_array(place, shape=(count, 2048, 2048), chunks=(1, 2048, 2048), dtype="uint16", overwrite=True)
+        return phbatch.plan(place, axes="tyx", model="none", memory="100GB", workers=1, **options).projected_mem
+
+    rows = (planned(200_000) - planned(10)) / 200_000
+    assert 8 * 15 < rows < 8 * 60
+    assert planned(10**8) - planned(10**7) > 9 * 10**7 * 8  # a column while it is written
+    assert planned(10**7, smooth_time=3) > planned(10**7) + 10**7 * 8 * 3
+    with pytest.raises(phbatch.MemoryLimitError, match=r"statistics of all frames.*fewer with frames"):
+        phbatch.plan(tmp_path / f"{10**8}.zarr", axes="tyx", model="none", memory="1GB")

@@ -140,6 +140,10 @@ class Place(ABC):
     def files(self) -> list[File]:
         """Every file: its key, its size in bytes, and its modification time or etag."""
 
+    def iterate_files(self) -> Iterator[File]:
+        """`files`, one at a time, in the order of their keys; of a disk, the names of one folder are in memory."""
+        yield from self.files()
+
     def keys(self) -> Iterator[str]:
         """Keys of all files."""
         yield from (key for key, _, _ in self.files())

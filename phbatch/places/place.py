@@ -73,12 +73,10 @@ class LocalPlace(Place):
         return self.path
 
     def files(self) -> list[File]:  # noqa: D102
-        found = []
-        for file in self.folder.rglob("*"):
-            if file.is_file():
-                status = file.stat()
-                found.append((file.relative_to(self.folder).as_posix(), status.st_size, str(status.st_mtime_ns)))
-        return sorted(found)
+        return list(self.iterate_files())
+
+    def iterate_files(self) -> Iterator[File]:  # noqa: D102
+        return _walk_files(self.folder, "") if self.folder.is_dir() else iter(())
 
     def keys(self) -> Iterator[str]:  # noqa: D102 - sizes and times, which `files` asks for, cost most
         return _walk(self.path, "")
@@ -256,6 +254,22 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
                 yield prefix + entry.name
             elif not entry.is_symlink():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/")
+
+
+def _walk_files(folder: Path, prefix: str) -> Iterator[File]:
+    """Files below a folder in the order of their keys, in which a folder's name ends in a slash."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(f"{each.name}/" if each.is_dir(follow_symlinks=False) else each.name for each in found)
+    except PermissionError:
+        return
+    for name in entries:
+        place = folder / name
+        if name.endswith("/"):
+            yield from _walk_files(place, prefix + name)
+        elif place.is_file():
+            status = place.stat()
+            yield prefix + name, status.st_size, str(status.st_mtime_ns)
 
 
 KINDS |= {"file": LocalPlace, "*": FsspecPlace}

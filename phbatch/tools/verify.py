@@ -201,14 +201,15 @@ def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, d
         frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()
         damages.append(Damage(expected.key, problem, unit.key if unit is not None else None, frames))
     complete = metadata is not None and bool(metadata["complete"])
-    missing = [units[place] for place in ledgered.done.absent()]
+    missing = len(units) - len(ledgered.done)
     if not complete and _says_complete(output):
         if missing:  # the ledger was cut
             complete = True
         else:  # the run ends now: its last attributes and tables are there before the ledger says so
             damages = [damage for damage in damages if damage.place not in ROOT_DOCUMENTS]
     if complete:
-        damages += [Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry)) for unit in missing]
+        for unit in map(units.__getitem__, ledgered.done.absent()):
+            damages.append(Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry)))
     running = not complete and is_held(output)
     report = VerifyReport(
         output.path,
@@ -216,8 +217,8 @@ def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, d
         ledgered.objects,
         ledgered.bytes,
         tuple(damages),
-        finished=len(units) - len(missing),
-        missing=() if complete else tuple(unit.key for unit in missing),
+        finished=len(ledgered.done),
+        missing=() if complete else tuple(units[place].key for place in ledgered.done.absent()),
         complete=complete,
         running=running,
     )
