@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import phbatch
 from phbatch.outputs.finished import Finished
 from phbatch.outputs.ledger import METADATA, Ledger, encode_record
+from phbatch.places.place import Place
 from phbatch.planning.units import Geometry
 from phbatch.words.bits import Bits
 from phbatch.words.events import Event, UnitFinished
@@ -28,7 +29,7 @@ class Lines(Ledger):
     """A ledger of lines in memory."""
 
     def __init__(self, lines: list[bytes]) -> None:
-        super().__init__("/nowhere")
+        super().__init__(Place.at("/nowhere"))
         self.lines = lines
 
     def _lines(self) -> Iterator[bytes]:
@@ -104,7 +105,7 @@ def test_a_long_ledger_is_gone_through_in_little_memory(tmp_path: Path) -> None:
     """Of 3,000 units: their records are 6 MB."""
     count = 3_000
     units = Geometry((count, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(count), (0,)).units
-    ledger = Ledger(str(tmp_path))
+    ledger = Ledger(Place.at(tmp_path))
     ledger.commit({"unit": METADATA})
     (file,) = (tmp_path / ".phbatch" / "ledger").iterdir()
     with file.open("ab") as written:

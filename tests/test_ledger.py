@@ -10,6 +10,7 @@ import pytest
 
 from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import ArrayLayout, Sink, create_output
+from phbatch.places.place import Place
 from phbatch.words.axes import to_region
 
 
@@ -35,40 +36,40 @@ def synchronized(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_every_commit_is_kept(output: str) -> None:
-    ledger = Ledger(output)
+    ledger = Ledger(Place.at(output))
     for index in range(4):
         ledger.commit({"unit": f"t{index}"})
-    assert [record["unit"] for record in Ledger(output)] == ["t0", "t1", "t2", "t3"]
+    assert [record["unit"] for record in Ledger(Place.at(output))] == ["t0", "t1", "t2", "t3"]
 
 
 def test_the_last_record_of_a_unit_counts_alone(output: str) -> None:
-    ledger = Ledger(output)
+    ledger = Ledger(Place.at(output))
     for value in (1, 2, 3):
         ledger.commit({"unit": "t0", "value": value})
-    assert [record["value"] for record in Ledger(output).current()] == [3]
+    assert [record["value"] for record in Ledger(Place.at(output)).current()] == [3]
 
 
 def test_a_unit_that_is_taken_back_is_not_finished_until_it_is_done_again(output: str) -> None:
-    ledger = Ledger(output)
+    ledger = Ledger(Place.at(output))
     ledger.commit({"unit": "t0"})
     ledger.commit({"unit": "t1"})
     ledger.retract("t0")
-    assert set(Ledger(output).records()) == {"t1"}
-    assert [record["unit"] for record in Ledger(output).current()] == ["t1"]
-    Ledger(output).commit({"unit": "t0", "again": True})
-    assert Ledger(output).records()["t0"] == {"unit": "t0", "again": True}
+    assert set(Ledger(Place.at(output)).records()) == {"t1"}
+    assert [record["unit"] for record in Ledger(Place.at(output)).current()] == ["t1"]
+    Ledger(Place.at(output)).commit({"unit": "t0", "again": True})
+    assert Ledger(Place.at(output)).records()["t0"] == {"unit": "t0", "again": True}
 
 
 def test_a_later_writer_has_the_last_word_whatever_the_times_of_files_say(output: str, tmp_path: Path) -> None:
     for value in range(12):
-        Ledger(output).commit({"unit": "t0", "value": value})
+        Ledger(Place.at(output)).commit({"unit": "t0", "value": value})
         for path in tmp_path.rglob("*.jsonl"):
             os.utime(path, (1e9 - value, 1e9 - value))
-        assert Ledger(output).records()["t0"]["value"] == value
+        assert Ledger(Place.at(output)).records()["t0"]["value"] == value
 
 
 def test_a_line_that_was_torn_swallows_none_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = Ledger(str(tmp_path))
+    ledger = Ledger(Place.at(tmp_path))
     ledger.commit({"unit": "t0"})
     (path,) = tmp_path.rglob("*.jsonl")
 
@@ -81,11 +82,11 @@ def test_a_line_that_was_torn_swallows_none_after_it(tmp_path: Path, monkeypatch
         ledger.commit({"unit": "t1"})
     monkeypatch.undo()
     ledger.commit({"unit": "t2"})
-    assert set(Ledger(str(tmp_path)).records()) == {"t0", "t2"}
+    assert set(Ledger(Place.at(tmp_path)).records()) == {"t0", "t2"}
 
 
 def test_a_commit_is_durable(tmp_path: Path, synchronized: list[Path]) -> None:
-    ledger = Ledger(str(tmp_path))
+    ledger = Ledger(Place.at(tmp_path))
     ledger.commit({"unit": "t0"})
     (path,) = tmp_path.rglob("*.jsonl")
     assert path in synchronized
@@ -99,8 +100,8 @@ def test_pixels_are_durable_before_they_have_their_name_and_their_folder_after(
     tmp_path: Path, synchronized: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out.zarr"
-    create_output(str(output), 3, {"": {}}, [ArrayLayout("0", "yx", (8, 8), (4, 8), "uint16")])
-    sink, replaced = Sink(str(output)), list[int]()
+    create_output(Place.at(output), 3, {"": {}}, [ArrayLayout("0", "yx", (8, 8), (4, 8), "uint16")])
+    sink, replaced = Sink(Place.at(output)), list[int]()
     original = Path.replace
 
     def note(path: Path, target: Path) -> Path:

@@ -11,6 +11,7 @@ import zarr
 
 from phbatch.inputs.image import Source, open_source
 from phbatch.network.model import Model, open_model
+from phbatch.places.place import Place
 from phbatch.planning.resolve import ResolvedRun, resolve_run, resolve_statistics
 from phbatch.words.errors import UsageError
 from phbatch.words.settings import RunSettings
@@ -21,7 +22,7 @@ def image(folder: Path, shape: tuple[int, int, int]) -> Source:
     """Metadata alone."""
     path = folder / f"{'x'.join(map(str, shape))}.zarr"
     zarr.create_array(path, shape=shape, chunks=(1, *shape[1:]), dtype="uint16", dimension_names=list("tyx"))
-    return open_source(str(path))
+    return open_source(Place.at(path))
 
 
 def resolve(source: Source, model: Model | None = None, cores: int = 4, **options: Any) -> ResolvedRun:

@@ -16,6 +16,7 @@ from phbatch.frames.light import prepare_frame
 from phbatch.frames.measure import measure_block
 from phbatch.frames.restore import restore_block
 from phbatch.inputs.image import Source, open_source
+from phbatch.places.place import Place
 from phbatch.planning.memory import UnitMemory, measuring_unit_memory, unit_memory
 from phbatch.planning.resolve import ResolvedRun, resolve_run
 from phbatch.running.tasks import Job, read_unit
@@ -56,10 +57,10 @@ class Case:
             chunks=tuple(chunks[axis] for axis in axes),
             dimension_names=list(axes),
         )
-        source = open_source(str(path), axes)
+        source = open_source(Place.at(path), axes)
         settings = RunSettings(model="none", memory="8GB", workers=1, **options)
         resolved = resolve_run(settings, source, None, available_bytes=8 << 30, cores=1)
-        block, _ = read_unit(Job(str(path), axes, resolved.recipe), resolved.geometry.units[0])
+        block, _ = read_unit(Job(Place.at(path), axes, resolved.recipe), resolved.geometry.units[0])
         return cls(source, resolved, np.ascontiguousarray(block))
 
     @property
@@ -85,7 +86,7 @@ def test_a_shard_is_put_together_of_what_is_encoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("axes", ["tyx", "yxt"])
 def test_reading_holds_the_chunks_and_a_copy_where_axes_have_another_order(tmp_path: Path, axes: str) -> None:
     case = Case.make(tmp_path / "in.zarr", "uint16", axes)
-    job = Job(case.source.path, axes, case.resolved.recipe)
+    job = Job(case.source.place, axes, case.resolved.recipe)
     found = traced(lambda: read_unit(job, case.resolved.geometry.units[0]))
     assert case.planned.reading == (2 if axes == "tyx" else 3) * case.block.nbytes
     assert case.block.nbytes <= found <= 1.1 * case.planned.reading  # the chunk is decoded where nobody traces

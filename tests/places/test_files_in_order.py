@@ -46,7 +46,7 @@ def test_a_place_that_is_not_there_has_no_files(tmp_path: Path) -> None:
 def test_an_input_is_digested_as_its_list_of_files_was(tmp_path: Path) -> None:
     data = np.arange(12 * 16, dtype="uint16").reshape(12, 4, 4)
     zarr.create_array(tmp_path / "in.zarr", data=data, chunks=(1, 4, 4))
-    found = open_source(str(tmp_path / "in.zarr"), "tyx").identity(pixels=True)
+    found = open_source(Place.at(tmp_path / "in.zarr"), "tyx").identity(pixels=True)
     files = listed(tmp_path / "in.zarr")
     assert (found["files"], found["bytes"]) == (13, sum(size for _, size, _ in files))
     assert found["digest"] == hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -157,7 +157,9 @@ def test_objects_are_found_by_the_keys_that_they_have(encoding: str, data: st.Da
     array = zarr.create_array(
         store, shape=shape, chunks=chunks, dtype="uint8", chunk_key_encoding={"name": encoding, "separator": "/"}
     )
-    source = Source("memory", "", array, axes, ImageMetadata.bare("".join(sorted(axes, key="tczyx".index))))
+    source = Source(
+        Place.at("memory://memory"), "", array, axes, ImageMetadata.bare("".join(sorted(axes, key="tczyx".index)))
+    )
     n_t, n_c, n_z = source.shape[:3]
     start = data.draw(st.integers(0, n_t - 1))
     times = range(start, n_t, data.draw(st.integers(1, 4)))
