@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RESULTS ?= build/benchmarks
 BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
 
-.PHONY: demo test smoke mutants soak lint audit docs benchmark soak-memory clean
+.PHONY: demo test smoke mutants soak settings lint audit docs benchmark soak-memory clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo $(DEMO)
@@ -40,6 +40,11 @@ mutants: $(READY)
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
 	PHBATCH_SOAK=1 $(BIN)/python -m pytest tests/faults
+
+# The two files that are made of the table of settings; tests hold them against it.
+settings: $(READY)
+	$(BIN)/python -m phbatch.shell.settings_types
+	$(BIN)/python -m phbatch.shell.settings_page > docs/reference/settings.md
 
 lint: $(READY)
 	$(BIN)/ruff check .
