@@ -65,11 +65,13 @@ _LEDGER = "tests/test_ledger.py"
 _STORAGE = "tests/places/test_storage.py"
 _LOCK = "tests/faults/test_lock.py"
 
+_MIRRORED = "the mirror image of every position needs as much before it as that one needs after it"
+
 MUTANTS = [
     # Tiles
     Mutant("kernels/tiling.py", "reach = 2 * ((kernel - 1) // 2)", "reach = (kernel - 1) // 2", _TILING),
-    Mutant("kernels/tiling.py", "2 * low, 2 * high + 1", "2 * low, 2 * high", _TILING),
-    Mutant("kernels/tiling.py", "max(need, -low, high - (grid - 1))", "max(need, -low)", _TILING),
+    Mutant("kernels/tiling.py", "2 * low, 2 * high + 1", "2 * low, 2 * high", _TILING, _MIRRORED),
+    Mutant("kernels/tiling.py", "max(need, -low, high - (grid - 1))", "max(need, -low)", _TILING, _MIRRORED),
     Mutant("kernels/tiling.py", "total // 2, total - total // 2", "total - total // 2, total // 2", _TILING),
     Mutant("kernels/tiling.py", "(index * free // (count - 1))", "(index * (free // (count - 1)))", _TILING),
     Mutant("kernels/tiling.py", "(previous + size + read) // (2 * grid)", "(previous + size) // grid", _TILING),

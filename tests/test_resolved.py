@@ -49,9 +49,10 @@ def test_workers_are_cores_up_to_sixteen_and_no_more_than_units(
 def test_workers_are_no_more_than_fit_and_half_of_what_is_free_is_taken(tmp_path: Path) -> None:
     source = image(tmp_path, (30, 2048, 2048))
     free = resolve(source).memory
-    found = resolve(source, cores=16, available_bytes=2 * (free.reserved_mem + 3 * (free.unit_mem + free.waiting_mem)))
+    taken = free.reserved_mem + free.table_mem + 3 * (free.unit_mem + free.waiting_mem)
+    found = resolve(source, cores=16, available_bytes=2 * taken)
     assert found.workers == 3
-    assert found.memory.allowed_mem == free.reserved_mem + 3 * (free.unit_mem + free.waiting_mem)
+    assert found.memory.allowed_mem == taken
     assert found.memory.projected_mem == found.memory.allowed_mem
 
 

@@ -6,7 +6,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -106,14 +105,12 @@ def test_requests_are_overlapped_and_bounded(bucket: Bucket, tmp_path: Path) -> 
     upload(tmp_path / "in.zarr", bucket, "in.zarr")
     with run_proxy(FaultProxy(bucket.port, {"latency": 1.0}, latency_s=0.1)) as proxy:
         source = open_source(Place.at(bucket.url("in.zarr"), parse_storage_options(bucket.options(proxy.port))))
-        before, started = len(proxy.requests), time.perf_counter()
+        before = len(proxy.requests)
         np.testing.assert_array_equal(
             source.read((slice(4), slice(1), slice(1), slice(64), slice(64)))[:, 0, 0], frames
         )
-        seconds, requests = time.perf_counter() - started, len(proxy.requests) - before
-        assert requests == 4 * 64
+        assert len(proxy.requests) - before == 4 * 64
         assert 4 <= proxy.most_at_once <= zarr.config.get("async.concurrency")
-        assert seconds < 0.5 * requests * 0.05  # one after the other they would wait half of 0.1 s each
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -117,6 +117,15 @@ def test_many_different_values(spread: str) -> None:
     assert bits(merged([Sketch.from_values(part) for part in np.split(values, 8)], random.Random(1))) == bits(found)
 
 
+def test_as_many_buckets_as_fit_are_kept_exactly_and_one_more_is_not() -> None:
+    values = np.arange(10.0)
+    with patch.object(sketch, "MAX_BUCKETS", 10):
+        whole = Sketch.from_values(values[:4]).merge(Sketch.from_values(values[4:]))
+        assert (whole.level, whole.values.tolist()) == (0, values.tolist())
+        assert bits(whole) == bits(Sketch.from_values(values))
+        assert whole.merge(Sketch.from_values(np.array([10.0]))).level > 0
+
+
 def test_zeros_of_both_signs_are_one_value() -> None:
     found = Sketch.from_values(np.array([-0.0, 0.0, -0.0]))
     assert (found.values.tolist(), found.counts.tolist(), np.signbit([found.low, found.high]).any()) == (
