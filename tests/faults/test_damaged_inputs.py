@@ -145,5 +145,5 @@ def test_the_guard_lets_good_chunks_pass(bucket: Bucket, tmp_path: Path, kind: s
     zarr.create_array(tmp_path / "in.zarr", data=frames, **options)
     store = parse_storage_options(bucket.options())
     for path, secret in ((str(tmp_path / "in.zarr"), None), (upload(tmp_path / "in.zarr", bucket, "in.zarr"), store)):
-        block = open_source(Place.at(path), "tyx", secret).read(to_region((0, 0, 0, 0, 0), (3, 1, 1, 40, 36)))
+        block = open_source(Place.at(path, secret), "tyx").read(to_region((0, 0, 0, 0, 0), (3, 1, 1, 40, 36)))
         np.testing.assert_array_equal(block[:, 0, 0], frames)
