@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import tracemalloc
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +47,10 @@ def test_columns_on_disk_are_those_in_memory(monkeypatch: pytest.MonkeyPatch, gr
     assert "black" in {word for row in found for word in row["flags"]}
     assert found.digest() == expected.digest()
     assert (found.known, found.first_unknown()) == (len(grid), None)
-    assert [*pickle.loads(pickle.dumps(found))] == [*expected]
+    travelled = pickle.loads(pickle.dumps(found))
+    assert [*travelled] == [*expected]
+    travelled.assign("more", slice(1, 3), 2.0)
+    assert np.nansum(travelled.column("more")) == 4
 
 
 def test_the_first_frame_that_is_not_known_is_found() -> None:
@@ -101,3 +106,20 @@ def test_a_table_of_many_frames_takes_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert (table[count - 1]["L"], table[5]["L"]) == (1.0, None)
+
+
+class Full(FileIO):
+    """A file on a disk that is full after its first column."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() > 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_no_room_for_columns_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "FRAMES_IN_MEMORY", 0)
+    monkeypatch.setattr(columns, "TemporaryFile", lambda **_: Full(tmp_path / "columns", "w+"))
+    table = StatisticsTable(FrameGrid(range(4), (0,), None))
+    with pytest.raises(phbatch.OutputError, match=r"statistics of 4 frames .*No space left.* set TMPDIR"):
+        table.put({"t": 0, "c": 0, "z": None, "median": 1.0, "flags": []})
