@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import pickle
 import tracemalloc
 from io import FileIO
@@ -20,6 +21,7 @@ from phbatch.frames.measure import judge_series
 from phbatch.frames.table import StatisticsTable
 from phbatch.outputs import image as output_image
 from phbatch.words.axes import FrameGrid, FrameKey
+from tests.handmade import CommandLine
 
 
 def filled(grid: FrameGrid) -> StatisticsTable:
@@ -123,3 +125,10 @@ def test_no_room_for_columns_says_where(tmp_path: Path, monkeypatch: pytest.Monk
     table = StatisticsTable(FrameGrid(range(4), (0,), None))
     with pytest.raises(phbatch.OutputError, match=r"statistics of 4 frames .*No space left.* set TMPDIR"):
         table.put({"t": 0, "c": 0, "z": None, "median": 1.0, "flags": []})
+
+
+def test_a_table_is_printed_as_one_list(tmp_path: Path, phbatch_command: CommandLine) -> None:
+    frames = np.random.default_rng(0).normal(1000, 30, (3, 40, 50)).astype("uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 40, 50))
+    assert phbatch_command("stats", tmp_path / "in.zarr", "--axes", "tyx", "--json") == 0
+    assert phbatch_command.out == json.dumps([*phbatch.statistics(tmp_path / "in.zarr", axes="tyx")]) + "\n"
