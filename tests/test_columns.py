@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import pickle
 import tracemalloc
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +21,7 @@ from phbatch.frames.measure import judge_series
 from phbatch.frames.table import StatisticsTable
 from phbatch.outputs import image as output_image
 from phbatch.words.axes import FrameGrid, FrameKey
+from tests.handmade import CommandLine
 
 
 def filled(grid: FrameGrid) -> StatisticsTable:
@@ -45,7 +49,10 @@ def test_columns_on_disk_are_those_in_memory(monkeypatch: pytest.MonkeyPatch, gr
     assert "black" in {word for row in found for word in row["flags"]}
     assert found.digest() == expected.digest()
     assert (found.known, found.first_unknown()) == (len(grid), None)
-    assert [*pickle.loads(pickle.dumps(found))] == [*expected]
+    travelled = pickle.loads(pickle.dumps(found))
+    assert [*travelled] == [*expected]
+    travelled.assign("more", slice(1, 3), 2.0)
+    assert np.nansum(travelled.column("more")) == 4
 
 
 def test_the_first_frame_that_is_not_known_is_found() -> None:
@@ -101,3 +108,27 @@ def test_a_table_of_many_frames_takes_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert (table[count - 1]["L"], table[5]["L"]) == (1.0, None)
+
+
+class Full(FileIO):
+    """A file on a disk that is full after its first column."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() > 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_no_room_for_columns_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "FRAMES_IN_MEMORY", 0)
+    monkeypatch.setattr(columns, "TemporaryFile", lambda **_: Full(tmp_path / "columns", "w+"))
+    table = StatisticsTable(FrameGrid(range(4), (0,), None))
+    with pytest.raises(phbatch.OutputError, match=r"statistics of 4 frames .*No space left.* set TMPDIR"):
+        table.put({"t": 0, "c": 0, "z": None, "median": 1.0, "flags": []})
+
+
+def test_a_table_is_printed_as_one_list(tmp_path: Path, phbatch_command: CommandLine) -> None:
+    frames = np.random.default_rng(0).normal(1000, 30, (3, 40, 50)).astype("uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 40, 50))
+    assert phbatch_command("stats", tmp_path / "in.zarr", "--axes", "tyx", "--json") == 0
+    assert phbatch_command.out == json.dumps([*phbatch.statistics(tmp_path / "in.zarr", axes="tyx")]) + "\n"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import mmap
-from tempfile import TemporaryFile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any
 from weakref import finalize
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from phbatch.words.errors import OutputError
+
 FRAMES_IN_MEMORY = 1 << 18
 """Of more frames, the columns are on disk, in the folder of temporary files."""
 
-_COLUMNS_OF_A_FILE = 64
+_COLUMNS_OF_A_FILE = 16
 _FRAMES_AT_ONCE = 1 << 14
 _ITEMSIZE = 8
 
@@ -28,18 +32,20 @@ class Columns:
     ----------
     count : int
         Of frames.
+    mapped : bool, optional
+        Whether they are on disk; default: where there are more than `FRAMES_IN_MEMORY`.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, mapped: bool | None = None) -> None:
         self._count = count
         self._length = -(-count * _ITEMSIZE // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        self._mapped = count > FRAMES_IN_MEMORY
+        self._mapped = count > FRAMES_IN_MEMORY if mapped is None else mapped
         self._files: list[tuple[IO[bytes], mmap.mmap]] = []
         self._fills: list[tuple[np.dtype[Any], float]] = []
         self._reached = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Columns, (0,)  # arrays travel by themselves, and are in memory then
+        return Columns, (self._count, False)  # arrays travel by themselves, and are in memory then
 
     def new(self, dtype: DTypeLike, fill: float) -> NDArray[Any]:
         """A column that holds one value as far as is reached, and all of it where it is in memory."""
@@ -47,10 +53,7 @@ class Columns:
             return np.full(self._count, fill, dtype)
         place = len(self._fills) % _COLUMNS_OF_A_FILE
         if place == 0:
-            file = TemporaryFile(prefix="phbatch-", buffering=0)  # noqa: SIM115 - it lives as long as the columns
-            finalize(self, file.close)
-            file.truncate(_COLUMNS_OF_A_FILE * self._length)
-            self._files.append((file, mmap.mmap(file.fileno(), 0)))
+            self._open()
         self._fills.append((np.dtype(dtype), fill))
         for first in range(0, self._reached, _FRAMES_AT_ONCE):
             self._fill(len(self._fills) - 1, first)
@@ -69,10 +72,28 @@ class Columns:
             for _, each in self._files:
                 each.madvise(mmap.MADV_DONTNEED)
 
+    def _open(self) -> None:
+        with self._refusing_errors():
+            file = TemporaryFile(prefix="phbatch-", buffering=0)  # noqa: SIM115 - it lives as long as the columns
+            finalize(self, file.close)
+            file.truncate(_COLUMNS_OF_A_FILE * self._length)
+            self._files.append((file, mmap.mmap(file.fileno(), 0)))
+
     def _fill(self, column: int, first: int) -> None:
         index, place = divmod(column, _COLUMNS_OF_A_FILE)
         file, (dtype, fill) = self._files[index][0], self._fills[column]
-        file.seek(place * self._length + first * dtype.itemsize)
         left = np.full(min(_FRAMES_AT_ONCE, self._count - first), fill, dtype).view(np.uint8).data
-        while left:
-            left = left[file.write(left) :]
+        with self._refusing_errors():
+            file.seek(place * self._length + first * dtype.itemsize)
+            while left:
+                left = left[file.write(left) :]
+
+    @contextmanager
+    def _refusing_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"the statistics of {self._count} frames cannot be kept in {gettempdir()} ({error.strerror}); make room"
+                " there, or set TMPDIR to a folder on another disk."
+            ) from error

@@ -74,6 +74,8 @@ class UnitMemory:
         Encoded pixels that wait for the disk while the next unit computes.
     codecs : int
         Chunks that are being encoded.
+    rows : int
+        Statistics of its frames, as objects and as rows of plain values.
     """
 
     raw: int
@@ -83,13 +85,14 @@ class UnitMemory:
     encoding: int = 0
     waiting: int = 0
     codecs: int = 0
+    rows: int = 0
 
     @property
     def computing(self) -> int:
         """The largest of them, with what stays in the process's heap of it."""
         largest = max(self.reading, self.measuring, self.restoring, self.encoding)
         kept = min(largest * 3 // 2, _HEAP[self.raw >= _PIECE])
-        return int(_MARGIN * (largest + kept + self.codecs))
+        return int(_MARGIN * (largest + kept + self.codecs + self.rows))
 
     @property
     def worst(self) -> str:
@@ -240,10 +243,11 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
     return UnitMemory(
         raw=raw,
         reading=_reading_bytes(geometry, raw, dtype, copied=copied),
-        measuring=raw + max(before, 0) + maps + rows + _measuring_bytes(recipe, work, geometry, dtype),
-        restoring=raw + output + maps + rows + restoring,
-        encoding=output * (3 if geometry.output_shards else 2) + rows,  # a shard is put together of what is encoded
-        waiting=output + rows,
+        measuring=raw + max(before, 0) + maps + _measuring_bytes(recipe, work, geometry, dtype),
+        restoring=raw + output + maps + restoring,
+        encoding=output * (3 if geometry.output_shards else 2),  # a shard is put together of what is encoded
+        waiting=output + rows // 2,
+        rows=rows,
         codecs=0 if geometry.output_shards else 3 * min(_CHUNKS_AT_ONCE * chunk, output) // 2,
     )
 
@@ -254,10 +258,8 @@ def measuring_unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[An
     return UnitMemory(
         raw=raw,
         reading=_reading_bytes(geometry, raw, dtype, copied=copied),
-        measuring=raw
-        + _map_bytes(recipe, work)
-        + _ROW * _unit_frames(geometry)
-        + _measuring_bytes(recipe, work, geometry, dtype),
+        measuring=raw + _map_bytes(recipe, work) + _measuring_bytes(recipe, work, geometry, dtype),
+        rows=_ROW * _unit_frames(geometry),
     )
 
 

@@ -9,7 +9,7 @@ import shlex
 import sys
 import tomllib
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -101,7 +101,7 @@ def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: boo
     if output is not None:
         phbatch.report.save_statistics(output, rows)
     if as_json:
-        _print_record(list(rows))
+        _print_records(rows)
     elif output is not None:
         print(output)
     else:
@@ -337,6 +337,15 @@ def _with_config(options: dict[str, Any]) -> dict[str, Any]:
 
 def _print_record(record: Any) -> None:
     print(json.dumps(_plain(record), allow_nan=False))
+
+
+def _print_records(records: Iterable[Any]) -> None:
+    """Print a list, one record in memory at a time."""
+    separator = "["
+    for record in records:
+        print(separator, json.dumps(_plain(record), allow_nan=False), sep="", end="")
+        separator = ", "
+    print("]" if separator == ", " else "[]")
 
 
 def _plain(value: Any) -> Any:
