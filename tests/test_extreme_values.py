@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.kernels.intensity import make_affine
+from phbatch.kernels.intensity import Packing, cast, make_affine
 from phbatch.kernels.stats import finalize, frame_state, measure_frame
 from phbatch.tools.compare import compare_rules
 from phbatch.words.errors import InputError
@@ -64,6 +64,12 @@ def test_a_frame_that_would_become_infinite_has_no_scale(frame: np.ndarray, rule
     assert (affine is not None) is scaled
     if affine is not None:
         assert np.isfinite(affine.apply(frame)).all()
+
+
+def test_integers_saturate_where_float32_overflows() -> None:
+    values = np.array([3e38, -3e38, 1, np.inf, np.nan], np.float32)
+    stored, clipped = cast(values, np.dtype("uint16"), Packing(gain=1e4))
+    assert (stored.tolist(), clipped) == ([65535, 0, 10000, 65535, 0], 4)
 
 
 def test_what_is_compared_does_not_overflow(tmp_path: Path) -> None:

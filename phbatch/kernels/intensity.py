@@ -222,8 +222,9 @@ class Packing:
         return cls(float(np.float32(low)), float(np.float32(np.iinfo(dtype).max / (high - low))))
 
     def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What is rounded."""
-        return (values - np.float32(self.low)) * np.float32(self.gain)
+        """What is rounded; infinity, which `cast` clips, where it overflows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (values - np.float32(self.low)) * np.float32(self.gain)
 
     def attributes(self) -> dict[str, float]:
         """How values are had back, ``scale_factor * integer + add_offset``, by the names of the CF conventions."""
