@@ -131,6 +131,7 @@ def test_the_chosen_tile_is_the_cheapest_of_all_that_fit(
     assert found[tile] == min((fitting or found).values()) or not fitting
     cheapest = [other for other, computed in fitting.items() if computed == found[tile]]
     assert prod(tile) == min(map(prod, cheapest), default=prod(tile))
+    assert choose_tile(shape, *network, prod(tile)) == tile  # with room for it and for no pixel more
     plan = TilePlan(tuple(shape), tile, *network)
     assert plan.overhead == pytest.approx(found[tile] / prod(plan.padded_shape))
 
