@@ -130,10 +130,10 @@ MUTANTS = [
     Mutant("planning/memory.py", "work_output * 4\n", "work_output\n", _UNIT),
     Mutant("planning/memory.py", "restoring=raw + output + maps", "restoring=raw + maps", _UNIT),
     Mutant("planning/memory.py", "output * (3 if", "output * (1 if", _UNIT),
-    Mutant("planning/memory.py", "waiting=output,", "waiting=0,", _UNIT),
+    Mutant("planning/memory.py", "waiting=output + rows // 2,", "waiting=rows // 2,", _UNIT),
     Mutant("planning/memory.py", "self.in_flight > 1 else 0", "self.in_flight > 2 else 0", _PLAN),
     Mutant("planning/memory.py", "(self.unit_mem + waiting) * self", "self.unit_mem * self", _PLAN),
-    Mutant("planning/memory.py", "self.reserved_mem + max(self.sampling_mem, ", "self.reserved_mem + max(0, ", _PLAN),
+    Mutant("planning/memory.py", "self._kept_mem + max(self.sampling_mem, ", "self._kept_mem + max(0, ", _PLAN),
     Mutant("planning/memory.py", "self.units_mem + self.network_mem)", "self.units_mem)", _PLAN),
     Mutant("planning/memory.py", "self.projected_mem <= self.allowed_mem", "self.unit_mem <= self.allowed_mem", _PLAN),
     Mutant("planning/memory.py", "if spare < self.unit_mem", "if spare < 0", _PLAN),
@@ -141,7 +141,12 @@ MUTANTS = [
     Mutant("planning/memory.py", "ceil(count / 1e8)", "int(count / 1e8)", _PLAN),
     Mutant("planning/memory.py", "3 * height, shape[-2]", "height, shape[-2]", _PLAN),
     # What is resolved
-    Mutant("planning/resolve.py", "_MOST_WORKERS = 16", "_MOST_WORKERS = 17", _RESOLVED),
+    Mutant(
+        "planning/resolve.py",
+        "max(1, min(MOST_WORKERS, cores, len(geometry.units), memory.fitting))",
+        "max(1, min(MOST_WORKERS + 1, cores, len(geometry.units), memory.fitting))",
+        _RESOLVED,
+    ),
     Mutant("planning/resolve.py", "available_bytes // 2\n    batch", "available_bytes\n    batch", _RESOLVED),
     Mutant("planning/resolve.py", "cores, len(geometry.units), memory", "cores, memory", _RESOLVED),
     Mutant("planning/resolve.py", "asked < smallest and any(", "asked <= smallest and any(", _RESOLVED),
@@ -151,7 +156,9 @@ MUTANTS = [
     ),
     Mutant("planning/resolve.py", "asked = settings.workers or max(1", "asked = max(1", _RESOLVED),
     # Fingerprint
-    Mutant("running/identity.py", '"nan": settings.nan', '"nan": None', _IDENTITY),
+    Mutant(
+        "running/identity.py", "if setting.identifies}", 'if setting.identifies and setting.field != "nan"}', _IDENTITY
+    ),
     Mutant("running/identity.py", "recipe.passes > 1)", "recipe.passes > 2)", _IDENTITY),
     Mutant("running/identity.py", "pixels=sampled or", "pixels=", _IDENTITY),
     Mutant("running/identity.py", "geometry.times.stop, geometry", "geometry.times.start, geometry", _IDENTITY),
@@ -169,27 +176,29 @@ MUTANTS = [
     Mutant("running/commit.py", "len(finished) + len(failed) < total", "len(finished) < total", _COMMIT),
     Mutant("running/commit.py", "isinstance(error, OutputError)", "False", _COMMIT),
     Mutant("running/commit.py", "and is_out_of_place(error)", "and False", _COMMIT),
-    Mutant("outputs/ledger.py", 'last.get(record["unit"]) == index and', "", _LEDGER),
+    Mutant("outputs/ledger.py", 'last.get(record["unit"], index) == index and', "", _LEDGER),
     Mutant("outputs/ledger.py", 'and "retracted" not in record', "", _LEDGER),
     Mutant("outputs/ledger.py", "max(used, default=0) + 1", "1", _LEDGER),
     Mutant("outputs/ledger.py", 'self._writer = ""  # what', "pass  # what", _LEDGER),
-    Mutant("outputs/ledger.py", "os.fsync(file.fileno())", "pass", _LEDGER),
+    Mutant("places/durable.py", "_flush(file.fileno())", "pass", _LEDGER),
     Mutant("outputs/ledger.py", "self._count += 1", "pass", _LEDGER),
     Mutant("outputs/ledger.py", "text and checksum ==", "text and b'' !=", _LEDGER),
     Mutant("outputs/writer.py", "part.start % chunk or", "", _STORAGE),
     Mutant("outputs/writer.py", "part.stop % chunk and part.stop != size", "part.stop % chunk", _STORAGE),
     Mutant("outputs/writer.py", "part.stop <= part.start", "part.stop < part.start", _STORAGE),
-    Mutant("outputs/writer.py", "            synchronize(path)\n", "            pass\n", _LEDGER),
-    Mutant("outputs/writer.py", "        self._require_held()\n        root,", "        root,", _LOCK),
-    Mutant("outputs/writer.py", "        self._require_held()\n        objects", "        objects", _LOCK),
-    Mutant("outputs/writer.py", "names == {PRIVATE} or exists", "names != {PRIVATE} or exists", _LOCK),
-    Mutant("outputs/writer.py", "if entry not in kept", "if entry", _LOCK),
+    Mutant(
+        "places/durable.py", "asked for takes most of them along\n        synchronize(path)", "\n        pass", _LEDGER
+    ),
+    Mutant("outputs/writer.py", "_SCRATCH, self._require_held)", "_SCRATCH, lambda: None)", _LOCK),
+    Mutant("places/durable.py", "    fence()\n    folders", "    folders", _LOCK),
     Mutant(
         "outputs/writer.py",
-        "(*ours, *(root_path / PRIVATE).iterdir())",
-        "(*(root_path / PRIVATE).iterdir(), *ours)",
+        "(names == {PRIVATE} or output.exists(LOCK))",
+        "(names != {PRIVATE} or output.exists(LOCK))",
         _LOCK,
     ),
+    Mutant("outputs/writer.py", "elif name not in (PRIVATE, LOCK):", "elif name != PRIVATE:", _LOCK),
+    Mutant("outputs/writer.py", "(*ours.items(), *private.items())", "(*private.items(), *ours.items())", _LOCK),
 ]
 
 
