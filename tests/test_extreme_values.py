@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 
 import phbatch
+from phbatch.frames.light import Preparation, Profile
+from phbatch.frames.light_checks import judge_profile
+from phbatch.kernels.background import temporal_background
 from phbatch.kernels.intensity import Packing, cast, make_affine
 from phbatch.kernels.stats import finalize, frame_state, measure_frame
+from phbatch.running.illumination import _even_levels
 from phbatch.tools.compare import compare_rules
 from phbatch.words.errors import InputError
 from phbatch.words.settings import Normalization
@@ -64,6 +69,42 @@ def test_a_frame_that_would_become_infinite_has_no_scale(frame: np.ndarray, rule
     assert (affine is not None) is scaled
     if affine is not None:
         assert np.isfinite(affine.apply(frame)).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "reach"), [("int32", 2e9), ("int64", 9e18), ("float16", 6e4), ("float32", 3e38), ("uint32", 4e9)]
+)
+def test_percentiles_of_a_range_that_the_dtype_does_not_hold(dtype: str, reach: float) -> None:
+    frame = np.linspace(0 if dtype == "uint32" else -reach, reach, 40 * 50).reshape(40, 50).astype(dtype)
+    found = measure_frame(frame, 2.0, (10.0, 30.0, 99.8)).percentiles
+    expected = np.percentile(frame.astype(np.float64), (10, 30, 99.8))
+    assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("light", "dark"), [(3e38, 0.0), (3e38, 1e38), (1e-42, 0.0), (1.0, 0.0), (1e38, -3e38)], ids=str
+)
+@pytest.mark.parametrize("mode", ["divide", "subtract"])
+def test_a_profile_of_extremes_is_used_or_refused(light: float, dark: float, mode: Any) -> None:
+    background = np.full((1, 1, 64, 64), light, np.float32)
+    background[..., :5] *= np.float32(0.01)
+    background[..., 30, 30:40] = 0
+    profile = Profile(background, np.full_like(background, dark) if dark else None)
+    try:
+        judge_profile(profile, {}, mode, [(0, 0)], "the profile")
+        correction = profile.correction(Preparation(1, "profile", mode), 0, 0)
+    except InputError:
+        assert dark
+        return
+    assert correction.gain is None or (correction.gain.min() > 0 and correction.gain.max() <= 10)
+
+
+@pytest.mark.parametrize("level", [1e-310, 1e-42, 1e-30, 1e30, 3e37])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_frame_of_another_brightness_is_evened_or_left(level: float, dtype: str) -> None:
+    frames = np.broadcast_to(np.float64([1, level, 1, 1, 1])[:, None, None], (5, 9, 9)).astype(dtype)
+    background = temporal_background(_even_levels(frames))
+    np.testing.assert_allclose(background, 1, rtol=1e-6)
 
 
 def test_integers_saturate_where_float32_overflows() -> None:

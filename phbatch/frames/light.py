@@ -92,7 +92,9 @@ class Profile:
         background = area_average(full, preparation.downscale)
         dark = None if full_dark is None else area_average(full_dark, preparation.downscale)
         if not divides:
-            return Correction.subtract(background if dark is None else background - dark)
+            with np.errstate(over="ignore", invalid="ignore"):  # it is refused where it is not finite
+                background = background if dark is None else background - dark
+            return Correction.subtract(background)
         return Correction.divide(background, 0.0 if dark is None else dark)
 
     def place(self, c: int, z: int) -> tuple[int, int]:

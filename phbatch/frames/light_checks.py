@@ -75,7 +75,7 @@ def judge_profile(
     for place, (c, z) in used.items():
         light, found = _light(profile, mode, place, name)
         dead += found
-        dim += int(np.count_nonzero(light * MAX_GAIN < light.mean(dtype=np.float64))) if mode == "divide" else 0
+        dim += int(np.count_nonzero(light < light.mean(dtype=np.float64) / MAX_GAIN)) if mode == "divide" else 0
         if light.min() == light.max():
             even.append(f"channel {c}, plane {z}")
         structure = max(structure, fine_structure(light))

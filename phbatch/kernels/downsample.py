@@ -49,7 +49,8 @@ def area_average(image: NDArray[Any], factor: int) -> NDArray[np.float32]:
     if factor < 1:
         raise ValueError(f"factor is {factor}; it must be an integer of at least 1")
     if factor == 1:
-        return image.astype(np.float32)
+        with np.errstate(over="ignore"):
+            return image.astype(np.float32)
     *leading, height, width = image.shape
     source = _compilable(image).reshape(-1, height, width)
     result = np.empty((source.shape[0], -(-height // factor), -(-width // factor)), np.float32)

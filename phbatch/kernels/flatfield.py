@@ -57,7 +57,7 @@ def mend_dead_pixels(
     mended[~alive] = _about_nearest(mended, alive)
     if dark is None:
         return mended, None, dead
-    dark = np.where(alive, dark, np.median(dark[alive])).astype(np.float32)
+    dark = np.where(alive, dark, np.median(dark[alive].astype(np.float64))).astype(np.float32)
     return np.where(alive, background, mended + dark), dark, dead
 
 
@@ -72,7 +72,7 @@ def _about_nearest(light: NDArray[np.float32], alive: NDArray[np.bool_]) -> NDAr
         rows = np.clip(y[part, np.newaxis] + steps, 0, light.shape[0] - 1)
         columns = np.clip(x[part, np.newaxis] + steps, 0, light.shape[1] - 1)
         windows = light[rows[:, :, np.newaxis], columns[:, np.newaxis, :]]
-        found[part] = np.nanmedian(windows.reshape(len(windows), -1), axis=1)
+        found[part] = np.nanmedian(windows.reshape(len(windows), -1).astype(np.float64), axis=1)
     return found
 
 

@@ -70,9 +70,10 @@ class Correction:
                 f"The background less the dark is {lowest:g} counts at its lowest; it must be above 0 to divide by it, "
                 "so lower the dark or subtract the background instead."
             )
-        gain = np.divide(np.float32(light.mean(dtype=np.float64)), light, out=light)
-        np.minimum(gain, np.float32(MAX_GAIN), out=gain)
-        return cls(gain, -offset * gain if offset.any() else None)
+        with np.errstate(over="ignore"):
+            gain = np.divide(np.float32(light.mean(dtype=np.float64)), light, out=light)
+            np.minimum(gain, np.float32(MAX_GAIN), out=gain)
+            return cls(gain, -offset * gain if offset.any() else None)
 
     @classmethod
     def subtract(cls, background: NDArray[np.floating]) -> Correction:

@@ -373,7 +373,9 @@ def measure_frame(
         std=float(pixels.std(dtype=np.float64)),
         min=low,
         max=high,
-        percentiles={p: float(value) for p, value in zip(percentiles, np.percentile(pixels, percentiles), strict=True)},
+        percentiles=dict(
+            zip(percentiles, np.percentile(_subtractable(pixels, high - low), percentiles).tolist(), strict=True)
+        ),
         flags=_constancy_flags(low, high),
     )
 
@@ -410,6 +412,12 @@ def _mode_of_values(values: NDArray[np.float64]) -> float:
     counts, edges = np.histogram(values, bins=bins, range=(start, stop))
     step = float(edges[1] - edges[0])
     return kernel_mode(counts, float(edges[0]) + step / 2, step, bandwidth)
+
+
+def _subtractable(pixels: NDArray[Any], spread: float) -> NDArray[Any]:
+    """The pixels in a dtype that holds their differences, which NumPy's percentiles interpolate in."""
+    limits = np.finfo(pixels.dtype) if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype)
+    return pixels if spread <= float(limits.max) else pixels.astype(np.float64)
 
 
 def _nonfinite_statistics(percentiles: Sequence[float]) -> FrameStatistics:

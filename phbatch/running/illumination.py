@@ -260,9 +260,11 @@ def _read_planes(source: Source, times: list[int], c: int, z: int) -> Iterator[N
 def _even_levels(stack: NDArray[Any]) -> NDArray[np.float32]:
     """Frames brought to one median, so that a flickering lamp does not choose which frames the background is of."""
     levels = np.median(stack, axis=(1, 2))
-    factors = np.median(levels) / np.where(levels > 0, levels, np.inf)
-    even: NDArray[np.float32] = stack * np.where(factors > 0, factors, 1).astype(np.float32)[:, np.newaxis, np.newaxis]
-    return even.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        factors = (np.median(levels) / np.where(levels > 0, levels, np.inf)).astype(np.float32)
+        factors[(factors == 0) | np.isinf(factors)] = 1  # black frames stay black
+        even: NDArray[np.float32] = stack * factors[:, np.newaxis, np.newaxis]
+        return even.astype(np.float32, copy=False)
 
 
 def _fit_basic(stack: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
