@@ -66,6 +66,7 @@ _STORAGE = "tests/places/test_storage.py"
 _LOCK = "tests/faults/test_lock.py"
 
 _MIRRORED = "the mirror image of every position needs as much before it as that one needs after it"
+_TRIED = "without a stop every unit is finished or has failed"
 
 MUTANTS = [
     # Tiles
@@ -165,7 +166,7 @@ MUTANTS = [
     Mutant("running/commit.py", "        finished.add(record)\n", "", _COMMIT),
     Mutant("running/commit.py", '| {"attempt": outcome.attempts}', "", _COMMIT),
     Mutant("running/commit.py", "failed[key] = outcome.problem", "pass", _COMMIT),
-    Mutant("running/commit.py", "if stop() and len(finished)", "if len(finished)", _COMMIT),
+    Mutant("running/commit.py", "if stop() and len(finished)", "if len(finished)", _COMMIT, _TRIED),
     Mutant("running/commit.py", "len(finished) + len(failed) < total", "len(finished) < total", _COMMIT),
     Mutant("running/commit.py", "isinstance(error, OutputError)", "False", _COMMIT),
     Mutant("running/commit.py", "and is_out_of_place(error)", "and False", _COMMIT),
