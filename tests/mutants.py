@@ -97,7 +97,7 @@ MUTANTS = [
         "kernels/histogram.py", "[(cumulative[-1] - 1) // 2, cumulative", "[cumulative[-1] // 2, cumulative", _STATS
     ),
     Mutant("kernels/histogram.py", "scale = min(std, interquartile_range / 1.349)", "scale = std", _STATS),
-    Mutant("kernels/histogram.py", "n ** (-1 / 7)", "n ** (-1 / 5)", _STATS),
+    Mutant("kernels/histogram.py", "n ** (-1 / 7)", "n ** (-1 / 5)", "phbatch/kernels/histogram.py"),
     Mutant("kernels/histogram.py", "0.5 * (left - right) / curvature", "0.5 * (right - left) / curvature", _STATS),
     Mutant("kernels/histogram.py", "<= high)", "< high)", _STATS),
     Mutant("kernels/stats.py", "_BACKGROUND_REACH = 0.05", "_BACKGROUND_REACH = 0.06", _STATS),
