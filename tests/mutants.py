@@ -66,6 +66,7 @@ _STORAGE = "tests/places/test_storage.py"
 _LOCK = "tests/faults/test_lock.py"
 
 _MIRRORED = "the mirror image of every position needs as much before it as that one needs after it"
+_TRIED = "without a stop every unit is finished or has failed"
 
 MUTANTS = [
     # Tiles
@@ -96,7 +97,7 @@ MUTANTS = [
         "kernels/histogram.py", "[(cumulative[-1] - 1) // 2, cumulative", "[cumulative[-1] // 2, cumulative", _STATS
     ),
     Mutant("kernels/histogram.py", "scale = min(std, interquartile_range / 1.349)", "scale = std", _STATS),
-    Mutant("kernels/histogram.py", "n ** (-1 / 7)", "n ** (-1 / 5)", _STATS),
+    Mutant("kernels/histogram.py", "n ** (-1 / 7)", "n ** (-1 / 5)", "phbatch/kernels/histogram.py"),
     Mutant("kernels/histogram.py", "0.5 * (left - right) / curvature", "0.5 * (right - left) / curvature", _STATS),
     Mutant("kernels/histogram.py", "<= high)", "< high)", _STATS),
     Mutant("kernels/stats.py", "_BACKGROUND_REACH = 0.05", "_BACKGROUND_REACH = 0.06", _STATS),
@@ -172,7 +173,7 @@ MUTANTS = [
     Mutant("running/commit.py", "        finished.add(record)\n", "", _COMMIT),
     Mutant("running/commit.py", '| {"attempt": outcome.attempts}', "", _COMMIT),
     Mutant("running/commit.py", "failed[key] = outcome.problem", "pass", _COMMIT),
-    Mutant("running/commit.py", "if stop() and len(finished)", "if len(finished)", _COMMIT),
+    Mutant("running/commit.py", "if stop() and len(finished)", "if len(finished)", _COMMIT, _TRIED),
     Mutant("running/commit.py", "len(finished) + len(failed) < total", "len(finished) < total", _COMMIT),
     Mutant("running/commit.py", "isinstance(error, OutputError)", "False", _COMMIT),
     Mutant("running/commit.py", "and is_out_of_place(error)", "and False", _COMMIT),

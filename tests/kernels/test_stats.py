@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from phbatch.kernels.counting import halo_of_counting
-from phbatch.kernels.histogram import Histogram, kernel_mode, mode_bandwidth
+from phbatch.kernels.histogram import Histogram, deviation_of, kernel_mode, mode_bandwidth, quantiles_of
 from phbatch.kernels.smoothing import smooth_fixed_point, smooth_float
 from phbatch.kernels.stats import FrameState, finalize, frame_state, from_block, measure_frame, merge
 from phbatch.words.errors import InputError
@@ -212,6 +212,16 @@ def test_the_bits_do_not_depend_on_the_processor(tmp_path: Path) -> None:
     # Without wide vectors and fused operations, and with what this processor has.
     digests = [subprocess.check_output(command, env=os.environ | extra, text=True) for extra in (plain, {})]
     assert digests[0] == digests[1]
+
+
+def test_a_deviation_is_the_mean_of_the_two_in_the_middle() -> None:
+    assert deviation_of(np.array([0.0, 1, 3, 7]), np.ones(4, np.int64), 2.0) == 1.5
+
+
+def test_a_quantile_halfway_between_two_values_has_numpys_bits() -> None:
+    pairs = np.sort(np.random.default_rng(0).normal(0, 100, (200, 2)), axis=1)
+    q, counts = np.array([0.5]), np.ones(2, np.int64)
+    assert [quantiles_of(pair, counts, q)[0] for pair in pairs] == [np.quantile(pair, 0.5) for pair in pairs]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])

@@ -11,7 +11,7 @@ from scipy import ndimage
 from phbatch.frames.measure import judge_series
 from phbatch.frames.table import StatisticsRow, StatisticsTable
 from phbatch.kernels.stats import FrameStatistics, finalize, from_block, measure_frame, merge
-from phbatch.kernels.timeseries import running_median
+from phbatch.kernels.timeseries import flag_bad_frames, running_median
 from phbatch.simulate import PhaseContrast
 from phbatch.words.axes import FrameGrid, FrameKey
 
@@ -134,3 +134,17 @@ def test_many_pixels_below_the_top_of_the_series_are_not_saturated() -> None:
     frames = [movie.frame(t) for t in range(10)]
     frames[3] = np.minimum(frames[3], np.percentile(frames[3], 40)).astype(np.uint16)
     assert "saturated" not in flags_of([measure_frame(frame, 2.0) for frame in frames])[3]
+
+
+def test_a_frame_at_five_deviations_is_usual_and_one_at_ten_is_black() -> None:
+    for deviations, expected in ((5, False), (10, True)):
+        median = np.append(np.linspace(-2, 2, 41), -deviations * 1.4826)
+        rising = np.arange(42.0)
+        columns = {"median": median, "std": np.ones(42), "max": rising, "focus": rising + 50, "saturated": 0 * rising}
+        assert flag_bad_frames(columns, np.ones(42, bool))["black"][-1] == expected
+
+
+def test_a_frame_that_is_flagged_already_is_no_duplicate() -> None:
+    columns = {name: np.zeros(4) for name in ("median", "std", "max", "focus", "saturated")}
+    usable = np.array([True, True, False, True])
+    assert flag_bad_frames(columns, usable)["duplicate"].tolist() == [False, True, False, True]
