@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 import zarr
 from dask import delayed
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_task_stream
 
 import phbatch
+from phbatch.words.errors import UsageError
 from phbatch.words.events import Event, UnitFinished
+from tests.faults.inputs import files
 from tests.handmade import CommandLine
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
@@ -180,6 +182,33 @@ def test_a_run_in_a_task_of_the_host_keeps_its_thread(source: Path, tmp_path: Pa
             delayed(sum)([delayed(restore)(source, tmp_path / f"{index}.zarr") for index in range(4)]).compute() == 12
         )
     assert at_once == {0, 1}
+
+
+def test_a_client_of_the_host_is_used_and_stays_open(source: Path, tmp_path: Path) -> None:
+    alone = phbatch.run(source, tmp_path / "alone.zarr", model="none", workers=1, command="same")
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tcp",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        with get_task_stream(client) as stream:
+            there = phbatch.run(source, tmp_path / "there.zarr", model="none", command="same", client=client)
+        with pytest.raises(UsageError, match="leave one out"):
+            phbatch.run(source, tmp_path / "no.zarr", model="none", client=client, scheduler=cluster.scheduler_address)
+        assert client.submit(sum, [1, 2]).result() == 3
+    assert there.units_done == alone.units_done == 12
+    assert any(task["key"].startswith("restore-t0/c0") for task in stream.data)
+    for key in ("0", "statistics"):
+        assert files(tmp_path / "alone.zarr" / key) == files(tmp_path / "there.zarr" / key)
+    with pytest.raises(UsageError, match="closed"):
+        phbatch.run(source, tmp_path / "no.zarr", model="none", client=client)
+    assert not (tmp_path / "no.zarr").exists()
 
 
 def test_ports_of_others_are_left_alone() -> None:

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -48,6 +49,9 @@ _FOREIGN_LOGGERS = (
 )
 
 
+_LENT: ContextVar[Client | None] = ContextVar("client", default=None)
+
+
 def ask(question: Callable[[], Result], seconds: float, stop: Stop = lambda: False) -> Result:
     """What may wait for a network, called in a thread of its own, so that this one hears signals meanwhile.
 
@@ -81,14 +85,44 @@ def ask(question: Callable[[], Result], seconds: float, stop: Stop = lambda: Fal
 
 
 @contextmanager
+def lending(client: Client | None, scheduler: str | None) -> Iterator[str | None]:
+    """While inside, `connect` takes a client of the host's, and leaves it open; gives the address of its scheduler.
+
+    Raises
+    ------
+    UsageError
+        The client is closed or asynchronous, or another scheduler is named beside it.
+    """
+    if client is None:
+        yield scheduler
+        return
+    if scheduler is not None:
+        raise UsageError(f"client and scheduler={scheduler!r} both say where to run; leave one out.")
+    if client.asynchronous or client.status != "running":
+        state = "asynchronous" if client.asynchronous else client.status
+        raise UsageError(
+            f"the client is {state} and a run waits for its answers; give a running one that is synchronous."
+        )
+    lent = _LENT.set(client)
+    try:
+        yield str(client.scheduler.address)
+    finally:
+        _LENT.reset(lent)
+
+
+@contextmanager
 def connect(scheduler: str, stop: Stop = lambda: False) -> Iterator[Client]:
-    """A client of a scheduler, while inside.
+    """A client of a scheduler, while inside: the host's where it is lent, else one of our own.
 
     Raises
     ------
     UsageError
         No scheduler answers at that address within `ANSWER_S`.
     """
+    lent = _LENT.get()
+    if lent is not None and lent.scheduler.address == scheduler:
+        yield lent
+        return
     with ExitStack() as stack:
         try:
             found = ask(lambda: asyncio.run(_identify(scheduler)), ANSWER_S + 1, stop)

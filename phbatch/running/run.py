@@ -12,6 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import psutil
+from distributed import Client
 
 from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.image import open_source
@@ -35,6 +36,7 @@ from phbatch.running.begin import (
     search_for_nan,
     settle_network,
 )
+from phbatch.running.cluster import lending
 from phbatch.running.commit import restore_units
 from phbatch.running.illumination import IlluminationResult, estimate_light, keep_light, light_aside, profile_of
 from phbatch.running.measure import describe, measure_before, measure_frames, with_statistics
@@ -59,6 +61,7 @@ def run(
     listener: Listener = ignore,
     command: str = "",
     stop: Stop = never,
+    client: Client | None = None,
     **options: Unpack[RunOptions],
 ) -> RunResult:
     """Normalize and restore every frame of an image, Zarr to OME-Zarr.
@@ -77,6 +80,8 @@ def run(
         The command line that reproduces the run, for the provenance; made from the options where it is empty.
     stop : callable
         Asked before each unit whether to stop, such as ``threading.Event().is_set``; what is in flight is finished.
+    client : distributed.Client, optional
+        Of a Dask cluster whose workers compute the units, instead of the address `scheduler`; it stays open.
     **options
         All settings: see `phbatch.RunSettings`, and ``phbatch run --help``.
 
@@ -105,17 +110,20 @@ def run(
     >>> result.frames, round(float(zarr.open_array(result.output + "/0")[0].mean()), 2)
     (2, 1.0)
     """
-    started, listener = perf_counter(), logging_notices(listener)
     settings = parse_options("run", options)
-    prepared = prepare(str(input), output, settings)
+    with lending(client, settings.scheduler) as scheduler:
+        prepared = prepare(str(input), output, settings.model_copy(update={"scheduler": scheduler}))
+        return _run(prepared, command or _python_command(prepared, options), logging_notices(listener), stop)
+
+
+def _run(prepared: Prepared, command: str, listener: Listener, stop: Stop) -> RunResult:
+    started = perf_counter()
     require_same_run(prepared)
     prepared = settle_network(meet_cluster(require_input(prepared), stop, listener))
     for notice in prepared.notices:
         listener(notice)
-    if not command:
-        command = _python_command(prepared, options)
     units = prepared.resolved.geometry.units
-    if settings.scheduler is None:
+    if prepared.settings.scheduler is None:
         load_predictor(prepared.job)
     said: list[Notice] = []
 
