@@ -12,6 +12,7 @@ import zarr
 
 import phbatch
 from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.places.place import Place
 from phbatch.planning.units import Unit
 from phbatch.running import commit
 from phbatch.running.tasks import Job
@@ -60,7 +61,7 @@ def test_a_unit_that_fails_alone_is_named_and_not_committed(source: Path, monkey
         fail(monkeypatch, ValueError("a codec fails"))
         result = phbatch.run(source, model="none", workers=1, retries=0)
         assert (result.units_done, len(result.failed)) == (2, 4)
-        assert set(Ledger(result.output).records()) - {METADATA} == {"t0/c0", "t1/c0"}
+        assert set(Ledger(Place.at(result.output)).records()) - {METADATA} == {"t0/c0", "t1/c0"}
         monkeypatch.undo()
         assert phbatch.run(source, model="none").units_skipped == 2
 
@@ -75,6 +76,6 @@ def test_a_stop_that_comes_when_everything_was_tried_is_none(source: Path, monke
 def test_a_record_says_how_often_a_unit_was_tried_and_how_long_it_took(source: Path) -> None:
     with small_units():
         result = phbatch.run(source, model="none", workers=1)
-    records = Ledger(result.output).records()
+    records = Ledger(Place.at(result.output)).records()
     assert {records[f"t{t}/c0"]["attempt"] for t in range(6)} == {1}
     assert result.units_done == 6

@@ -22,7 +22,7 @@ from phbatch.places.codecs import make_compressor
 from phbatch.places.durable import Mark, mark_of
 from phbatch.places.encoding import Encoded, Encoder
 from phbatch.places.lock import LOCK, PRIVATE, ROOT_DOCUMENTS, find_strangers, is_own, read_token, require_own
-from phbatch.places.place import Place
+from phbatch.places.place import LocalPlace, Place
 from phbatch.places.zarr_nodes import stored_lengths, system_error
 from phbatch.words.axes import CANONICAL, Region
 from phbatch.words.errors import OutputError, first_line
@@ -92,6 +92,8 @@ def read_output_attributes(output: Place) -> dict[str, Any] | None:
     except (OSError, ImportError, ValueError) as error:
         raise _unreachable(output, error) from error
     if not names:
+        if isinstance(output, LocalPlace) and output.folder.is_file():
+            raise OutputError(f"{output} exists and is not an output of phbatch; choose another place.")
         return None
     if removing:
         return {"status": "creating"}
