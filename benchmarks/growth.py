@@ -32,7 +32,7 @@ from typing import Any
 import zarr
 from common import alternate, machine, measure, print_head, print_row, write_record
 
-from phbatch.places.codecs import make_compressor
+from phbatch.places.compressor import make_compressor
 from phbatch.planning.units import Unit
 from phbatch.running.tasks import Job
 from phbatch.simulate import PhaseContrast

@@ -29,7 +29,7 @@ import numpy as np
 import zarr
 from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
 
-from phbatch.places.codecs import make_compressor
+from phbatch.places.compressor import make_compressor
 from phbatch.simulate import PhaseContrast
 
 FRAME = """
@@ -57,7 +57,7 @@ COPY = """
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 import numpy as np, zarr
-from phbatch.places.codecs import make_compressor
+from phbatch.places.compressor import make_compressor
 from phbatch.places.zarr_nodes import codec_pipeline
 def normalize(source, output):
     with codec_pipeline(fast=True):

@@ -99,6 +99,10 @@ def test_every_file_has_a_room_that_says_what_lives_there() -> None:
         assert len(re.findall(r"[.;](?=\s)", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) + " ")) >= 2
 
 
+def test_no_module_has_the_name_of_one_of_the_standard_library() -> None:
+    assert not [path for path in FILES if path.stem in sys.stdlib_module_names - {"__main__"}]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports(path: Path) -> None:
     for module, in_function in imports(path):

@@ -15,7 +15,7 @@ import zarr
 from scipy import ndimage
 
 import phbatch
-from phbatch.inputs.profile import read_profile
+from phbatch.inputs.light_profile import read_profile
 from phbatch.kernels.downsample import area_average, upscale
 from phbatch.kernels.illumination import Correction, apply
 from phbatch.kernels.smoothing import smooth_float

@@ -73,7 +73,7 @@ class OutputImage:
     shards : tuple of int or None
         Along ``tczyx``.
     codec, shuffle : str
-        See `phbatch.places.codecs.make_compressor`.
+        See `phbatch.places.compressor.make_compressor`.
     packing : Packing or None
         What integer pixels stand for.
     """

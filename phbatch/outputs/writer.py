@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
-from phbatch.places.codecs import make_compressor
+from phbatch.places.compressor import make_compressor
 from phbatch.places.durable import Mark, mark_of
 from phbatch.places.encoding import Encoded, Encoder
 from phbatch.places.lock import LOCK, PRIVATE, ROOT_DOCUMENTS, find_strangers, is_own, read_token, require_own
@@ -59,7 +59,7 @@ class ArrayLayout:
     shards : tuple of int or None
         Whole chunks that are stored in one object; None where every chunk is an object.
     codec, shuffle : str
-        See `phbatch.places.codecs.make_compressor`.
+        See `phbatch.places.compressor.make_compressor`.
     attributes : mapping
         Of the array.
     """

@@ -15,9 +15,9 @@ from phbatch.frames.light import Profile
 from phbatch.frames.light_checks import judge_profile, require_frames
 from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.light_profile import digest_profile, read_facts, read_profile
 from phbatch.inputs.pixel_size import pixel_size_notices
 from phbatch.inputs.presence import require_chunks
-from phbatch.inputs.profile import digest_profile, read_facts, read_profile
 from phbatch.inputs.stamps import Stamps
 from phbatch.kernels.intensity import required_statistics
 from phbatch.network.model import DEFAULT_MODEL, Model, bundled_models, open_model

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from phbatch.frames.light import Profile, background_of
 from phbatch.frames.light_checks import LEAST_FRAMES, judge_profile, require_frames
 from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.light_profile import read_facts, require_replaceable, write_profile
 from phbatch.inputs.presence import require_chunks
-from phbatch.inputs.profile import read_facts, require_replaceable, write_profile
 from phbatch.kernels.background import temporal_background
 from phbatch.kernels.finite import is_finite
 from phbatch.outputs.image import require_separate

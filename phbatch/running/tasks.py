@@ -20,7 +20,7 @@ from phbatch.frames.recipe import Recipe
 from phbatch.frames.restore import FrameIndex, RestoredBlock, restore_block
 from phbatch.frames.table import StatisticsRow
 from phbatch.inputs.image import Source, open_source
-from phbatch.inputs.profile import read_profile
+from phbatch.inputs.light_profile import read_profile
 from phbatch.kernels.finite import is_finite
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine

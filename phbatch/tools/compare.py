@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from phbatch.frames.light import PreparedFrame, Profile, prepare_frame
 from phbatch.frames.measure import percentiles_for
 from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.light_profile import read_profile
 from phbatch.inputs.presence import require_chunks
-from phbatch.inputs.profile import read_profile
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.kernels.intensity import Affine, make_affine

@@ -11,7 +11,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phbatch.places.codecs import make_compressor
+from phbatch.places.compressor import make_compressor
 from phbatch.places.encoding import Encoder
 
 CODECS: list[Any] = ["auto", "blosc-zstd", "blosc-lz4", "zstd", "none"]
