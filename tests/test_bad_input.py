@@ -347,7 +347,7 @@ def test_memory_too_small_names_the_largest_part(
 ) -> None:
     source = make(tmp_path / "in.zarr", frames)
     refused(
-        phbatch_command, tmp_path, source, "--memory", "10MB", part="the libraries themselves, 1.0 GB: raise --memory"
+        phbatch_command, tmp_path, source, "--memory", "10MB", part="the libraries themselves, 1.1 GB: raise --memory"
     )
     zarr.create_array(tmp_path / "big.zarr", shape=(40, 2048, 2048), chunks=(40, 2048, 2048), dtype="uint16")
     arguments = (tmp_path / "big.zarr", "--model", "none", "--memory", "1GB")

@@ -111,8 +111,7 @@ def scheduler() -> Iterator[Callable[[], str]]:
     opened = []
 
     def open_cluster() -> str:
-        address = "127.0.0.1:0"
-        opened.append(LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=address))
+        opened.append(LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"))
         return str(opened[0].scheduler_address)
 
     yield open_cluster

@@ -22,7 +22,7 @@ from phbatch.words.settings import FRAME_BACKGROUNDS
 RESERVED_BYTES = 270_000_000
 """Interpreter, NumPy, Numba, Dask and Zarr: measured after a run of one small frame, and an eighth more."""
 
-RESERVED_NETWORK_BYTES = 730_000_000
+RESERVED_NETWORK_BYTES = 800_000_000
 """TensorFlow or JAX on top, with a network and hardly any tile; measured in the same way."""
 
 CORRECTIONS_AT_ONCE = 4
