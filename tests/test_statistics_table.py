@@ -169,7 +169,7 @@ def test_a_person_may_edit_the_table(tmp_path: Path, source: str) -> None:
     assert edited.flagged == {"t4/c0/z0": ["black"]}
     rows[2]["median"] = 51.0
     write_csv(table, rows)
-    with pytest.raises(phbatch.OutputError, match="statistics was"):
+    with pytest.raises(phbatch.OutputError, match=r"statistics \(stats\) was"):
         phbatch.run(source, tmp_path / "edited.zarr", model="none", stats=table, bad_frames="copy")
 
 

@@ -141,7 +141,7 @@ def cluster() -> Iterator[str]:
         yield found.scheduler_address
 
 
-@pytest.mark.parametrize("moment", ["submit", "close"])
+@pytest.mark.parametrize("moment", ["get", "close"])
 def test_an_interrupt_within_distributed_waits_until_it_is_done(
     tmp_path: Path,
     cluster: str,
@@ -158,7 +158,7 @@ def test_an_interrupt_within_distributed_waits_until_it_is_done(
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)  # else both count as one
 
-    def submit(self: Client, *arguments: Any, **options: Any) -> Any:
+    def get(self: Client, *arguments: Any, **options: Any) -> Any:
         interrupt()
         found = original(self, *arguments, **options)
         done.append(moment)
@@ -178,7 +178,7 @@ def test_an_interrupt_within_distributed_waits_until_it_is_done(
         with signals.stop_on_signal() as stop:
             phbatch.run(source, tmp_path / "out.zarr", model="none", scheduler=cluster, stop=stop)
 
-    monkeypatch.setattr(Client, moment, submit if moment == "submit" else close)
+    monkeypatch.setattr(Client, moment, get if moment == "get" else close)
     with small_units(), suppress(phbatch.InterruptedRunError, KeyboardInterrupt):
         run()
     assert done
