@@ -19,7 +19,8 @@ from phbatch.inputs import image as sources
 from phbatch.inputs.stamps import Stamps
 from phbatch.places import place as places
 from phbatch.planning.memory import UnitMemory
-from phbatch.words.events import Event, UnitFinished
+from phbatch.planning.units import Unit
+from phbatch.running.tasks import Job, restore_unit
 from phbatch.words.settings import parse_storage_options
 from tests.faults.inputs import files
 from tests.faults.stores import Bucket, upload
@@ -110,14 +111,21 @@ def test_chunks_that_were_never_written_are_zeros(place: Place, tmp_path: Path) 
     assert phbatch.verify(tmp_path / "out.zarr", deep=FRAMES, storage_options=place.options or None).damages == ()
 
 
-def test_an_input_that_vanishes_during_a_run_is_no_input_of_zeros(sparse: Path, place: Place, tmp_path: Path) -> None:
+def test_an_input_that_vanishes_during_a_run_is_no_input_of_zeros(
+    sparse: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = shutil.copytree(sparse, tmp_path / "copy.zarr")
 
-    def vanish(event: Event) -> None:
-        if isinstance(event, UnitFinished) and event.unit == "t2/c0":
+    def restore_and_vanish(job: Job, unit: Unit) -> Any:
+        restored = restore_unit(job, unit)
+        if unit.key == "t2/c0":
             place.remove("")
+        return restored
 
-    first = place.run(tmp_path / "out.zarr", listener=vanish)
+    monkeypatch.setattr("phbatch.running.commit.restore_unit", restore_and_vanish)
+    first = place.run(tmp_path / "out.zarr")
+    monkeypatch.undo()
+    monkeypatch.setattr("phbatch.planning.units._UNIT_PIXELS", 1)
     assert (first.exit_code, first.units_done) == (4, 3)
     assert list(first.failed) == ["t3/c0", "t4/c0"]
     assert all("is gone" in error for error in first.failed.values()), first.failed
