@@ -20,10 +20,8 @@ Result = TypeVar("Result")
 LOOK_S = 1.0
 """How often the scheduler is asked for its workers, at most."""
 
-_LARGEST_BUNDLE = 64
 
-
-def bundle_size(size: int, seconds: float, share_s: float) -> int:
+def bundle_size(size: int, seconds: float, share_s: float, largest: int = 64) -> int:
     """Units of the next call, from how long the last one took: at most twice as many as before.
 
     Examples
@@ -32,7 +30,7 @@ def bundle_size(size: int, seconds: float, share_s: float) -> int:
     (8, 5, 1)
     """
     fitting = int(share_s * size / max(seconds, 1e-9))
-    return max(1, min(fitting, 2 * size, _LARGEST_BUNDLE))
+    return max(1, min(fitting, 2 * size, largest))
 
 
 class Dispatch(Generic[Result]):
@@ -109,7 +107,7 @@ class Dispatch(Generic[Result]):
         room = window - len(self._running)
         if room < max(1, window // 4):
             return
-        graphs: dict[tuple[str, ...], dict[str, Call[Result]]] = {}
+        graphs: dict[tuple[str, ...], list[Call[Result]]] = {}
         for _ in range(room):
             bundle = self._queue[0] if self._queue else [Try(unit) for unit in islice(self._units, self._together)]
             if not bundle:
@@ -124,7 +122,7 @@ class Dispatch(Generic[Result]):
             units = [each.unit for each in bundle]
             self._started += 1
             key = name_call(self._stage, units, self._token, self._started)
-            graphs.setdefault(allowed, {})[key] = Call(self._attempt, units)
+            graphs.setdefault(allowed, []).append(Call(key, self._attempt, units))
             self._running[key] = bundle
         for allowed, calls in graphs.items():
             self._scheduler.compute(build_graph(self._scheduler.turn, calls), allowed)
@@ -139,17 +137,17 @@ class Dispatch(Generic[Result]):
             self._scheduler.lose(found)
             return [Outcome(each.unit, error=found, attempts=each.attempts + 1, failed_on=each.failed_on)]
         if all(outcome.error is None for outcome in found.outcomes):  # failing is fast, and says nothing of units
-            self._together = bundle_size(len(bundle), found.seconds, self._scheduler.share_s)
+            self._together = bundle_size(len(bundle), found.seconds, self._scheduler.share_s, self._scheduler.largest)
         settled = []
         for each, outcome in zip(bundle, found.outcomes, strict=False):  # those that were not begun are left
             attempts = each.attempts + outcome.attempts
             if outcome.error is None:
                 self._scheduler.succeed(each, found.worker)
-                settled.append(replace(outcome, attempts=attempts) if each.attempts else outcome)
+                settled.append(replace(outcome, unit=each.unit, attempts=attempts))
                 continue
             failed_on = tuple(dict.fromkeys((*each.failed_on, found.worker))) if found.worker else ()
             if self._scheduler.fail(each, found.worker, outcome.error):
                 self._queue.append([replace(each, attempts=attempts, failed_on=failed_on)])
             else:
-                settled.append(replace(outcome, attempts=attempts, failed_on=failed_on))
+                settled.append(replace(outcome, unit=each.unit, attempts=attempts, failed_on=failed_on))
         return settled

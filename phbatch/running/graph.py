@@ -6,9 +6,10 @@ a job and units, both small, and returns outcomes.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -31,32 +32,69 @@ Turn = Callable[[], AbstractContextManager[tuple[str, Stop]]]
 
 @dataclass(frozen=True, eq=False)
 class Call(Generic[Result]):
-    """Units that one task of a graph takes, and what is done with each; for Dask it is one thing, and not searched."""
+    """Units that one task of a graph takes, and what is done with each; for Dask it is one thing, and not searched.
 
+    On its way the units are bytes, which the scheduler of a cluster need not look into.
+    """
+
+    key: str
     attempt: Callable[[Unit], Outcome[Result]]
     units: Sequence[Unit]
+
+    def __dask_tokenize__(self) -> str:
+        return self.key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Packed, (self.key, self.attempt, pickle.dumps(self.units))
+
+    def opened(self) -> Call[Result]:
+        """With its units; see `_Packed`."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed(Generic[Result]):
+    """A call that travels."""
+
+    key: str
+    attempt: Callable[[Unit], Outcome[Result]]
+    units: bytes
+
+    def __dask_tokenize__(self) -> str:
+        return self.key
+
+    def opened(self) -> Call[Result]:
+        return Call(self.key, self.attempt, pickle.loads(self.units))  # noqa: S301
 
 
 @dataclass(frozen=True)
 class Bundle(Generic[Result]):
-    """What became of the units of a call, as far as they were begun, where, and the seconds that they took together."""
+    """What became of the units of a call, as far as they were begun, where, and the seconds that they took together.
+
+    The units themselves do not travel back.
+    """
 
     outcomes: list[Outcome[Result]]
     seconds: float
     worker: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        bare = [replace(outcome, unit=None) for outcome in self.outcomes]  # type: ignore[arg-type]
+        return type(self), (bare, self.seconds, self.worker)
 
-def attempt_all(turn: Turn, call: Call[Result]) -> Bundle[Result]:
+
+def attempt_all(turn: Turn, call: Call[Result] | _Packed[Result]) -> Bundle[Result]:
     """The task of a graph: a unit that fails for good is an outcome, and the others go on."""
     outcomes = []
     with turn() as (worker, stop):
         started = perf_counter()
-        for unit in call.units:
+        opened = call.opened()
+        for unit in opened.units:
             come_back()
             if stop():
                 break
             try:
-                outcomes.append(call.attempt(unit))
+                outcomes.append(opened.attempt(unit))
             except BaseException as error:  # of a task that would end its thread
                 outcomes.append(Outcome(unit, error=error))
     return Bundle(outcomes, perf_counter() - started, worker)
@@ -90,6 +128,6 @@ def name_call(stage: str, units: Sequence[Unit], token: str, number: int) -> str
     return f"{stage}-{getattr(units[0], 'key', '')}{more}-{token}-{number}"
 
 
-def build_graph(turn: Turn, calls: dict[str, Call[Result]]) -> Graph:
+def build_graph(turn: Turn, calls: Sequence[Call[Result]]) -> Graph:
     """The graph of some calls, by their keys."""
-    return {key: (attempt_all, turn, call) for key, call in calls.items()}
+    return {call.key: (attempt_all, turn, call) for call in calls}

@@ -27,11 +27,14 @@ class Scheduler(ABC):
     ----------
     share_s : float
         Seconds of work that units share a call for, since a call costs something.
+    largest : int
+        Units of a call, at most.
     turn : callable
         How a call takes its turn to compute.
     """
 
     share_s: float
+    largest: int
     turn: Turn
 
     @property

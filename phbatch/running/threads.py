@@ -92,7 +92,7 @@ class Threads(Scheduler):
         Asked before each unit.
     """
 
-    share_s = 0.002
+    share_s, largest = 0.002, 64
 
     def __init__(self, workers: int, stop: Stop) -> None:
         self.threads, self._stop = workers, stop

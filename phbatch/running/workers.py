@@ -110,7 +110,7 @@ class Workers(Scheduler):
         Units at once, where the cluster has fewer threads.
     """
 
-    share_s = 0.1  # a call costs milliseconds
+    share_s, largest = 0.1, 128  # a call costs milliseconds
     turn = staticmethod(turn_there)
 
     def __init__(self, client: Client, crew: Crew, least: int) -> None:
