@@ -19,7 +19,7 @@ from phbatch.planning.units import Geometry
 from phbatch.words.errors import MemoryLimitError
 from phbatch.words.settings import FRAME_BACKGROUNDS
 
-RESERVED_BYTES = 270_000_000
+RESERVED_BYTES = 290_000_000
 """Interpreter, NumPy, Numba, Dask and Zarr: measured after a run of one small frame, and an eighth more."""
 
 RESERVED_NETWORK_BYTES = 800_000_000
