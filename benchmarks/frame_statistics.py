@@ -32,13 +32,13 @@ from common import (
 from scipy import ndimage
 
 import phbatch
+from phbatch.computing.engine import execute
+from phbatch.computing.tasks import Job, read_unit
 from phbatch.frames.recipe import Recipe
 from phbatch.inputs.image import open_source
 from phbatch.kernels.stats import measure_frame
 from phbatch.places.place import Place
 from phbatch.planning.units import Geometry, Unit
-from phbatch.running.engine import execute
-from phbatch.running.tasks import Job, read_unit
 from phbatch.simulate import PhaseContrast
 from phbatch.words.normalization import Normalization
 

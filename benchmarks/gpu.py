@@ -38,7 +38,7 @@ import json, os, sys, time
 os.environ["KERAS_BACKEND"] = backend = sys.argv[1]
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import keras, numpy as np
-from phbatch.network.predictor import describe_device
+from phbatch.network.device import describe_device
 def median_seconds(function, calls=9):
     function()
     found = []

@@ -6,7 +6,7 @@
 frames. A run costs some fixed time, which is why what counts is the time of each *further* frame, from one count to the
 next, of the clock and of the processors, and the peak memory. Then ``phbatch plan`` of an image of 10^8 frames of which
 nothing is stored: seconds, and the memory beyond that of a plan of ten. Then the overhead of a unit:
-`phbatch.running.engine.execute` with a task that does nothing, in a plain loop, in threads, and on a Dask cluster in
+`phbatch.computing.engine.execute` with a task that does nothing, in a plain loop, in threads, and on a Dask cluster in
 another process; per unit the time of the clock and of this process's and, on a cluster, its scheduler's processors, and
 how much memory the units between the first tenth and the last one took. ``--units 1000000`` shows that it stays flat.
 """
@@ -32,9 +32,9 @@ from typing import Any
 import zarr
 from common import alternate, machine, measure, print_head, print_row, write_record
 
+from phbatch.computing.tasks import Job
 from phbatch.places.compressor import make_compressor
 from phbatch.planning.units import Unit
-from phbatch.running.tasks import Job
 from phbatch.simulate import PhaseContrast
 
 RUN = """
@@ -69,13 +69,13 @@ import psutil
 from growth import do_nothing
 from phbatch.frames.recipe import Recipe
 from phbatch.planning.units import Geometry
-from phbatch.running.engine import execute
+from phbatch.computing.engine import execute
 from phbatch.running.run import peak_rss_bytes
-from phbatch.running.tasks import Job
-from phbatch.words.settings import Normalization
+from phbatch.computing.tasks import NOWHERE, Job
+from phbatch.words.normalization import Normalization
 count, workers, scheduler, scheduler_process = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 units = Geometry((count, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(count), (0,)).units
-job = Job("", None, Recipe(Normalization()))
+job = Job(NOWHERE, None, Recipe(Normalization()))
 processes = [psutil.Process(), *([psutil.Process(scheduler_process)] if scheduler else [])]
 used = lambda: [sum(process.cpu_times()[:2]) for process in processes]
 list(execute(do_nothing, job, units[:100], workers=workers, scheduler=scheduler or None))

@@ -21,8 +21,6 @@ import zarr
 from numpy.typing import NDArray
 
 import phbatch
-from phbatch.outputs.writer import read_output_attributes
-from phbatch.places.place import Place
 from phbatch.report import print_comparison, save_before_after, save_comparison
 
 DATA = Path(os.environ.get("PHBATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -54,15 +52,17 @@ def restore_set(name: str, folder: Path, model: str) -> str:
     source = folder / f"{name}.zarr"
     zarr.create_array(source, data=frames, chunks=(1, *frames.shape[1:]), overwrite=True)
     result = phbatch.run(source, folder / f"{name}.phbatch.zarr", model=model, axes="tyx", overwrite=True)
-    table = (read_output_attributes(Place.at(result.output)) or {})["statistics"]
-    divisors = np.array(table["divisor"], np.float64)[:, np.newaxis, np.newaxis]
+    divisors, medians, modes = (
+        np.asarray(zarr.open_array(result.output, path=f"statistics/{name}", mode="r")[:], np.float64)
+        for name in ("divisor", "median", "mode")
+    )
+    divisors = divisors[:, np.newaxis, np.newaxis]
     before = frames / divisors
     after = np.asarray(zarr.open_array(result.output, path="0", mode="r")[:])
     window = flattest_patch(after[0])
     titles = ("raw / median", f"phbatch {model}")
     save_before_after(folder / f"{name}.png", list(zip(titles, (before[0], after[0]), strict=True)))
     noise = before[0][window].std(), after[0][window].std()
-    medians, modes = table["median"], table["mode"]
     return (
         f"| {name} | {len(frames)} x {frames.shape[1]} x {frames.shape[2]} | {min(medians):.0f}-{max(medians):.0f}"
         f" | {min(modes):.0f}-{max(modes):.0f} | {noise[0]:.4f} | {noise[1]:.4f} | {after.mean() / before.mean():.4f} |"

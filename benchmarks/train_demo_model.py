@@ -1,10 +1,12 @@
 """Train and evaluate the bundled model on simulated pairs, with CSBDeep itself and the median rule.
 
     python benchmarks/train_demo_model.py FOLDER [--quick]
+    python benchmarks/train_demo_model.py phase-2d --evaluate
 
 Writes config.json, weights_best.h5 and phbatch.json (rule, training facts, held-out scores) into FOLDER; needs
 ``pip install phbatch[train]``. The simulator's settings are drawn anew for every training image, so that the network
 sees many kinds of cells, exposures, cameras and optics. Seeds of evaluation are disjoint from those of training.
+`--evaluate` trains and writes nothing: the scores of a model that is there.
 """
 
 from __future__ import annotations
@@ -122,7 +124,7 @@ def train(folder: Path, *, images: int, epochs: int, steps: int, patch: int, bat
     }
 
 
-def evaluate(folder: Path) -> dict[str, Any]:
+def evaluate(folder: str | Path) -> dict[str, Any]:
     """PSNR and SSIM before and after on frames of time-lapses that the training never saw."""
     rows = []
     for index, kind in enumerate(KINDS * 2):
@@ -138,7 +140,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
             f" {rows[-1][3]:.3f}"
         )
     psnr_before, ssim_before, psnr_after, ssim_after = (round(float(value), 3) for value in np.mean(rows, axis=0))
-    print(f"mean  PSNR {psnr_before:.2f} -> {psnr_after:.2f} dB, SSIM {ssim_before:.3f} -> {ssim_after:.3f}")
+    print(f"mean  PSNR {psnr_before:.3f} -> {psnr_after:.3f} dB, SSIM {ssim_before:.3f} -> {ssim_after:.3f}")
     return {
         "data": "phbatch.PhaseContrast with its default settings, one frame of each time-lapse",
         "frames": len(rows),
@@ -161,9 +163,13 @@ def score(truth: np.ndarray[Any, Any], image: np.ndarray[Any, Any]) -> tuple[flo
 def main() -> None:
     """Train, write the card, evaluate with phbatch itself."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="of the model; with --evaluate a bundled name, too")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that everything runs")
+    parser.add_argument("--evaluate", action="store_true", help="train nothing")
     arguments = parser.parse_args()
+    if arguments.evaluate:
+        evaluate(str(arguments.folder))
+        return
     sizes = {"images": 12, "epochs": 2, "steps": 3} if arguments.quick else {"images": 400, "epochs": 40, "steps": 100}
     facts = train(arguments.folder, patch=128, batch=16, **sizes)
     card = {

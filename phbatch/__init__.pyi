@@ -1,15 +1,30 @@
 from . import csbdeep, report, simulate
+from .clusters.status import RunStatus, cancel, logs, status
+from .clusters.submit import SubmitResult, submit
+from .clusters.task import run_part
 from .frames.table import StatisticsTable
-from .running.arrays import image_statistics, normalize, restore
+from .planning.request import ClusterRequest
+from .running.array_statistics import image_statistics
+from .running.arrays import normalize, restore
+from .running.convert import convert
 from .running.illumination import IlluminationResult, illumination
+from .running.open_array import open  # noqa: A004 - as `phbatch.open`
+from .running.parts import begin_parts
+from .running.probe import request_cluster
 from .running.run import plan, run, statistics
 from .simulate import PhaseContrast
 from .tools.compare import compare_rules
 from .tools.comparison import Comparison, ComparisonReport
 from .tools.demo import DemoResult, run_demo, write_time_lapse
+from .tools.doctor import DoctorReport, Finding, doctor
+from .tools.explain import Explanation, explain
+from .tools.export import export
 from .tools.info import info
+from .tools.preview import Preview, PreviewRow, preview
+from .tools.report_page import RunReport, collect_report, write_report
 from .tools.verify import repair, verify
 from .words.errors import (
+    ClusterError,
     InputError,
     InterruptedRunError,
     MemoryLimitError,
@@ -19,14 +34,19 @@ from .words.errors import (
     UsageError,
 )
 from .words.normalization import Normalization
-from .words.results import Damage, PlanReport, RunResult, VerifyReport
+from .words.results import Damage, PartResult, PartsReport, PlanReport, RunResult, VerifyReport
 from .words.settings import RunSettings
 
 __all__ = [
+    "ClusterError",
+    "ClusterRequest",
     "Comparison",
     "ComparisonReport",
     "Damage",
     "DemoResult",
+    "DoctorReport",
+    "Explanation",
+    "Finding",
     "IlluminationResult",
     "InputError",
     "InterruptedRunError",
@@ -34,28 +54,50 @@ __all__ = [
     "ModelError",
     "Normalization",
     "OutputError",
+    "PartResult",
+    "PartsReport",
     "PhaseContrast",
     "PhbatchError",
     "PlanReport",
+    "Preview",
+    "PreviewRow",
+    "RunReport",
     "RunResult",
     "RunSettings",
+    "RunStatus",
     "StatisticsTable",
+    "SubmitResult",
     "UsageError",
     "VerifyReport",
+    "begin_parts",
+    "cancel",
+    "collect_report",
     "compare_rules",
+    "convert",
     "csbdeep",
+    "doctor",
+    "explain",
+    "export",
     "illumination",
     "image_statistics",
     "info",
+    "logs",
     "normalize",
+    "open",
     "plan",
+    "preview",
     "repair",
     "report",
+    "request_cluster",
     "restore",
     "run",
     "run_demo",
+    "run_part",
     "simulate",
     "statistics",
+    "status",
+    "submit",
     "verify",
+    "write_report",
     "write_time_lapse",
 ]

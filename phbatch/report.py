@@ -2,125 +2,63 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from time import monotonic
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from phbatch.frames.clock import STAGES
 from phbatch.frames.table import StatisticsTable
 from phbatch.places.table_file import MEASURED, csv_lines, require_table_name, write_rows
 from phbatch.planning.memory import format_bytes
-from phbatch.running.illumination import IlluminationResult
-from phbatch.tools.pages import print_comparison, save_comparison
-from phbatch.words.events import Event, Notice, RunStarted, UnitFailed, UnitFinished
+from phbatch.planning.request import ClusterRequest
+from phbatch.tools.progress import ProgressReport
 from phbatch.words.results import PlanReport, RunResult, VerifyReport
+
+if TYPE_CHECKING:
+    from phbatch.tools.pages import print_comparison, save_comparison
+    from phbatch.tools.pictures import save_before_after, save_profile
+    from phbatch.tools.preview_picture import print_preview, save_preview
 
 __all__ = [
     "ProgressReport",
     "print_comparison",
     "print_info",
     "print_plan",
+    "print_preview",
     "print_profile",
+    "print_request",
     "print_result",
     "print_statistics",
     "print_verification",
     "require_table_name",
     "save_before_after",
     "save_comparison",
+    "save_preview",
     "save_profile",
     "save_statistics",
     "visible",
 ]
 
-_PLAIN_INTERVAL_S = 10.0
+_DRAWN = {
+    "print_comparison": "pages",
+    "save_comparison": "pages",
+    "save_before_after": "pictures",
+    "save_profile": "pictures",
+    "print_preview": "preview_picture",
+    "save_preview": "preview_picture",
+}
 
 
-class ProgressReport:
-    """Listener that shows a run: a bar on a terminal, plain lines where the output is piped.
-
-    Parameters
-    ----------
-    console : rich.console.Console, optional
-        Default: the standard error stream.
-    quiet : bool
-        Whether only warnings and failures are shown.
-    """
-
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        self._console = console or Console(stderr=True)
-        self._quiet = quiet
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._total = self._done = self._frames_now = 0
-        self._pixels = 0
-        self._started = self._told = monotonic()
-
-    def __enter__(self) -> ProgressReport:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Show an event."""
-        match event:
-            case Notice(text, True):
-                self._say(f"warning: {text}", "yellow")
-            case UnitFailed(unit, error):
-                self._say(f"unit {unit} failed: {error}", "red")
-            case _ if self._quiet:
-                pass
-            case Notice(text):
-                self._say(text)
-            case RunStarted():
-                self._start(event)
-            case UnitFinished(_, frames):
-                self._advance(frames)
-
-    def _start(self, event: RunStarted) -> None:
-        self._total, self._done, self._pixels = event.frames, event.frames_done, event.frame_pixels
-        self._started = self._told = monotonic()
-        if event.units_done:
-            self._say(f"continuing: {event.units_done} of {event.units} units are finished")
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("frames  {task.fields[rate]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._bar.add_task("phbatch", total=self._total, completed=self._done, rate="")
-            self._bar.start()
-
-    def _advance(self, frames: int) -> None:
-        self._done += frames
-        self._frames_now += frames
-        now = monotonic()
-        per_second = self._frames_now / max(now - self._started, 1e-9)
-        rate = f"{per_second:.2f} frames/s  {per_second * self._pixels / 1e6:.2f} MPx/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rate=rate)
-        elif now - self._told > _PLAIN_INTERVAL_S or self._done == self._total:
-            self._told = now
-            left = (self._total - self._done) / max(per_second, 1e-9)
-            self._say(f"{self._done}/{self._total} frames, {rate}, {left:.0f} s left")
-
-    def _say(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+def __getattr__(name: str) -> Any:
+    """What draws comes with matplotlib, which is imported where it is used."""
+    if name not in _DRAWN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"phbatch.tools.{_DRAWN[name]}"), name)
 
 
 _FRAMES_SHOWN = 50
@@ -132,6 +70,7 @@ def print_plan(plan: PlanReport) -> None:
         "input": f"{plan.input}  ({_by(plan.shape)} tczyx)",
         "output": f"{plan.output}  ({plan.axes}, {_by(plan.output_shape)}, {plan.dtype})",
         "chunks": _by(plan.output_chunks),
+        **({"levels": ", ".join(map(_by, plan.levels))} if len(plan.levels) > 1 else {}),
         **({"preparation": plan.preparation} if plan.preparation else {}),
         "normalization": plan.normalization,
         "model": plan.model or "none (normalize only)",
@@ -148,6 +87,21 @@ def print_plan(plan: PlanReport) -> None:
     _print_pairs(rows)
     for notice in plan.notices:
         print(notice)
+
+
+def print_request(request: ClusterRequest, kind: str | None, input: str, output: str, options: str = "") -> None:
+    """Print what to ask a cluster for, with the command that asks a kind of cluster for it; options are the run's."""
+    print()
+    for line in request.arithmetic:
+        print(line)
+    if kind is not None:
+        gpus = f" --gpus-per-worker {request.gpus_per_worker}" if request.gpus_per_worker else ""
+        asked = (
+            f"--workers {request.workers}{gpus} --cores-per-worker {request.cores_per_worker} --memory-per-worker"
+            f" {request.memory_bytes // 10**9}GB --walltime {request.walltime_s // 60}m"
+        )
+        places = f"{shlex.quote(input)} {shlex.quote(output)}"
+        print(f"\nphbatch submit {places} --cluster {shlex.quote(kind)} {asked}{options}")
 
 
 def print_result(result: RunResult) -> None:
@@ -284,71 +238,6 @@ def print_statistics(rows: StatisticsTable) -> None:
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table)
-
-
-def save_profile(path: Path, found: IlluminationResult) -> None:
-    """Save a picture of a profile: the background of each channel (its middle plane) over its mean, and two sections.
-
-    Parameters
-    ----------
-    path : Path
-        PNG to write.
-    found : IlluminationResult
-        What `phbatch.illumination` returned.
-    """
-    backgrounds = found.profile.background[:, found.profile.background.shape[1] // 2]
-    figure = Figure(figsize=(9.5, 3.6 * len(backgrounds)), layout="constrained")
-    rows = figure.subplots(len(backgrounds), 2, squeeze=False)
-    for channel, (background, (image, sections)) in enumerate(zip(backgrounds, rows, strict=True)):
-        relative = background / background.mean(dtype=np.float64)
-        reach = max(float(np.abs(relative - 1).max()), 1e-3)
-        shown = image.imshow(relative, cmap="RdBu_r", vmin=1 - reach, vmax=1 + reach)
-        image.set_title(f"channel {channel}: background / mean")
-        image.set_axis_off()
-        figure.colorbar(shown, ax=image)
-        height, width = relative.shape
-        sections.plot(np.arange(width) - width / 2, relative[height // 2], label="along x, middle row")
-        sections.plot(np.arange(height) - height / 2, relative[:, width // 2], label="along y, middle column")
-        sections.set_xlabel("pixels from the middle")
-        sections.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
-def save_before_after(path: Path, images: Sequence[tuple[str, NDArray[Any]]], crop: int = 160) -> None:
-    """Save a picture of images side by side, whole above and a crop of the most textured place below.
-
-    Parameters
-    ----------
-    path : Path
-        PNG to write.
-    images : sequence of (title, (y, x) ndarray)
-        Of one shape and one range of intensities; the last sets the contrast.
-    crop : int
-        Side of the crop in pixels.
-    """
-    reference = images[-1][1]
-    low, high = np.percentile(reference, (0.1, 99.9))
-    crop = min(crop, *reference.shape)
-    y, x = _textured_corner(reference, crop)
-    with mpl.rc_context({"font.size": 11}):
-        figure = Figure(figsize=(4.2 * len(images), 8.6), layout="constrained")
-        axes = figure.subplots(2, len(images), squeeze=False)
-        for column, (title, image) in enumerate(images):
-            for row, part in enumerate((image, image[y : y + crop, x : x + crop])):
-                axes[row][column].imshow(part, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-                axes[row][column].set_axis_off()
-            axes[0][column].set_title(title)
-            axes[0][column].add_patch(Rectangle((x, y), crop, crop, fill=False, edgecolor="tab:orange"))
-        figure.savefig(path, dpi=110)
-
-
-def _textured_corner(image: NDArray[Any], crop: int) -> tuple[int, int]:
-    """Corner of the window, of those on a coarse grid, with the largest standard deviation."""
-    step = max(1, crop // 4)
-    corners = [
-        (y, x) for y in range(0, image.shape[0] - crop + 1, step) for x in range(0, image.shape[1] - crop + 1, step)
-    ]
-    return max(corners, key=lambda at: float(image[at[0] : at[0] + crop, at[1] : at[1] + crop].std()))
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:

@@ -46,6 +46,6 @@ def frames() -> np.ndarray:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries and leases in this process do not wait for seconds."""
     monkeypatch.setattr(retry, "BACKOFF_S", 0.01)
-    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "BEAT_S", 0.3)
     monkeypatch.setattr(lock, "LEASE_S", 3.0)
     monkeypatch.setattr(lock, "SETTLE_S", 0.01)

@@ -2,9 +2,9 @@
 
     python -m tests.mutants [--list] [NUMBER ...]
 
-Every mutant is put into a copy of the package in a temporary folder, where the tests that should see it are run. A
-mutant that no test can see since the program does the same is marked as equivalent, with the reason; every other one
-that survives is a missing test, and the exit code is 1.
+Every mutant is put into a copy of the package in a temporary folder and taken out again; there the tests that should
+see it are run. A mutant that no test can see since the program does the same is marked as equivalent, with the reason;
+every other one that survives is a missing test, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +24,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-LIBRARIES = ("numpy", "scipy.ndimage", "numba", "zarr", "dask.array", "pydantic", "h5py")
+LIBRARIES = ("numpy", "scipy.ndimage", "numba", "zarr", "dask.array", "distributed", "pydantic", "h5py", "hypothesis")
 """Imported once, before any fork."""
 
 
@@ -103,7 +105,7 @@ MUTANTS = [
     Mutant("kernels/stats.py", "_BACKGROUND_REACH = 0.05", "_BACKGROUND_REACH = 0.06", _STATS),
     Mutant("kernels/stats.py", "self.laplacian[1] + other.laplacian[1]", "self.laplacian[1]", _STATS),
     Mutant("kernels/stats.py", "n_padded = self.n_padded + other.n_padded", "n_padded = self.n_padded", _PADDED),
-    Mutant("kernels/stats.py", "n * squares - total * total", "n * squares", _STATS),
+    Mutant("kernels/stats.py", "n * squares - total * total", "n * squares", _PADDED),
     Mutant("kernels/stats.py", "first.largest == second.largest", "True", _STATS),
     Mutant("kernels/stats.py", '("zero", "constant") if low == 0', '("zero", "constant") if low <= 0', _STATS),
     Mutant("kernels/stats.py", "(high << 32) + low", "high + low", _STATS),
@@ -130,8 +132,8 @@ MUTANTS = [
     Mutant("planning/memory.py", "_FLOAT_STATE = 48", "_FLOAT_STATE = 24", _UNIT),
     Mutant("planning/memory.py", "work_output * 4\n", "work_output\n", _UNIT),
     Mutant("planning/memory.py", "restoring=raw + output + maps", "restoring=raw + maps", _UNIT),
-    Mutant("planning/memory.py", "output * (3 if", "output * (1 if", _UNIT),
-    Mutant("planning/memory.py", "waiting=output + rows // 2,", "waiting=rows // 2,", _UNIT),
+    Mutant("planning/memory.py", "stored * (3 if", "stored * (1 if", _UNIT),
+    Mutant("planning/memory.py", "waiting=stored + rows // 2,", "waiting=rows // 2,", _UNIT),
     Mutant("planning/memory.py", "self.in_flight > 1 else 0", "self.in_flight > 2 else 0", _PLAN),
     Mutant("planning/memory.py", "(self.unit_mem + waiting) * self", "self.unit_mem * self", _PLAN),
     Mutant("planning/memory.py", "self._kept_mem + max(self.sampling_mem, ", "self._kept_mem + max(0, ", _PLAN),
@@ -144,12 +146,12 @@ MUTANTS = [
     # What is resolved
     Mutant(
         "planning/resolve.py",
-        "max(1, min(MOST_WORKERS, cores, len(geometry.units), memory.fitting))",
-        "max(1, min(MOST_WORKERS + 1, cores, len(geometry.units), memory.fitting))",
+        "max(1, min(MOST_WORKERS, cores, most_units or",
+        "max(1, min(MOST_WORKERS + 1, cores, most_units or",
         _RESOLVED,
     ),
     Mutant("planning/resolve.py", "available_bytes // 2\n    batch", "available_bytes\n    batch", _RESOLVED),
-    Mutant("planning/resolve.py", "cores, len(geometry.units), memory", "cores, memory", _RESOLVED),
+    Mutant("planning/resolve.py", "cores, most_units or len(geometry.units), memory", "cores, memory", _RESOLVED),
     Mutant("planning/resolve.py", "asked < smallest and any(", "asked <= smallest and any(", _RESOLVED),
     Mutant("planning/resolve.py", "min(fitting, _TILE", "max(fitting, _TILE", _RESOLVED),
     Mutant(
@@ -158,21 +160,24 @@ MUTANTS = [
     Mutant("planning/resolve.py", "asked = settings.workers or max(1", "asked = max(1", _RESOLVED),
     # Fingerprint
     Mutant(
-        "running/identity.py", "if setting.identifies}", 'if setting.identifies and setting.field != "nan"}', _IDENTITY
+        "computing/identity.py",
+        "if setting.identifies}",
+        'if setting.identifies and setting.field != "nan"}',
+        _IDENTITY,
     ),
-    Mutant("running/identity.py", "recipe.passes > 1)", "recipe.passes > 2)", _IDENTITY),
-    Mutant("running/identity.py", "pixels=sampled or", "pixels=", _IDENTITY),
-    Mutant("running/identity.py", "geometry.times.stop, geometry", "geometry.times.start, geometry", _IDENTITY),
-    Mutant("running/identity.py", "sorted({*old, *new})", "sorted({*old})", _IDENTITY),
-    Mutant("running/identity.py", '== "complete" or', '== "complete" and', _IDENTITY),
-    Mutant("running/identity.py", '"sha256": model.sha256}', '"sha256": ""}', _RESUME),
-    Mutant("running/identity.py", "describe_normalizer(recipe.rule.method)", "None", _IDENTITY),
-    Mutant("running/identity.py", '"numbers_version": NUMBERS_VERSION', '"numbers_version": 0', _IDENTITY),
+    Mutant("computing/identity.py", "recipe.passes > 1)", "recipe.passes > 2)", _IDENTITY),
+    Mutant("computing/identity.py", "pixels=sampled or", "pixels=", _IDENTITY),
+    Mutant("computing/identity.py", "geometry.times.stop, geometry", "geometry.times.start, geometry", _IDENTITY),
+    Mutant("computing/identity.py", "sorted({*old, *new})", "sorted({*old})", _IDENTITY),
+    Mutant("computing/identity.py", '== "complete" or', '== "complete" and', _IDENTITY),
+    Mutant("computing/identity.py", '"sha256": model.sha256}', '"sha256": ""}', _RESUME),
+    Mutant("computing/identity.py", "describe_normalizer(recipe.rule.method)", "None", _IDENTITY),
+    Mutant("computing/identity.py", '"numbers_version": NUMBERS_VERSION', '"numbers_version": 0', _IDENTITY),
     # What is committed
-    Mutant("running/commit.py", "        ledger.commit(record)\n", "", _COMMIT),
-    Mutant("running/commit.py", "        finished.add(record)\n", "", _COMMIT),
-    Mutant("running/commit.py", '| {"attempt": outcome.attempts}', "", _COMMIT),
-    Mutant("running/commit.py", "failed[key] = outcome.problem", "pass", _COMMIT),
+    Mutant("running/commit.py", "        ledger.commit(*records)\n", "", _COMMIT),
+    Mutant("running/commit.py", "finished.add(record)\n", "pass\n", _COMMIT),
+    Mutant("running/commit.py", '| {"attempt": one.attempts, "at": at}', "", _COMMIT),
+    Mutant("running/commit.py", "failed[outcome.unit.key] = outcome.problem", "pass", _COMMIT),
     Mutant("running/commit.py", "if stop() and len(finished)", "if len(finished)", _COMMIT, _TRIED),
     Mutant("running/commit.py", "len(finished) + len(failed) < total", "len(finished) < total", _COMMIT),
     Mutant("running/commit.py", "isinstance(error, OutputError)", "False", _COMMIT),
@@ -194,8 +199,8 @@ MUTANTS = [
     Mutant("places/durable.py", "    fence()\n    folders", "    folders", _LOCK),
     Mutant(
         "outputs/writer.py",
-        "(names == {PRIVATE} or output.exists(LOCK))",
-        "(names != {PRIVATE} or output.exists(LOCK))",
+        "(named == {PRIVATE} or output.exists(LOCK))",
+        "(named != {PRIVATE} or output.exists(LOCK))",
         _LOCK,
     ),
     Mutant("outputs/writer.py", "elif name not in (PRIVATE, LOCK):", "elif name != PRIVATE:", _LOCK),
@@ -204,33 +209,47 @@ MUTANTS = [
 
 
 def copy_package(target: Path) -> None:
-    """The package and its tests, with what was compiled of them."""
+    """The package and its tests, with what was compiled of them: that holds while sources keep their times."""
     for name in ("phbatch", "tests"):
         shutil.copytree(ROOT / name, target / name)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy2(ROOT / name, target)
 
 
-def put_in(mutant: Mutant, target: Path) -> None:
-    """Change the copy; what Numba compiled is forgotten, since it does not look into the functions that it calls."""
+@contextmanager
+def put_in(mutant: Mutant, target: Path) -> Iterator[None]:
+    """Change the copy for a while.
+
+    What Numba compiled is forgotten where a kernel changes: it does not look into what it calls.
+    """
     path = target / "phbatch" / mutant.file
-    text = path.read_text(encoding="utf-8")
+    text, times = path.read_text(encoding="utf-8"), path.stat()
     if text.count(mutant.old) != 1:
         raise SystemExit(f"{mutant.old!r} is in {mutant.file} {text.count(mutant.old)} times and must be once.")
-    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-    if "numba" in text:
-        for compiled in target.rglob("*.nb[ci]"):
-            compiled.unlink()
+    kernels = "compile_later" in text
+    try:
+        path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        _forget_compiled(target, kernels)
+        yield
+    finally:
+        path.write_text(text, encoding="utf-8")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        _forget_compiled(target, kernels)
 
 
-def run_tests(arguments: str, target: Path) -> bool:
+def _forget_compiled(target: Path, kernels: bool) -> None:
+    for compiled in target.rglob("*.nb[ci]") if kernels else ():
+        compiled.unlink()
+
+
+def run_tests(arguments: str, target: Path, *, remember: bool) -> bool:
     """Whether tests pass in the copy: in a fork of this process, which has the libraries and nothing of ours."""
     for library in LIBRARIES:
         import_module(library)
     code, child = 3, os.fork()
     if child == 0:
         try:
-            code = _run_here(arguments, target)
+            code = _run_here(arguments, target, remember)
         finally:
             os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -239,12 +258,15 @@ def run_tests(arguments: str, target: Path) -> bool:
     return code == 0
 
 
-def _run_here(arguments: str, target: Path) -> int:
+def _run_here(arguments: str, target: Path, remember: bool) -> int:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.chdir(target)
     os.environ |= {"CI": "true", "PYTHONPATH": str(target)}
+    if not remember:  # bytecode is told apart by whole seconds and the size of its source: a mutant's must not stay
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.path[0] = str(target)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "phbatch")]:
         del sys.modules[name]
@@ -252,36 +274,41 @@ def _run_here(arguments: str, target: Path) -> int:
     return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", known, *arguments.split()]))
 
 
-def try_mutant(mutant: Mutant | None, arguments: str) -> bool:
-    """Whether the tests pass, with a mutant or with the package as it is."""
-    with tempfile.TemporaryDirectory(prefix="phbatch-mutant-") as folder:
-        target = Path(folder)
-        copy_package(target)
-        if mutant is not None:
-            put_in(mutant, target)
-        return run_tests(arguments, target)
-
-
 def main() -> None:
     """Try mutants, all of them or those of some numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("numbers", nargs="*", type=int, help="of mutants; all where none is given")
+    parser.add_argument(
+        "numbers", nargs="*", type=int, help="of mutants, in the order in which they are tried; all where none is given"
+    )
     parser.add_argument("--list", action="store_true", help="show them and try none")
     arguments = parser.parse_args()
-    chosen = [(n, mutant) for n, mutant in enumerate(MUTANTS) if not arguments.numbers or n in arguments.numbers]
-    if not arguments.list:
-        for tests in sorted({mutant.tests for _, mutant in chosen}):
-            if not try_mutant(None, tests):
-                raise SystemExit(f"{tests} fails without any mutant.")
-    missed = 0
-    for number, mutant in chosen:
-        found = "" if arguments.list else "survived" if try_mutant(mutant, mutant.tests) else "killed"
-        if mutant.equivalent:
-            found += f" (equivalent: {mutant.equivalent})"
-        missed += found == "survived"
-        print(f"{number:3} {mutant.file:24} {mutant.old.strip()!r} -> {mutant.new.strip()!r}  {found}", flush=True)
+    chosen = arguments.numbers or range(len(MUTANTS))
+    with tempfile.TemporaryDirectory(prefix="phbatch-mutant-") as folder:
+        if not arguments.list:
+            copy_package(Path(folder))
+        missed = 0
+        for number, found in try_all(chosen, None if arguments.list else Path(folder)):
+            mutant = MUTANTS[number]
+            note = f"{found} (equivalent: {mutant.equivalent})" if mutant.equivalent else found
+            missed += note == "survived"
+            print(f"{number:3} {mutant.file:24} {mutant.old.strip()!r} -> {mutant.new.strip()!r}  {note}", flush=True)
     print(f"{len(chosen)} mutants, {missed} of them missed")
     raise SystemExit(missed > 0)
+
+
+def try_all(numbers: Iterable[int], target: Path | None) -> Iterator[tuple[int, str]]:
+    """Put mutants into the copy one by one; each file of tests runs once without any before."""
+    passing = set[str]()
+    for number in numbers:
+        mutant = MUTANTS[number]
+        if target is None:
+            yield number, ""
+            continue
+        if mutant.tests not in passing and not run_tests(mutant.tests, target, remember=True):
+            raise SystemExit(f"{mutant.tests} fails without any mutant.")
+        passing.add(mutant.tests)
+        with put_in(mutant, target):
+            yield number, "survived" if run_tests(mutant.tests, target, remember=False) else "killed"
 
 
 if __name__ == "__main__":

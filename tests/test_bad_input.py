@@ -17,6 +17,7 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.planning.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, format_bytes
 from tests.handmade import CONFIG, CommandLine, write_model, write_weights
 
 
@@ -346,9 +347,9 @@ def test_memory_too_small_names_the_largest_part(
     phbatch_command: CommandLine, tmp_path: Path, frames: np.ndarray
 ) -> None:
     source = make(tmp_path / "in.zarr", frames)
-    refused(
-        phbatch_command, tmp_path, source, "--memory", "10MB", part="the libraries themselves, 1.1 GB: raise --memory"
-    )
+    libraries = format_bytes(RESERVED_BYTES + RESERVED_NETWORK_BYTES)
+    part = f"the libraries themselves, {libraries}: raise --memory"
+    refused(phbatch_command, tmp_path, source, "--memory", "10MB", part=part)
     zarr.create_array(tmp_path / "big.zarr", shape=(40, 2048, 2048), chunks=(40, 2048, 2048), dtype="uint16")
     arguments = (tmp_path / "big.zarr", "--model", "none", "--memory", "1GB")
     refused(phbatch_command, tmp_path, *arguments, part="store the input in smaller chunks")

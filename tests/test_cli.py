@@ -225,7 +225,7 @@ def test_a_unit_that_fails_is_done_by_the_next_call(
 
 
 def test_progress_is_plain_lines_where_it_is_piped(phbatch_command: CommandLine, source: Path) -> None:
-    assert phbatch_command("run", source, "--model", "none") == 0
+    assert phbatch_command("run", source, "--model", "none", "--no-report") == 0
     last = phbatch_command.err.splitlines()[-1]
     for part in ("3/3 frames", " frames/s", " MPx/s", "0 s left"):
         assert part in last
@@ -259,16 +259,19 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-m", "phbatch", "--help"], capture_output=True, check=True)
         after = os.times()
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(times) < 0.5  # of a processor: the clock says how busy the machine is, too
+    assert min(times) < 1  # of a processor: the clock says how busy the machine is, too
 
 
-def test_normalizing_loads_no_network_library(source: Path) -> None:
+def test_normalizing_loads_neither_networks_nor_pictures(source: Path) -> None:
     code = (
-        "import sys, phbatch; phbatch.run(sys.argv[1], model='none');"
-        "print([m for m in ('tensorflow', 'keras', 'jax') if m in sys.modules])"
+        "import sys, phbatch.shell.commands\n"
+        "try: phbatch.shell.commands.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print([m for m in ('tensorflow', 'keras', 'jax', 'matplotlib') if m in sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", code, str(source)], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
+    command = [sys.executable, "-c", code, "run", str(source), "--model", "none"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_foreign_model_and_a_contradiction_are_said(

@@ -91,7 +91,7 @@ def test_windows_of_a_long_table_are_of_every_channel(monkeypatch: pytest.Monkey
         table.put({"t": key.t, "c": key.c, "z": None, **row, "divisor": 1.0, "offset": 0.0, "flags": []})
     monkeypatch.setattr(output_image, "_ROWS_OF_WINDOWS", 12)
     image: Any = SimpleNamespace(metadata=SimpleNamespace(channels=({}, {})), rescaled=True, packing=None)
-    windows = [channel["window"]["start"] for channel in output_image._display_windows(image, table)]
+    windows = [channel["window"]["start"] for channel in output_image.display_windows(image, table)]
     assert windows == [100.0, 101.0]
 
 

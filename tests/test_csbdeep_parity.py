@@ -76,8 +76,8 @@ def frame_shape(case: Case) -> tuple[int, ...]:
     long = tile + 2 * grid + 5
     if tile <= (34 if case.n_dim == 3 else 132):
         return (tile + grid + 1, long, tile + grid + 3)[-case.n_dim :]
-    shape = [11, 21, 37][-case.n_dim :]
-    shape[(case.depth + case.kernel // 2) % case.n_dim] = long
+    shape = [5, 13, 21] if case.n_dim == 3 else [21, 37]
+    shape[(case.depth + case.kernel // 2) % case.n_dim] = long - grid  # three tiles: the first, one between, the last
     return tuple(shape)
 
 
@@ -140,7 +140,9 @@ def test_run_equals_care_predict_for_any_tile(
     zarr.create_array(tmp_path / "in.zarr", data=stored, chunks=tuple(max(1, size // 2) for size in stored.shape))
     expected, scale = predict_whole(model, frame, NORMALIZERS[method](rescale), case)
     smallest = smallest_tile(case)
-    for tile in (None, smallest, smallest + 2**case.depth):
+    # Another grid of tiles where that is cheap: which one it is the depth and the kernel do not know.
+    others = (smallest, smallest + 2**case.depth) if case.depth <= 2 and case.kernel == 3 else (smallest,)
+    for tile in (None, *others):
         options: dict[str, Any] = {
             "model": str(tmp_path / "model"),
             "axes": axes,
@@ -177,7 +179,8 @@ def test_frames_of_any_size(tmp_path: Path, case: Case, shapes: list[tuple[int, 
         expected, _ = predict_whole(model, frame, PercentileNormalizer(2, 99.8, do_after=True), case)
         stored, axes = in_file(frame, case)
         zarr.create_array(tmp_path / "in.zarr", data=stored, overwrite=True)
-        for tile in (None, smallest_tile(case)):
+        smallest = smallest_tile(case)
+        for tile in (None, smallest) if max(shape) > smallest else (None,):
             result = phbatch.run(
                 tmp_path / "in.zarr",
                 tmp_path / "out.zarr",

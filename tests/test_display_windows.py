@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.kernels.display import percentiles_of
+from phbatch.outputs.ledger import Ledger
+from phbatch.places.place import Place
+from tests.models import Case, make_model
 from tests.ome_inputs import write_ome
 
 NAMES = {"min": 0, "start": 2, "end": 99.8, "max": 100}
@@ -77,3 +82,51 @@ def test_a_channel_without_a_usable_frame_shows_zero_to_one(tmp_path: Path) -> N
     _, channels = written(phbatch.run(tmp_path / "in.zarr", model="none").output)
     assert channels[1]["window"] == {"min": 0.0, "start": 0.0, "end": 1.0, "max": 1.0}
     assert channels[0]["window"]["max"] > 1
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float16", ">f4", "int32", "float64"])
+def test_percentiles_are_those_of_numpy(dtype: str) -> None:
+    draw = np.random.default_rng(2)
+    for shape in ((50, 3), (150, 150)):
+        spread = draw.normal(0, 40, shape) if np.dtype(dtype).kind != "u" else draw.uniform(0, 200, shape)
+        for pixels in (spread.astype(dtype), np.full(shape, 7, dtype)):
+            asked = (0, 2, 37.5, 99.8, 100)
+            expected = np.percentile(pixels.astype(np.float64), asked)
+            np.testing.assert_array_equal(percentiles_of(pixels, asked), expected)
+
+
+def expected_window(frames: Sequence[np.ndarray]) -> dict[str, float]:
+    each = [np.percentile(frame.astype(np.float64), list(NAMES.values())) for frame in frames]
+    return dict(zip(NAMES, np.median(each, axis=0).tolist(), strict=True))
+
+
+def test_windows_of_a_network_are_those_of_what_it_made(tmp_path: Path) -> None:
+    hints = {"omero": {"channels": [{"label": "PH", "color": "00FF00"}, {"label": "GFP"}]}}
+    write_ome(tmp_path / "in.zarr", two_channels(), "tcyx", "0.5", attributes=hints)
+    make_model(tmp_path / "model", Case(depth=1))
+    options: dict[str, Any] = {"model": tmp_path / "model", "workers": 1}
+    asked = iter(range(3))
+    cut = tmp_path / "cut.zarr"
+    with pytest.raises(phbatch.InterruptedRunError):
+        phbatch.run(tmp_path / "in.zarr", cut, stop=lambda: next(asked, None) is None, **options)
+    phbatch.run(tmp_path / "in.zarr", cut, **options)
+    pixels, channels = written(str(cut))
+    for c, channel in enumerate(channels):
+        good = [pixels[t, c] for t in range(7) if (t, c) != (4, 1)]
+        assert channel["window"] == expected_window(good)
+    assert [(channel["label"], channel["color"]) for channel in channels] == [("PH", "00FF00"), ("GFP", "FFFFFF")]
+    record = next(record for record in Ledger(Place.at(cut)).current() if record["unit"] != "metadata")
+    (cut / next(iter(record["objects"]))).unlink()
+    before = (cut / "zarr.json").read_bytes()
+    phbatch.repair(cut)
+    assert (cut / "zarr.json").read_bytes() == before
+    assert phbatch.verify(cut, deep=2).damages == ()
+
+
+def test_windows_of_copies_are_those_of_the_input_or_of_all_pixels(tmp_path: Path) -> None:
+    hints = {"omero": {"channels": [{"label": "PH", "window": WINDOW}, {"label": "GFP"}]}}
+    frames = two_channels()
+    write_ome(tmp_path / "in.zarr", frames, "tcyx", "0.5", attributes=hints)
+    _, channels = written(phbatch.convert(tmp_path / "in.zarr", workers=1).output)
+    assert channels[0]["window"] == WINDOW
+    assert channels[1]["window"] == expected_window(np.delete(frames[:, 1], 4, axis=0))  # one is constant

@@ -14,11 +14,12 @@ import zarr
 from distributed import LocalCluster
 
 import phbatch
+from phbatch.computing.engine import Outcome, execute
+from phbatch.computing.tasks import NOWHERE, Job
 from phbatch.frames.recipe import Recipe
 from phbatch.planning.units import Geometry, Unit
-from phbatch.running.engine import Outcome, execute
-from phbatch.running.tasks import NOWHERE, Job
 from phbatch.words.normalization import Normalization
+from tests.outputs import statistics_of
 
 
 def frames(shape: tuple[int, ...] = (7, 70, 61), dtype: str = "uint16") -> np.ndarray:
@@ -32,8 +33,7 @@ def make_input(folder: Path, image: np.ndarray, chunks: tuple[int, ...], name: s
 
 
 def contents(output: str) -> tuple[np.ndarray, dict[str, object]]:
-    attributes = zarr.open_group(output, mode="r").attrs.asdict()["phbatch"]
-    return zarr.open_array(output, path="0", mode="r")[:], attributes["statistics"]
+    return zarr.open_array(output, path="0", mode="r")[:], statistics_of(output)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint8", "float32"])

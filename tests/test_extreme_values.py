@@ -18,7 +18,7 @@ from phbatch.kernels.stats import finalize, frame_state, measure_frame
 from phbatch.running.illumination import _even_levels
 from phbatch.tools.compare import compare_rules
 from phbatch.words.errors import InputError
-from phbatch.words.settings import Normalization
+from phbatch.words.normalization import Normalization
 
 LARGEST = float(np.finfo(np.float32).max)
 

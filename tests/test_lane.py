@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from phbatch.running.slots import come_back, has_left, in_lane, waiting
+from phbatch.computing.slots import come_back, has_left, in_lane, waiting
 
 LONG_S = 60.0
 

@@ -18,50 +18,70 @@ ROOMS = [
     "words",
     "kernels",
     "places",
+    "microscopes",
     "network",
     "frames",
     "inputs",
     "planning",
     "outputs",
+    "computing",
     "running",
     "tools",
+    "clusters",
     "shell",
 ]
 """Rooms in the order of the way of the data: a room imports from itself and from those before it."""
 
-PUBLIC = {"simulate": "tools", "csbdeep": "tools", "report": "tools", "__main__": "shell"}
+PUBLIC = {"simulate": "tools", "csbdeep": "tools", "report": "tools", "xarray": "tools", "__main__": "shell"}
 """Modules beside the rooms, which users import by these names, and the room that each counts for."""
 
 DOORS = {
-    "zarr": {"places", "inputs", "outputs"},
-    "numcodecs": {"places"},
+    "zarr": {"places", "microscopes", "inputs", "outputs"},
+    "numcodecs": {"places", "microscopes"},
+    "czifile": {"microscopes"},
+    "liffile": {"microscopes"},
+    "nd2": {"microscopes"},
+    "oiffile": {"microscopes"},
     "fsspec": {"places"},
     "obstore": {"places"},
     "yaozarrs": {"places"},
     "pyarrow": {"places"},
     "pandas": {"frames"},
-    "tifffile": {"inputs"},
+    "tifffile": {"microscopes", "inputs", "tools"},
     "zlib_ng": {"places"},
     "basicpy": {"running"},
     "h5py": {"network"},
-    "platformdirs": {"network"},
+    "platformdirs": {"network", "clusters"},
     "keras": {"network"},
     "tensorflow": {"network"},
     "jax": {"network"},
-    "dask": {"running"},
-    "distributed": {"running"},
+    "dask": {"computing", "running"},
+    "distributed": {"computing", "running", "tools"},
     "numba": {"kernels"},
     "click": {"shell"},
     "rich": {"report", "tools"},
-    "matplotlib": {"report", "tools"},
+    "matplotlib": {"tools"},
     "skimage": {"tools"},
+    "jinja2": {"tools"},
+    "PIL": {"tools"},
     "csbdeep": {"csbdeep"},
-    "pydantic": {"words", "places", "network", "inputs", "planning", "outputs"},
-    "psutil": {"places", "running"},
+    "pydantic": {"words", "places", "network", "inputs", "planning", "outputs", "clusters"},
+    "dask_jobqueue": {"clusters"},
+    "dask_kubernetes": {"clusters"},
+    "kr8s": {"clusters"},
+    "yaml": {"clusters"},
+    "xarray": {"running"},
+    "psutil": {"places", "computing", "running", "tools"},
 }
 
-OPTIONAL = {"pyarrow", "pandas", "basicpy", "obstore"}
+OPTIONAL = {
+    *("pyarrow", "pandas", "xarray", "basicpy", "obstore", "dask_jobqueue", "dask_kubernetes", "kr8s"),
+    *("czifile", "liffile", "nd2", "oiffile"),
+}
 """Libraries of extras, which may be absent: imported where they are needed."""
+
+LATE = OPTIONAL | {"numba"}
+"""What may be imported where it is needed; who hands out units needs no compiler."""
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
@@ -115,7 +135,7 @@ def test_imports(path: Path) -> None:
                 )
         elif top in DOORS:
             assert room(path) in DOORS[top], f"{module} has another door: {sorted(DOORS[top])}"
-            assert not in_function or room(path) == "network" or top in OPTIONAL
+            assert not in_function or room(path) == "network" or top in LATE
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -143,3 +163,9 @@ def test_importing_phbatch_loads_no_network_library() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_who_hands_out_units_loads_what_that_takes() -> None:
+    code = "import sys, phbatch.computing.engine; print({'numba', 'h5py'} & sys.modules.keys())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"

@@ -30,8 +30,12 @@ def test_numpy_xarray_stores_and_foreign_byte_orders_give_what_dask_gives(
     expected = function(da.from_array(frames, chunks=(1, 40, 36)), "tyx").compute()
     store = zarr.create_array(tmp_path / "a.zarr", data=frames)
     swapped = frames.astype(">u2")
-    for array in (frames, store, swapped, da.from_array(swapped, chunks=(1, 20, 36))):
+    for array in (store, da.from_array(swapped, chunks=(1, 20, 36))):
         np.testing.assert_array_equal(function(array, "tyx").compute(), expected)
+    for array in (frames, swapped):
+        found = function(array, "tyx")
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_array_equal(found, expected)
     for array in (labelled(frames, "t", "y", "x"), labelled(da.from_array(frames), "t", "y", "x")):
         np.testing.assert_array_equal(function(array).compute(), expected)
     with pytest.raises(phbatch.InputError, match="contradict"):
@@ -96,13 +100,11 @@ def test_frames_without_a_scale_are_told_by_name(
     with caplog.at_level(logging.WARNING, "phbatch"):
         found = LAZY[name](da.from_array(image, chunks=(1, 40, 36)), "tyx").compute(scheduler="synchronous")
     np.testing.assert_array_equal(found[1:], image[1:])
-    told = " ".join(record.getMessage() for record in caplog.records if record.name == "phbatch")
+    told = " ".join(record.getMessage() for record in caplog.records if record.name.startswith("phbatch."))
     assert "t1" in told
     assert "t2" in told
     assert "t0" not in told
 
 
 def test_one_frame_without_other_axes(frames: np.ndarray) -> None:
-    np.testing.assert_array_equal(
-        phbatch.normalize(frames[0], "yx").compute(), phbatch.normalize(frames, "tyx")[0].compute()
-    )
+    np.testing.assert_array_equal(phbatch.normalize(frames[0], "yx"), phbatch.normalize(frames, "tyx")[0])

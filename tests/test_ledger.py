@@ -96,6 +96,22 @@ def test_a_commit_is_durable(tmp_path: Path, synchronized: list[Path]) -> None:
     assert synchronized == [path]
 
 
+def test_records_of_one_commit_are_durable_at_once_and_those_before_a_tear_are_kept(
+    tmp_path: Path, synchronized: list[Path]
+) -> None:
+    ledger = Ledger(Place.at(tmp_path))
+    ledger.commit({"unit": "t0"})
+    (path,) = tmp_path.rglob("*.jsonl")
+    synchronized.clear()
+    ledger.commit(*({"unit": f"t{index}"} for index in range(1, 5)))
+    assert synchronized == [path]
+    ledger.commit()
+    assert synchronized == [path]
+    assert set(Ledger(Place.at(tmp_path)).records()) == {f"t{index}" for index in range(5)}
+    os.truncate(path, path.stat().st_size - 3)
+    assert set(Ledger(Place.at(tmp_path)).records()) == {f"t{index}" for index in range(4)}
+
+
 def test_pixels_are_durable_before_they_have_their_name_and_their_folder_after(
     tmp_path: Path, synchronized: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
 
 import phbatch
+from phbatch.computing.tasks import Job
 from phbatch.running import arrays as graph
-from phbatch.running.tasks import Job
 from phbatch.words.option_types import RunOptions
 from phbatch.words.options import ACTED_ON
 from phbatch.words.settings import SETTINGS, RunSettings
@@ -36,6 +38,8 @@ GIVEN: dict[str, Any] = {
     "downscale": 2,
     "upscale_back": True,
     "axes": "zyx",
+    "wells": "A1",
+    "fields": "0",
     "channel": 0,
     "frames": "1:2",
     "dtype": "float16",
@@ -56,16 +60,30 @@ GIVEN: dict[str, Any] = {
     "workers": 2,
     "threads": 2,
     "scheduler": "tcp://127.0.0.1:1",
+    "wait_workers": "1m",
+    "devices": ("0", "1"),
     "retries": 7,
     "codec": "zstd",
     "shuffle": "bit",
     "shard": "1MB",
+    "levels": 2,
+    "level_method": "mode",
+    "pattern": "t{t}.tif",
+    "position": 1,
+    "pixel_size": 0.325,
+    "interval": "5min",
+    "channel_names": ("PH",),
+    "ome_zarr": "0.4",
     "storage_options": {"key": "value"},
     "overwrite": True,
+    "follow": True,
+    "follow_timeout": "1m",
+    "follow_until": "ended",
 }
 """A value of every setting that is valid and not its default."""
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(phbatch, name) for name in ACTED_ON if name != "info"}
+FUNCTIONS["run_part"] = partial(phbatch.run_part, part=1)
 LAZY = ("normalize", "restore")
 NEEDS: dict[str, dict[str, Any]] = {
     "factor": {"normalize": "median"},
@@ -77,6 +95,9 @@ NEEDS: dict[str, dict[str, Any]] = {
     "upscale_back": {"downscale": 2},
     "range": {"dtype": "uint16", "range": "0:2"},
     "scale": {"dtype": "uint16", "scale": 30.0},
+    "level_method": {"levels": 3},
+    "follow_timeout": {"follow": True},
+    "follow_until": {"follow": True},
 }
 """What a setting acts beside."""
 
@@ -118,8 +139,8 @@ def pixels(array: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("name", sorted(ACTED_ON["normalize"] - {"normalize"}))
 def test_settings_of_normalize_change_its_pixels(frames: np.ndarray, name: str) -> None:
     needs = NEEDS[name] if name != "value" else {"normalize": "fixed", "value": 1.0}
-    plain = pixels(phbatch.normalize(frames, "tyx", **needs))
-    assert pixels(phbatch.normalize(frames, "tyx", **(needs | {name: GIVEN[name]}))) != plain
+    plain = pixels(phbatch.normalize(da.from_array(frames), "tyx", **needs))
+    assert pixels(phbatch.normalize(da.from_array(frames), "tyx", **(needs | {name: GIVEN[name]}))) != plain
     with pytest.raises(phbatch.UsageError, match="does nothing with normalize minmax"):
         phbatch.normalize(frames, "tyx", normalize="minmax", **{name: GIVEN[name]})  # type: ignore[arg-type]
 
@@ -134,7 +155,7 @@ def test_settings_of_restore_change_its_pixels(frames: np.ndarray, name: str) ->
     needs = NEEDS.get(name, {})
 
     def restored(**options: Any) -> Any:
-        return outcome(lambda: pixels(phbatch.restore(frames[:1], "tyx", **options)))
+        return outcome(lambda: pixels(phbatch.restore(da.from_array(frames[:1]), "tyx", **options)))
 
     plain = restored(**needs)
     assert isinstance(plain, tuple)
@@ -149,7 +170,7 @@ def test_settings_of_the_network_reach_it(frames: np.ndarray, monkeypatch: pytes
         return jobs[-1]
 
     monkeypatch.setattr(graph, "Job", make)
-    image = np.tile(frames, (1, 8, 8))
+    image = da.from_array(np.tile(frames, (1, 8, 8)))
     phbatch.restore(image, "tyx")
     phbatch.restore(image, "tyx", tile=128, batch=2, backend="jax", network="upsampling")
     plain, asked = jobs
@@ -170,7 +191,10 @@ def test_settings_of_the_network_reach_it(frames: np.ndarray, monkeypatch: pytes
         {"factor": 3.0, "normalize": "percentile"},
         {"value": 3.0, "normalize": "median"},
         {"illumination_mode": "subtract"},
-        *({name: GIVEN[name]} for name in ("tile", "batch", "backend", "network", "precision", "precision_bound")),
+        *(
+            {name: GIVEN[name]}
+            for name in ("tile", "batch", "backend", "network", "precision", "precision_bound", "devices")
+        ),
         {"uncertainty": True},
         {"percentiles": (5,), "stats": "table.csv"},
         {"shuffle": "bit", "codec": "zstd"},
@@ -203,7 +227,7 @@ def test_verify_info_and_patches_refuse_what_does_nothing(tmp_path: Path, frames
 
 STATISTICS = sorted(
     ACTED_ON["statistics"]
-    - {"workers", "scheduler", "storage_options", "threads", "retries", "channel", "illumination_mode"}
+    - {"workers", "scheduler", "wait_workers", "storage_options", "threads", "retries", "channel", "illumination_mode"}
 )
 
 

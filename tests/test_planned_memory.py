@@ -21,6 +21,7 @@ PLANS = st.builds(
     in_flight=st.integers(1, 9),
     allowed_mem=st.integers(1, 10**10),
     waiting_mem=BYTES,
+    ahead=st.integers(0, 3),
 )
 
 

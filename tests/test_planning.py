@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from phbatch.planning.units import Geometry, region_size, source_reads
+from tests.geometries import geometries
 
-
-@st.composite
-def geometries(draw: st.DrawFn) -> Geometry:
-    shape = tuple(draw(st.integers(1, top)) for top in (23, 4, 5, 40, 40))
-    chunks = tuple(draw(st.integers(1, size)) for size in shape)
-    start = draw(st.integers(0, shape[0] - 1))
-    times = range(start, draw(st.integers(start + 1, shape[0])), draw(st.integers(1, 4)))
-    channels = sorted(draw(st.sets(st.integers(0, shape[1] - 1), min_size=1)))
-    stacked = draw(st.booleans())
-    return Geometry(
-        shape,  # type: ignore[arg-type]
-        chunks,  # type: ignore[arg-type]
-        times,
-        tuple(channels),
-        volumes=draw(st.booleans()),
-        stacked=stacked,
-        n_output=draw(st.integers(1, 3)) if stacked or len(channels) == 1 else 1,
-        downscale=draw(st.integers(1, 3)),
-        upscaled=draw(st.booleans()),
-        shard_pixels=draw(st.sampled_from([0, 0, 1, 5_000_000])),
-    )
+GEOMETRIES = geometries((23, 4, 5, 40, 40), 4, (0, 0, 1, 5_000_000))
 
 
 @settings(max_examples=200, deadline=None)
-@given(geometries())
+@given(GEOMETRIES)
 def test_units_partition_the_output_in_whole_chunks(geometry: Geometry) -> None:
     owners = np.zeros(geometry.output_shape, int)
     for unit in geometry.units:
@@ -55,7 +35,7 @@ def test_units_partition_the_output_in_whole_chunks(geometry: Geometry) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(geometries())
+@given(GEOMETRIES)
 def test_every_selected_frame_is_read_once_and_no_chunk_twice(geometry: Geometry) -> None:
     reads: dict[tuple[int, ...], int] = {}
     found = []

@@ -10,11 +10,15 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.network.device import Device
 from phbatch.network.model import open_model
 from phbatch.network.predictor import Predictor
-from phbatch.network.steps import Windows
+from phbatch.network.steps import Prediction, Steps, Windows
+from phbatch.network.tuning import form as form_module
 from phbatch.network.tuning import precision
 from phbatch.network.tuning.precision import PrecisionCheck, check_precisions, choose_precision
+
+CARD = Device("a card", True, matrix_units=True, memory_bytes=80 << 30)
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def test_little_work_is_float32(tmp_path: Path, source: str) -> None:
     ],
 )
 def test_auto_on_a_cpu_takes_what_is_faster_and_holds_the_bound(
-    monkeypatch: pytest.MonkeyPatch, flags: str, seconds: float, p99_9: float, expected: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, seconds: float, p99_9: float, expected: str
 ) -> None:
     model = open_model("phase-2d")
     seen: list[tuple[int, ...]] = []
@@ -64,15 +68,87 @@ def test_auto_on_a_cpu_takes_what_is_faster_and_holds_the_bound(
         return [PrecisionCheck("float32", 1.0, 0.0, 0.0), PrecisionCheck("bfloat16", seconds, 2 * p99_9, p99_9)]
 
     monkeypatch.setattr(precision, "check_precisions", check)
-    monkeypatch.setattr(precision, "describe_device", lambda _: ("a processor", False))
-    monkeypatch.setattr(precision.Path, "read_text", lambda *_, **__: f"flags : {flags}")
+    monkeypatch.setattr(precision, "find_device", lambda _: Device("a processor", False))
+    monkeypatch.setattr(precision, "_CPU_FACTS", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}")
     tiles = np.random.default_rng(0).random((2, 512, 512, 1), np.float32)
     arguments = (model, (512, 512), 1, "tensorflow", "plain", "auto", 1e-2, lambda: tiles)
-    found, reason = choose_precision(*arguments, pixels=10**12)  # type: ignore[arg-type]
+    found, reason = choose_precision(*arguments, pixels=10**12, cache=tmp_path)  # type: ignore[arg-type]
     assert found.precision == expected
     assert seen == ([(256, 256)] if "bf16" in flags else [])
     assert bool(reason) == ("bf16" in flags)
     assert choose_precision(*arguments, pixels=10**5)[0].precision == "float32"  # type: ignore[arg-type]
+    again, reason = choose_precision(*arguments, pixels=10**12, cache=tmp_path)  # type: ignore[arg-type]
+    assert again.precision == expected
+    assert len(seen) == (2 if expected == "bfloat16" else "bf16" in flags), "what is taken is checked every time"
+    assert reason.startswith("remembered") == ("bf16" in flags)
+
+
+class TestOnACard:
+    """A GPU with matrix units that nobody has: which precision comes first, and the form after it."""
+
+    @pytest.fixture
+    def state(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """Differences by precision, and what was compiled to learn them."""
+        state: dict[str, Any] = {"p99_9": {"float16": 4e-3, "bfloat16": 3e-2, "tf32": 1e-3}, "checked": []}
+
+        def check(*arguments: Any) -> list[PrecisionCheck]:
+            form, (name,) = arguments[4:6]
+            state["checked"].append((name, form))
+            error = state["p99_9"][name]
+            return [PrecisionCheck("float32", 1.0, 0.0, 0.0), PrecisionCheck(name, 0.4, 2 * error, error)]
+
+        monkeypatch.setattr(precision, "check_precisions", check)
+        monkeypatch.setattr(precision, "find_device", lambda _: CARD)
+        monkeypatch.setattr(form_module, "find_device", lambda _: CARD)
+        return state
+
+    def choose(self, cache: Path, asked: str = "auto") -> tuple[PrecisionCheck, str]:
+        tiles = np.ones((1, 64, 64, 1), np.float32)
+        model = open_model("phase-2d")
+        return choose_precision(model, (64, 64), 1, "jax", "auto", asked, 1e-2, lambda: tiles, 10**9, cache=cache)  # type: ignore[arg-type]
+
+    def test_one_candidate_is_compiled_in_its_own_form(self, state: dict[str, Any], tmp_path: Path) -> None:
+        found, reason = self.choose(tmp_path)
+        assert found.precision == "float16"
+        assert state["checked"] == [("float16", "polyphase-1")]
+        assert reason.startswith("2.50 x float32; differs by 4.0e-03")
+        assert self.choose(tmp_path)[1].startswith("remembered 2.50 x float32")
+
+    def test_the_next_one_where_the_first_does_not_hold(self, state: dict[str, Any], tmp_path: Path) -> None:
+        state["p99_9"]["float16"] = 0.02
+        assert self.choose(tmp_path)[0].precision == "tf32"
+        assert [name for name, _ in state["checked"]] == ["float16", "bfloat16", "tf32"]
+        state["p99_9"]["float16"] = 0.004
+        assert self.choose(tmp_path)[0].precision == "float16", "another input, another chance"
+
+    def test_none_that_holds_is_float32(self, state: dict[str, Any], tmp_path: Path) -> None:
+        state["p99_9"] = dict.fromkeys(state["p99_9"], 0.5)
+        assert self.choose(tmp_path)[0].precision == "float32"
+        with pytest.raises(phbatch.UsageError, match="differs from float32"):
+            self.choose(tmp_path, "float16")
+
+    def test_forms_are_measured_in_the_precision_with_the_steps_of_the_run(
+        self, state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        class Fake:
+            def __init__(self, *arguments: Any) -> None:
+                asked.append(arguments[4:])
+
+            def restore(self, windows: Windows) -> Prediction:
+                assert windows.pixels.dtype == np.uint16
+                return Prediction(np.arange(4.0).reshape(1, 2, 2, 1), None, np.zeros(1, np.int32))
+
+        monkeypatch.setattr(form_module, "Predictor", Fake)
+        steps = Steps(windows="uint16", dtype="uint16")
+        settled: dict[str, Any] = {"precision": "float16", "steps": steps}
+        model, arguments = open_model("phase-2d"), ((64, 64), 1, "jax")
+        few = form_module.choose_form(model, *arguments, 10**6, tmp_path, **settled)  # type: ignore[arg-type]
+        assert (few.form, asked) == ("polyphase-1", []), "a table where it is not worth measuring"
+        form_module.choose_form(model, *arguments, 10**15, tmp_path, **settled)  # type: ignore[arg-type]
+        assert asked == [(form, "float16", steps) for form in ("plain", "upsampling", "polyphase-1", "polyphase-2")]
 
 
 def test_a_reduced_precision_is_checked_recorded_and_continued(tmp_path: Path, source: str) -> None:

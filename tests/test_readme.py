@@ -86,5 +86,6 @@ def test_every_option_of_run_is_a_setting_and_every_setting_an_option() -> None:
         "debug",
         "profile",
         "quiet",
+        "with_report",
     }
     assert options == SETTING_NAMES

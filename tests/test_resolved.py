@@ -10,8 +10,10 @@ import pytest
 import zarr
 
 from phbatch.inputs.image import Source, open_source
+from phbatch.network.device import Device
 from phbatch.network.model import Model, open_model
 from phbatch.places.place import Place
+from phbatch.planning.memory import UNITS_AHEAD
 from phbatch.planning.resolve import ResolvedRun, resolve_run, resolve_statistics
 from phbatch.words.errors import UsageError
 from phbatch.words.settings import RunSettings
@@ -26,7 +28,7 @@ def image(folder: Path, shape: tuple[int, int, int]) -> Source:
 
 
 def resolve(source: Source, model: Model | None = None, cores: int = 4, **options: Any) -> ResolvedRun:
-    begun = {name: options.pop(name) for name in ("tile", "available_bytes") if name in options}
+    begun = {name: options.pop(name) for name in ("tile", "available_bytes", "device", "ahead") if name in options}
     settings = RunSettings(model="none" if model is None else model.folder, **options)
     return resolve_run(settings, source, model, cores=cores, **{"available_bytes": 64 << 30} | begun)
 
@@ -84,6 +86,29 @@ def test_a_run_is_continued_with_its_tile_where_it_fits(tmp_path: Path, model: M
         tiles = resolve(source, model, tile=begun).recipe.tiles
         assert tiles is not None
         assert (tiles.tile == begun) == expected
+
+
+def test_a_gpu_takes_whole_frames_in_its_own_memory(tmp_path: Path, model: Model) -> None:
+    source = image(tmp_path, (9, 2048, 2048))
+    large, small = (Device("a card", True, True, memory_bytes=gigabytes << 30) for gigabytes in (80, 1))
+    on_cores = resolve(source, model, workers=2)
+    on_gpu = resolve(source, model, workers=2, device=large, ahead=UNITS_AHEAD)
+    cut = resolve(source, model, workers=2, device=small)
+    assert on_cores.recipe.tiles is not None
+    assert on_gpu.recipe.tiles is not None
+    assert cut.recipe.tiles is not None
+    assert len(on_cores.recipe.tiles.tiles) == 2
+    assert on_gpu.recipe.tiles.tile == (2048, 2048)
+    workspace = model.config.workspace_bytes_per_pixel
+    assert prod(cut.recipe.tiles.tile) * workspace <= 1 << 29
+    assert on_gpu.memory.network_mem == 3 * 2 * 4 * 2048**2, "three tiles of float32, up and down"
+    assert on_gpu.memory.ahead == UNITS_AHEAD
+    least = on_gpu.memory.reserved_mem + on_gpu.memory.unit_mem + on_gpu.memory.network_mem
+    scarce = resolve(source, model, memory=least + 1_000_000, device=large, ahead=UNITS_AHEAD)
+    assert (scarce.memory.ahead, scarce.workers) == (0, 1), "units ahead are given up before the run is refused"
+    begun = resolve(source, model, workers=1, tile=(2048, 2048), memory=least + 1_000_000, device=large)
+    assert begun.recipe.tiles is not None
+    assert begun.recipe.tiles.tile == (2048, 2048), "nor is it refused when it is continued"
 
 
 def test_tiles_are_as_large_as_memory_and_sense_have_it(tmp_path: Path, model: Model) -> None:

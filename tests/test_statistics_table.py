@@ -206,7 +206,7 @@ def test_any_percentiles(source: str) -> None:
     for t, row in enumerate(rows):
         for p in (0.5, 2.0, 50.0, 97.5, 99.8):
             assert row[f"p{p:g}"] == np.percentile(series()[t], p)
-    with pytest.raises(phbatch.UsageError, match="less than or equal to 100"):
+    with pytest.raises(phbatch.UsageError, match="give 100 or less"):
         phbatch.statistics(source, percentiles="101")
 
 

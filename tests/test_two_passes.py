@@ -11,6 +11,7 @@ import zarr
 from scipy import ndimage
 
 import phbatch
+from tests.outputs import statistics_of
 
 
 def series() -> np.ndarray:
@@ -35,8 +36,7 @@ def run(
         zarr.create_array(folder / f"{name}.zarr", data=image, chunks=(1, 96, 90))
     output = folder / f"{name}-{len(list(folder.iterdir()))}.out.zarr"
     result = phbatch.run(folder / f"{name}.zarr", output, model=options.pop("model", "none"), **options)
-    attributes = zarr.open_group(result.output, mode="r").attrs.asdict()["phbatch"]
-    return zarr.open_array(result.output, path="0", mode="r")[:], attributes["statistics"], result
+    return zarr.open_array(result.output, path="0", mode="r")[:], statistics_of(result.output), result
 
 
 def test_two_passes_have_the_bits_of_one_where_no_frame_is_bad(tmp_path: Path) -> None:

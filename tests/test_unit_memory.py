@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
+from phbatch.computing.tasks import Job, read_unit
 from phbatch.frames.light import prepare_frame
 from phbatch.frames.measure import measure_block
 from phbatch.frames.restore import restore_block
@@ -20,7 +21,6 @@ from phbatch.inputs.image import Source, open_source
 from phbatch.places.place import Place
 from phbatch.planning.memory import UnitMemory, measuring_unit_memory, unit_memory
 from phbatch.planning.resolve import ResolvedRun, resolve_run
-from phbatch.running.tasks import Job, read_unit
 from phbatch.words.settings import RunSettings
 
 FRAME = (640, 640)

@@ -19,6 +19,7 @@ from phbatch.planning import units as planning
 from phbatch.planning.units import Geometry, Unit, Units, region_size, source_reads
 from phbatch.words.axes import to_region
 from phbatch.words.groups import TimeGroups
+from tests.geometries import geometries
 
 
 def grouped(indices: range | tuple[int, ...], length: int) -> list[list[int]]:
@@ -66,33 +67,12 @@ def plain(unit: Unit) -> tuple[object, ...]:
     return (unit.key, unit.source, tuple(unit.keep_t), unit.keep_c, unit.output, unit.measured)
 
 
-@st.composite
-def geometries(draw: st.DrawFn) -> Geometry:
-    shape = tuple(draw(st.integers(1, top)) for top in (90, 5, 5, 9, 9))
-    chunks = tuple(draw(st.integers(1, size)) for size in shape)
-    start = draw(st.integers(0, shape[0] - 1))
-    times = range(start, draw(st.integers(start + 1, shape[0])), draw(st.integers(1, 12)))
-    channels = sorted(draw(st.sets(st.integers(0, shape[1] - 1), min_size=1)))
-    stacked = draw(st.booleans())
-    return Geometry(
-        shape,  # type: ignore[arg-type]
-        chunks,  # type: ignore[arg-type]
-        times,
-        tuple(channels),
-        volumes=draw(st.booleans()),
-        stacked=stacked,
-        n_output=draw(st.integers(1, 3)) if stacked or len(channels) == 1 else 1,
-        downscale=draw(st.integers(1, 3)),
-        upscaled=draw(st.booleans()),
-        shard_pixels=draw(st.sampled_from([0, 0, 1, 300])),
-    )
-
-
+GEOMETRIES = geometries((90, 5, 5, 9, 9), 12, (0, 0, 1, 300))
 unit_pixels = st.sampled_from([1, 50, 400, 1 << 20])
 
 
 @settings(max_examples=150, deadline=None)
-@given(geometries(), unit_pixels, st.data())
+@given(GEOMETRIES, unit_pixels, st.data())
 def test_units_equal_those_of_loops_over_all_frames(geometry: Geometry, pixels: int, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "_UNIT_PIXELS", pixels)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-STAGES = ("read", "measure", "normalize", "predict", "cast", "encode", "write")
+STAGES = ("read", "measure", "normalize", "predict", "cast", "levels", "encode", "write")
 """Decoding, statistics, normalization, the network and its copies, the cast (on the network's device it is part of
-predict), encoding, and waiting for the disk, during which another unit computes."""
+predict), coarser levels, encoding, and waiting for the disk, during which another unit computes."""
 
 
 class StageClock:

@@ -51,13 +51,13 @@ class Columns:
         """A column that holds one value as far as is reached, and all of it where it is in memory."""
         if not self._mapped:
             return np.full(self._count, fill, dtype)
-        place = len(self._fills) % _COLUMNS_OF_A_FILE
-        if place == 0:
+        position = len(self._fills) % _COLUMNS_OF_A_FILE
+        if position == 0:
             self._open()
         self._fills.append((np.dtype(dtype), fill))
         for first in range(0, self._reached, _FRAMES_AT_ONCE):
             self._fill(len(self._fills) - 1, first)
-        return np.frombuffer(self._files[-1][1], dtype, self._count, place * self._length)
+        return np.frombuffer(self._files[-1][1], dtype, self._count, position * self._length)
 
     def reach(self, frame: int) -> None:
         """Make sure that a frame and all before it have their values in every column."""
@@ -80,11 +80,11 @@ class Columns:
             self._files.append((file, mmap.mmap(file.fileno(), 0)))
 
     def _fill(self, column: int, first: int) -> None:
-        index, place = divmod(column, _COLUMNS_OF_A_FILE)
+        index, position = divmod(column, _COLUMNS_OF_A_FILE)
         file, (dtype, fill) = self._files[index][0], self._fills[column]
         left = np.full(min(_FRAMES_AT_ONCE, self._count - first), fill, dtype).view(np.uint8).data
         with self._refusing_errors():
-            file.seek(place * self._length + first * dtype.itemsize)
+            file.seek(position * self._length + first * dtype.itemsize)
             while left:
                 left = left[file.write(left) :]
 

@@ -24,8 +24,8 @@ from phbatch.kernels.padding import Extent, Padding, find_extent, image_pixels, 
 from phbatch.kernels.saturation import saturated_fraction
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.stats import FrameStatistics, State, frame_state, measure_frame
+from phbatch.words.choices import IlluminationMode
 from phbatch.words.errors import InputError
-from phbatch.words.settings import IlluminationMode
 
 
 @dataclass(frozen=True)

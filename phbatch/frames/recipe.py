@@ -10,8 +10,8 @@ from phbatch.kernels.intensity import Packing
 from phbatch.kernels.tiling import TilePlan
 from phbatch.network.steps import Steps
 from phbatch.words.axes import FrameKey
+from phbatch.words.choices import FLOAT32, BadFrames, Precision, Scope
 from phbatch.words.normalization import Normalization
-from phbatch.words.settings import FLOAT32, BadFrames, Precision, Scope
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Recipe:
         Dtype in which pixels go to the network's device.
     packing : Packing or None
         What the integers of the output stand for; None where they are the values themselves.
+    copies : bool
+        Whether pixels are copied as they are.
     """
 
     rule: Normalization
@@ -83,6 +85,7 @@ class Recipe:
     upscale_to: tuple[int, int] | None = None
     windows: str = "float32"
     packing: Packing | None = None
+    copies: bool = False
 
     @property
     def steps(self) -> Steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from phbatch.frames.clock import StageClock
 from phbatch.frames.light import Corrections, PreparedFrame, prepare_frame
 from phbatch.frames.recipe import Recipe
-from phbatch.frames.tiles import Batches, NetworkFrame, Predict
+from phbatch.frames.tiles import Batches, Lane, NetworkFrame, Predict
 from phbatch.kernels.downsample import upscale
+from phbatch.kernels.glance import glance_at
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.network.steps import Prediction, Windows
+from phbatch.words.axes import frame_indices
 
 FrameIndex = tuple[int, int, int | None]
 
@@ -46,7 +48,7 @@ class RestoredBlock:
 def restore_block(
     block: NDArray[Any],
     recipe: Recipe,
-    predict: Predict | None,
+    predict: Predict | Lane | None,
     measured: Mapping[FrameIndex, FrameStatistics] | None = None,
     corrections: Corrections | None = None,
     clock: StageClock | None = None,
@@ -59,7 +61,7 @@ def restore_block(
         Raw frames.
     recipe : Recipe
         What to do.
-    predict : callable or None
+    predict : callable, Lane or None
         The network on batches of tiles; None normalizes only.
     measured : mapping of (t, c, z) to FrameStatistics, optional
         From an earlier pass; else the frames are measured here.
@@ -75,6 +77,8 @@ def restore_block(
         unchanged and flagged.
     """
     clock = clock or StageClock()
+    if recipe.copies:
+        return _copy_block(block, recipe, clock)
     output = _Output(recipe, block.shape, clock)
     batches = None
     if predict is not None and recipe.tiles is not None:
@@ -93,12 +97,30 @@ def restore_block(
     return RestoredBlock(output.image, output.uncertainty, statistics, output.clipped)
 
 
-def _timed(predict: Predict, clock: StageClock) -> Predict:
-    def call(windows: Windows) -> Prediction:
-        with clock("predict"):
-            return predict(windows)
+def _copy_block(block: NDArray[Any], recipe: Recipe, clock: StageClock) -> RestoredBlock:
+    """The pixels as they are, of which little is measured."""
+    with clock("measure"):
+        found = {
+            (t, c, z): glance_at(block[t, c] if z is None else block[t, c, z], recipe.all_percentiles)
+            for t, c, z in frame_indices(block.shape, volumes=recipe.volumes)
+        }
+    return RestoredBlock(block, None, found, 0)
 
-    return call
+
+def _timed(predict: Predict | Lane, clock: StageClock) -> Lane:
+    lane = Lane.of(predict)
+
+    def begin(windows: Windows) -> Callable[[], Prediction]:
+        with clock("predict"):
+            collect = lane.begin(windows)
+
+        def wait() -> Prediction:
+            with clock("predict"):
+                return collect()
+
+        return wait
+
+    return Lane(begin, lane.ahead)
 
 
 class _Output:

@@ -17,6 +17,34 @@ Predict = Callable[[Windows], Prediction]
 """The network, and the steps around it, on at most as many windows as the recipe's batch."""
 
 
+@dataclass(frozen=True)
+class Lane:
+    """A device that has several batches at once: one is computed, others go up or come down.
+
+    Attributes
+    ----------
+    begin : callable
+        Sends windows on their way, and returns what waits for them.
+    ahead : int
+        Batches that may be on their way while the next one is sent.
+    """
+
+    begin: Callable[[Windows], Callable[[], Prediction]]
+    ahead: int = 0
+
+    @classmethod
+    def of(cls, predict: Predict | Lane) -> Lane:
+        """One batch after the other, where it is a function that waits."""
+        if isinstance(predict, Lane):
+            return predict
+
+        def begin(windows: Windows) -> Callable[[], Prediction]:
+            result = predict(windows)
+            return lambda: result
+
+        return cls(begin)
+
+
 @dataclass(eq=False)
 class NetworkFrame:
     """A frame on its way through the network.
@@ -51,8 +79,8 @@ class NetworkFrame:
 class Batches:
     """The network on whole frames, tile by tile, equal to the network on each frame at once.
 
-    Tiles of consecutive frames share a batch, so that the batches of small frames are full; at most the frames of one
-    batch are open.
+    Tiles of consecutive frames share a batch, so that the batches of small frames are full; at most the frames of the
+    batches that are on their way, and of one that is being filled, are open.
 
     Parameters
     ----------
@@ -60,14 +88,15 @@ class Batches:
         How to cut the frames, which have one shape.
     batch : int
         Tiles per call.
-    predict : callable
+    predict : callable or Lane
         The network on windows.
     """
 
-    def __init__(self, tiles: TilePlan, batch: int, predict: Predict) -> None:
-        self._tiles, self._batch, self._predict = tiles, batch, predict
+    def __init__(self, tiles: TilePlan, batch: int, predict: Predict | Lane) -> None:
+        self._tiles, self._batch, self._lane = tiles, batch, Lane.of(predict)
         self._opened: deque[NetworkFrame] = deque()
         self._waiting: list[tuple[NetworkFrame, tuple[Span, ...], NDArray[Any]]] = []
+        self._sent: deque[tuple[list[tuple[NetworkFrame, tuple[Span, ...]]], Callable[[], Prediction]]] = deque()
 
     def add(self, frame: NetworkFrame) -> list[NetworkFrame]:
         """Take a frame, whose pixels are then forgotten; which frames are filled now, in their order."""
@@ -78,7 +107,7 @@ class Batches:
         for tile in self._tiles.tiles:
             self._waiting.append((frame, tile, self._tiles.gather(padded, tile)))
             if len(self._waiting) == self._batch:
-                self._flush()
+                self._send()
         done = []
         while self._opened and self._opened[0].missing == 0:
             done.append(self._opened.popleft())
@@ -87,12 +116,14 @@ class Batches:
     def finish(self) -> list[NetworkFrame]:
         """Predict what waits for a full batch; the frames that were not filled before."""
         if self._waiting:
-            self._flush()
+            self._send()
+        while self._sent:
+            self._collect()
         done = list(self._opened)
         self._opened.clear()
         return done
 
-    def _flush(self) -> None:
+    def _send(self) -> None:
         tiles = self._tiles
         owned = [[(part.start, part.stop) for part in tiles.owned(tile)] for _, tile, _ in self._waiting]
         windows = Windows(
@@ -100,11 +131,19 @@ class Batches:
             np.stack([frame.scaling for frame, *_ in self._waiting]),
             np.array(owned, np.int32),
         )
-        result = self._predict(windows)
-        for number, (frame, tile, _) in enumerate(self._waiting):
-            tiles.scatter(frame.image, tile, result.image[number])
+        places = [(frame, tile) for frame, tile, _ in self._waiting]
+        self._waiting.clear()
+        self._sent.append((places, self._lane.begin(windows)))
+        if len(self._sent) > self._lane.ahead:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Bring back the batch that was sent first."""
+        places, wait = self._sent.popleft()
+        result = wait()
+        for number, (frame, tile) in enumerate(places):
+            self._tiles.scatter(frame.image, tile, result.image[number])
             if frame.scale is not None and result.scale is not None:
-                tiles.scatter(frame.scale, tile, result.scale[number])
+                self._tiles.scatter(frame.scale, tile, result.scale[number])
             frame.clipped += int(result.clipped[number])
             frame.missing -= 1
-        self._waiting.clear()

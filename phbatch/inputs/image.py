@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from zarr.buffer import default_buffer_prototype
 
 from phbatch.inputs.stamps import ABSENT, Stamps, digest_stamps
+from phbatch.microscopes.opening import find_reader
+from phbatch.microscopes.store import RecordingPlace
 from phbatch.places.absence import noting_absence
 from phbatch.places.display import read_channels
 from phbatch.places.guard import require_decodable
 from phbatch.places.ome import ImageMetadata, image_attributes, read_image_metadata
-from phbatch.places.place import Place
+from phbatch.places.place import LocalPlace, Place
 from phbatch.places.refusals import explain_failure, explain_group, require_place
 from phbatch.places.zarr_nodes import chunk_keys, system_error
 from phbatch.words.axes import CANONICAL, Region, Shape, infer_axes, validate_axes
@@ -190,21 +192,27 @@ class Source:
                 f"{self.path} cannot be read ({_short_line(error)}); mend that, and call again."
             ) from error
 
-    def identity(self, *, pixels: bool) -> dict[str, Any]:
+    def identity(self, *, pixels: bool, times: int | None = None) -> dict[str, Any]:
         """What makes this input this input.
 
         Parameters
         ----------
         pixels : bool
             Whether sizes and times of all its files belong to it; else only what its metadata say.
+        times : int, optional
+            Length along t, to say what it was before it grew.
         """
+        shape = list(self.array.shape)
+        if times is not None:
+            shape[self.stored_axes.index("t")] = times
         documents = self.array.metadata.to_buffer_dict(default_buffer_prototype())
         array = {name: json.loads(data.to_bytes()) for name, data in documents.items() if name != ".zattrs"}
         for document in array.values():
             document.pop("attributes", None)
+            document["shape"] = shape
         described = json.dumps([array, asdict(self.metadata)], sort_keys=True)
         found: dict[str, Any] = {
-            "shape": list(self.array.shape),
+            "shape": shape,
             "axes": self.stored_axes,
             "dtype": str(self.dtype),
             "metadata": hashlib.sha256(described.encode()).hexdigest(),
@@ -237,7 +245,7 @@ def open_source(place: Place, axes: str | None = None) -> Source:
     Parameters
     ----------
     place : Place
-        Of an OME-Zarr image (0.4, 0.5) or of a Zarr array of 2 to 5 dimensions.
+        Of an OME-Zarr image (0.4, 0.5), of a Zarr array of 2 to 5 dimensions, or of what a microscope wrote.
     axes : str, optional
         Axes of a bare array in its own order, such as ``"tyx"``; needed where its metadata do not name them.
 
@@ -246,6 +254,12 @@ def open_source(place: Place, axes: str | None = None) -> Source:
     InputError
         No Zarr, an array that is missing, unknown axes, an axis of length zero, or a dtype that is no real number.
     """
+    recording = _as_recording(place, axes)
+    if recording is not None:
+        source = Source(recording, "", _array_of(recording), recording.seen.axes, recording.seen.metadata)
+        source = replace(source, notices=recording.seen.notices)
+        _validate(source)
+        return source
     require_place(place)
     node = _open(place)
     if isinstance(node, zarr.Array):
@@ -256,6 +270,20 @@ def open_source(place: Place, axes: str | None = None) -> Source:
         source = _open_image(place, node, axes)
     _validate(source)
     return source
+
+
+def _as_recording(place: Place, axes: str | None) -> RecordingPlace | None:
+    """The place of what a microscope wrote; None for every other."""
+    if isinstance(place, RecordingPlace) or not isinstance(place, LocalPlace):
+        return place if isinstance(place, RecordingPlace) else None
+    return RecordingPlace(place.path, axes=axes) if find_reader(place.folder) is not None else None
+
+
+def _array_of(place: RecordingPlace) -> zarr.Array[Any]:
+    array = place.open()
+    if not isinstance(array, zarr.Array):
+        raise InputError(f"{place} cannot be seen as an array; give another input.")
+    return array
 
 
 def _dimension_names(array: zarr.Array[Any]) -> list[object]:

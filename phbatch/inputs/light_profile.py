@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from phbatch.places.guard import read_whole
-from phbatch.places.lock import find_strangers
+from phbatch.places.own import find_strangers
 from phbatch.places.place import Place
+from phbatch.places.zarr_nodes import naming
 from phbatch.words.errors import InputError, OutputError
 
 BACKGROUND = "background"
@@ -93,7 +94,9 @@ def write_profile(
             group = group.require_group(node) if node else group  # in the format of the group that holds it
             for name, values in ((BACKGROUND, background), (DARK, dark)):
                 if values is not None:
-                    group.create_array(name, data=values, chunks=(1, 1, *values.shape[2:]), overwrite=True)
+                    named = naming("czyx", group.metadata.zarr_format)
+                    chunks = (1, 1, *values.shape[2:])
+                    group.create_array(name, data=values, chunks=chunks, overwrite=True, **named)
             group.attrs.put(dict(facts))
     except (OSError, BaseZarrError, ValueError) as error:
         raise OutputError(f"profile {place} cannot be written ({error}); choose another place.") from error

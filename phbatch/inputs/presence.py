@@ -94,14 +94,14 @@ class _Objects:
         """Objects with the same index along t, c and z."""
         return prod(self._counts[3:])
 
-    def index(self, place: int) -> Index:
+    def index(self, position: int) -> Index:
         """Index of an object along t, c and z."""
-        t, c, z, _, _ = self._at(place)
+        t, c, z, _, _ = self._at(position)
         return t, c, z
 
-    def key(self, place: int) -> str:
+    def key(self, position: int) -> str:
         """Key of an object, within the array."""
-        at = self._at(place)
+        at = self._at(position)
         return str(self._source.array.metadata.encode_chunk_key(tuple(at[axis] for axis in self._order)))
 
     def find(self, key: str) -> int | None:
@@ -115,12 +115,12 @@ class _Objects:
         t = self._times.find(at[0])
         if t is None or at[1] not in self._channels:
             return None
-        place = 0
+        position = 0
         for number, count in zip((t, self._channels.index(at[1]), *at[2:]), self._counts, strict=True):
             if number >= count:
                 return None
-            place = place * count + number
-        return place
+            position = position * count + number
+        return position
 
     def frames(self, index: Index) -> Iterator[FrameKey]:
         """Frames, of those wanted, that the objects of an index hold."""
@@ -130,15 +130,17 @@ class _Objects:
         ]
         return (FrameKey(t, c, z) for t, c, z in product(*spans))
 
-    def _at(self, place: int) -> list[int]:
+    def _at(self, position: int) -> list[int]:
         at = [0] * len(CANONICAL)
         for axis in reversed(range(len(at))):
-            place, at[axis] = divmod(place, self._counts[axis])
+            position, at[axis] = divmod(position, self._counts[axis])
         return [self._times.stretch(at[0]), self._channels[at[1]], *at[2:]]
 
 
 def look_for_chunks(source: Source, times: range, channels: Sequence[int]) -> Presence:
     """Find what is stored of some frames, by listings and without reading a pixel; in a bit for each object.
+
+    Where a store is too large to be listed, threads ask for some objects at once; requests that wait need no graph.
 
     Raises
     ------
@@ -162,8 +164,8 @@ def look_for_chunks(source: Source, times: range, channels: Sequence[int]) -> Pr
     whole, partial = Absent(), Absent()
     if count == expected:
         return Presence(expected, count, total, whole, partial, other)
-    for index, places in groupby(absent, objects.index):
-        full = expected == total and sum(1 for _ in places) == objects.of_an_index
+    for index, positions in groupby(absent, objects.index):
+        full = expected == total and sum(1 for _ in positions) == objects.of_an_index
         (whole if full else partial).add(objects.frames(index))
     return Presence(expected, count, total, whole, partial)
 

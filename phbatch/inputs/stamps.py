@@ -47,7 +47,10 @@ class Stamps:
         return digest_stamps(self.of_all(keys))
 
     def of_all(self, keys: Sequence[str]) -> dict[str, str]:
-        """Stamps of some objects by key, several asked for at once."""
+        """Stamps of some objects by key, several asked for at once.
+
+        By threads, and no graph: it is part of a task of one, and waits for a store.
+        """
         if self._place.remote and not self._listed:
             with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
                 return dict(zip(keys, pool.map(self.of, keys), strict=True))

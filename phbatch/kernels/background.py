@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy import ndimage
 
+from phbatch.kernels.compiled import compile_later
 from phbatch.kernels.downsample import area_average, upscale
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.words.errors import InputError
-
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 _CUTOFF = 4.685  # standard deviations: 95 % efficiency for normal noise
 _LEAST_SCALE = 0.03  # of the level: light in a corner that the surface misses is no outlier, however clean the frame
@@ -378,7 +376,7 @@ def _surface(coefficients: Float, y: Float, x: Float, dtype: DTypeLike) -> NDArr
     return surface
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _evaluate(coefficients: Any, y: Any, x: Any, surface: Any) -> None:  # pragma: no cover
     """Horner's scheme, along y for the coefficients of a row, then along x."""
     order = coefficients.shape[0] - 1
@@ -395,7 +393,7 @@ def _evaluate(coefficients: Any, y: Any, x: Any, surface: Any) -> None:  # pragm
             surface[i, j] = value
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _erode(values: Any, reach: int, lowest: Any) -> None:  # pragma: no cover
     """Minimum over a square window about each pixel, shorter at the borders."""
     height, width = values.shape

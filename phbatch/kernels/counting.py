@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.kernels.compiled import compile_later
 from phbatch.kernels.padding import Extent, Padding
 from phbatch.kernels.smoothing import gaussian_radius, half_weights
 
@@ -82,17 +82,14 @@ def _limits(extent: Extent) -> tuple[NDArray[np.int32], ...]:
     return extent.left, extent.right, extent.top, extent.bottom
 
 
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
-
-
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _mirror(index: int, size: int) -> int:
     while index < 0 or index >= size:
         index = -index - 1 if index < 0 else 2 * size - 1 - index
     return index
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _smooth_row(
     block: Any, y: int, weights: Any, scale: Any, padded: Any, total: Any, bins: Any
 ) -> None:  # pragma: no cover
@@ -115,7 +112,7 @@ def _smooth_row(
     bins[0], bins[width + 1] = bins[1], bins[width]
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _add_rows(block: Any, y: int, weights: Any, k: int, total: Any) -> None:  # pragma: no cover
     """Add the rows at distances k to k + 3 of row y on either side; sums of two pixels are exact."""
     height = block.shape[0]
@@ -132,7 +129,7 @@ def _add_rows(block: Any, y: int, weights: Any, k: int, total: Any) -> None:  # 
         total[x] += (pair0 + pair1) + (pair2 + pair3)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _add_columns(padded: Any, weights: Any, k: int, total: Any) -> None:  # pragma: no cover
     """Add the pixels at distances k to k + 3 along a row that has its halo."""
     radius = weights.shape[0] - 1
@@ -144,7 +141,7 @@ def _add_columns(padded: Any, weights: Any, k: int, total: Any) -> None:  # prag
         total[x] += near + far
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _sweep(
     block: Any,
     weights: Any,
@@ -186,20 +183,20 @@ def _sweep(
         _sum_row(ring[(height - 2) % 3], last, last, left, right, sums, height - 1 - top, clear, spans)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _count_row(source: Any, bins: Any, low: int, first: int, raw: Any, smooth: Any) -> None:  # pragma: no cover
     for x in range(bins.shape[0]):
         smooth[np.uint32(bins[x] - first)] += 1
         raw[np.uint32(np.int64(source[x]) - low)] += 1
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _count_values(values: Any, first: int, counts: Any) -> None:  # pragma: no cover
     for x in range(values.shape[0]):
         counts[np.uint32(np.int64(values[x]) - first)] += 1
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _find_spans(y: int, extent: Any, spans: Any) -> int:  # pragma: no cover
     """Put the first and the last column plus one of every piece of a row within the limits; returns their number."""
     left, right, top, bottom = extent
@@ -218,7 +215,7 @@ def _find_spans(y: int, extent: Any, spans: Any) -> int:  # pragma: no cover
     return count
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _sum_row(
     above: Any, row: Any, below: Any, left: int, right: int, sums: Any, y: int, extent: Any, spans: Any
 ) -> None:  # pragma: no cover
@@ -229,7 +226,7 @@ def _sum_row(
             _sum_laplacian(above, row, below, left + spans[at, 0], left + spans[at, 1], sums)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, sums: Any) -> None:  # pragma: no cover
     """Sum and sum of squares over one row, of up to 2**22 values below 2**20."""
     over, under = above[left + 1 : right + 1], below[left + 1 : right + 1]

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
+from phbatch.kernels.compiled import compile_later
 
 _NARROW = 255  # up to this factor the sum over a block of 16 bit integers fits 32 bits
 
@@ -121,7 +120,7 @@ def _places(size: int, factor: int) -> tuple[NDArray[np.int64], NDArray[np.float
     return before, np.maximum((pixels - centres[before]) / gaps[before], 0)
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _average(image: Any, factor: int, sums: Any, averages: Any) -> None:  # pragma: no cover
     """Add the rows of a band of blocks, then the columns of each block, and divide."""
     height, width = image.shape
@@ -147,7 +146,7 @@ def _average(image: Any, factor: int, sums: Any, averages: Any) -> None:  # prag
             averages[i, whole] = np.float32(np.float64(total) / ((stop - top) * (width - whole * factor)))
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _interpolate(
     image: Any, rows: Any, row_shares: Any, columns: Any, column_shares: Any, blend: Any, full: Any
 ) -> None:  # pragma: no cover

@@ -11,16 +11,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.kernels.compiled import compile_later
 from phbatch.words.errors import InputError
 
 MAX_GAIN = 10.0
 """Of a division by the light: what lies in the dark is noise, and more would show nothing else."""
-
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")  # no contraction: NumPy's bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +155,7 @@ def _require_finite(background: NDArray[np.floating]) -> None:
         )
 
 
-@_compile  # type: ignore[untyped-decorator]
+@compile_later
 def _map(raw: Any, gain: Any, bias: Any, offset: Any, divisor: Any, result: Any) -> None:  # pragma: no cover
     for i in range(raw.shape[0]):
         for j in range(raw.shape[1]):

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.network.unet import SCALE_FLOOR, NetworkConfig, build_network, list_layers
+from phbatch.network.unet import BLANK, SCALE_FLOOR, NetworkConfig, build_network, list_layers
 from phbatch.words.errors import UsageError
 
 PLAIN = "plain"
@@ -282,7 +282,9 @@ class _FormBuilder:
         if self.blocked:
             kernel, bias = to_blocks(kernel), np.tile(bias, self.phases)
         # One pixel wide, so a matrix product: twice as fast as a convolution with one output channel.
-        head = keras.layers.Dense(len(bias), dtype="float32")  # as the last layers of the plain form
+        head = keras.layers.Dense(
+            len(bias), dtype="float32", kernel_initializer=BLANK
+        )  # as the last layers of the plain form
         tensor = head(tensor)
         head.set_weights([kernel.reshape(kernel.shape[-2:]), bias])
         tensor = depth_to_space(tensor) if self.blocked else tensor
@@ -314,6 +316,7 @@ class _FormBuilder:
             data_format="channels_last",
             activation=activation,
             use_bias=bias is not None,
+            kernel_initializer=BLANK,
         )
         result = layer(tensor)
         layer.set_weights([kernel] if bias is None else [kernel, bias])

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from phbatch.network.unet import NetworkConfig, parse_config
 from phbatch.words.errors import ModelError
+from phbatch.words.given import first_problem
 from phbatch.words.normalization import Normalization
-from phbatch.words.settings import first_problem
 
 BUNDLED = Path(__file__).parents[1] / "models"
 """Folder of the models that come with phbatch."""
@@ -61,10 +61,20 @@ class Model:
     facts: Mapping[str, Any] = field(default_factory=dict)
     choice: str = ""
 
+    @property
+    def reference(self) -> Path:
+        """What opens it on another machine: one that comes with phbatch lies where phbatch is installed there."""
+        return Path(self.name) if self.folder == BUNDLED / self.name else self.folder
+
 
 def bundled_models() -> tuple[str, ...]:
     """Names of the models that come with phbatch."""
     return tuple(sorted(folder.name for folder in BUNDLED.iterdir() if (folder / "config.json").exists()))
+
+
+def find_folder(name: str | Path) -> Path:
+    """Folder of a model, by its name where it comes with phbatch, else by its path."""
+    return BUNDLED / name if str(name) in bundled_models() else Path(name).expanduser().resolve()
 
 
 def open_model(name: str | Path) -> Model:
@@ -85,7 +95,7 @@ def open_model(name: str | Path) -> Model:
     >>> open_model("phase-2d").config.n_dim
     2
     """
-    folder = BUNDLED / name if str(name) in bundled_models() else Path(name).expanduser().resolve()
+    folder = find_folder(name)
     if not folder.is_dir():
         raise ModelError(
             f"model {str(name)!r} is no folder and no bundled model; the bundled ones: {', '.join(bundled_models())}."

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,18 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.network.device import find_device, select_backend
 from phbatch.network.forms import PLAIN, build_form
-from phbatch.network.model import open_model
+from phbatch.network.model import find_folder, open_model
 from phbatch.network.steps import Prediction, Steps, Windows, apply_steps
 from phbatch.network.weights import read_weights
-from phbatch.words.errors import MemoryLimitError, ModelError, UsageError
-from phbatch.words.settings import FLOAT32, Backend, Precision
+from phbatch.words.choices import FLOAT32, Backend, Precision
+from phbatch.words.errors import DeviceError, MemoryLimitError, ModelError, first_line
+
+Collect = Callable[[], Prediction]
+"""Waits for windows that are on their way through the device."""
 
 _LOADING = threading.Lock()
+_find_folder = cache(find_folder)  # asked for every unit
 
 
 class Predictor:
-    """The network on a batch of tiles; safe to call from many threads, which take turns.
+    """The network on a batch of tiles; safe to call from many threads, which take turns at sending them.
 
     Parameters
     ----------
@@ -86,6 +87,11 @@ class Predictor:
         self._lane = threading.Lock()
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether it computes while threads of this process do something else."""
+        return find_device(self._backend).on_gpu
+
+    @property
     def halved(self) -> bool:
         """Whether the device had no memory for a whole batch."""
         return self._halved is not None
@@ -101,15 +107,38 @@ class Predictor:
         ------
         MemoryLimitError
             The device has no memory for one tile.
+        DeviceError
+            The device failed.
         """
-        count = len(windows.pixels)
+        return self.begin(windows)()
+
+    def begin(self, windows: Windows) -> Collect:
+        """Send windows on their way, as `restore` does; what is returned waits for them and brings them back.
+
+        A GPU is given the next ones meanwhile: it computes some while it copies others, both ways. A CPU computes at
+        once, and nothing is left to wait for.
+
+        Raises
+        ------
+        MemoryLimitError, DeviceError
+            As of `restore`, here or where they are brought back.
+        """
         if self.halved:
-            return self._in_halves(windows)
+            return partial(self._in_halves, windows)
         try:
-            with self._lane:
+            with _naming_failures(), self._lane:
                 results = self._call(windows.fill(self.batch))
-            # On a GPU the call returns before it is done: while this thread waits and copies, the next batch computes.
-            image, clipped, *scale = (np.asarray(result)[:count] for result in results)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            return partial(self._in_halves, windows)
+        return partial(self._collect, windows, results)
+
+    def _collect(self, windows: Windows, results: Sequence[Any]) -> Prediction:
+        count = len(windows.pixels)
+        try:
+            with _naming_failures():
+                image, clipped, *scale = (np.asarray(result)[:count] for result in results)
             return Prediction(image, scale[0] if scale else None, clipped)
         except Exception as error:
             if not _is_out_of_memory(error):
@@ -139,6 +168,30 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in repr(error)
 
 
+_FAILURES = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "ABORTED", "DATA_LOSS", "FAILED_PRECONDITION")
+"""What the frameworks' runtimes report where it is neither what was asked for, nor a lack of memory."""
+
+
+def _is_of_device(error: Exception) -> bool:
+    """Whether a framework says that what it computes on failed."""
+    library, name = type(error).__module__.partition(".")[0], type(error).__name__
+    if library == "tensorflow":
+        failed = name.removesuffix("Error").upper() in {each.replace("_", "") for each in _FAILURES}
+    else:
+        failed = library in ("jax", "jaxlib") and str(error).startswith(_FAILURES)
+    return failed and not _is_out_of_memory(error)
+
+
+@contextmanager
+def _naming_failures() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_device(error):
+            raise
+        raise DeviceError(f"{type(error).__name__}: {first_line(error)}") from error
+
+
 @lru_cache(maxsize=8)
 def _load_predictor(
     folder: Path,
@@ -150,7 +203,8 @@ def _load_predictor(
     precision: Precision,
     steps: Steps,
 ) -> Predictor:
-    predictor = Predictor(folder, tile, batch, backend, form, precision, steps)
+    with _naming_failures():
+        predictor = Predictor(folder, tile, batch, backend, form, precision, steps)
     if predictor.model.sha256 != sha256:
         raise ModelError(f"the weights in {folder} changed while the run was going on; start it again.")
     return predictor
@@ -168,97 +222,7 @@ def get_predictor(
 ) -> Predictor:
     """The one predictor of this process for a model, tile shape, batch, backend, form, precision and steps."""
     with _LOADING:
-        return _load_predictor(folder, sha256, tile, batch, backend, form, precision, steps)
-
-
-@cache
-def limit_network_threads(backend: Backend, count: int) -> None:
-    """Let TensorFlow use at most so many threads, where it has not computed yet in this process; JAX knows no limit."""
-    select_backend(backend)
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        with suppress(RuntimeError):  # it has computed already
-            tf.config.threading.set_intra_op_parallelism_threads(count)
-
-
-def describe_device(backend: Backend) -> tuple[str, bool]:
-    """Name of what the network runs on, with the number of cores of a CPU, and whether it is a GPU."""
-    select_backend(backend)
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        devices = tf.config.list_physical_devices("GPU")
-        if devices:
-            return str(tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU")), True
-    else:
-        import jax
-
-        device = jax.devices()[0]
-        if device.platform != "cpu":
-            return str(device.device_kind), True
-    return f"{_processor_name()}, {_count_cores()} cores", False
-
-
-def _processor_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def select_backend(backend: Backend) -> None:
-    """Start Keras on a backend, which is then that of the process.
-
-    Raises
-    ------
-    UsageError
-        The backend is not installed, or Keras runs on another one in this process.
-    """
-    if "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = backend
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    try:
-        with _quiet_start():
-            import keras
-
-            if backend == "tensorflow":
-                import tensorflow as tf
-
-                tf.config.list_physical_devices("GPU")
-    except ImportError as error:
-        raise UsageError(
-            f"backend {backend} is not installed; install phbatch[{backend}], or leave --backend out."
-        ) from error
-    if keras.backend.backend() != backend:
-        raise UsageError(
-            f"Keras runs on {keras.backend.backend()} in this process and {backend} is asked for; use one backend"
-            f" per process."
-        )
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keep the start-up log of the C++ runtimes off the terminal; it is shown where the start fails."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(kept, log.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+        return _load_predictor(_find_folder(folder), sha256, tile, batch, backend, form, precision, steps)
 
 
 @contextmanager

@@ -20,6 +20,9 @@ from phbatch.words.errors import ModelError
 SCALE_FLOOR = 1e-3
 """What CSBDeep adds to the softplus of the scale."""
 
+BLANK = "zeros"
+"""What kernels hold until their weights are set: drawing random ones compiles a program for each of their shapes."""
+
 _FOREIGN_KEYS = {
     "n_rays": "StarDist",
     "n2v_perc_pix": "N2V",
@@ -85,6 +88,15 @@ class NetworkConfig:
         for TensorFlow (757 bytes per pixel with 32 filters), plus input and output.
         """
         return 24 * self.n_first + 16 * self.kernel + 8 * (self.n_channel_in + self.n_output)
+
+    @property
+    def staging_bytes_per_pixel(self) -> int:
+        """Bytes on the host per pixel of a tile that is computed on a GPU: float32 of three tiles, both ways."""
+        return 3 * 4 * (self.n_channel_in + self.n_output)
+
+    def staging_bytes(self, tile: tuple[int, ...], batch: int) -> int:
+        """Bytes on the host of a batch of tiles that is computed on a GPU."""
+        return batch * prod(tile) * self.staging_bytes_per_pixel
 
     def workspace_bytes(self, tile: tuple[int, ...], batch: int) -> int:
         """Bytes that the tensors of a batch of tiles take while it is predicted."""
@@ -226,7 +238,9 @@ def build_network(config: NetworkConfig, weights: Mapping[str, tuple[NDArray[np.
 
     def convolve(tensor: Any, name: str, activation: str = "relu", dtype: str | None = None) -> Any:
         *window, _, filters = shapes[name]
-        layer = convolution(filters, tuple(window), activation=activation, name=name, dtype=dtype, **common)
+        layer = convolution(
+            filters, tuple(window), activation=activation, name=name, dtype=dtype, kernel_initializer=BLANK, **common
+        )
         return layer(tensor)
 
     inputs = keras.Input((*(None,) * dimensions, config.n_channel_in))

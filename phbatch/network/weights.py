@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +46,8 @@ def read_weights(path: Path, config: NetworkConfig) -> Weights:
     ModelError
         The file is truncated or no HDF5, a layer is missing or surplus, or a shape does not fit ``config.json``.
     """
+    import h5py
+
     layers = list_layers(config)
     largest = max(prod(layer.kernel_shape) for layer in layers)
     try:
@@ -135,6 +136,8 @@ def _read_array(group: Any, name: str, largest: int) -> NDArray[np.float32]:
 
 def _inside(group: Any, name: str) -> Any:
     """A member that is reached by hard links alone: links of other kinds can lead to other files."""
+    import h5py
+
     for part in name.split("/"):
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
             raise KeyError(f"{name} is a link and no part of the file")

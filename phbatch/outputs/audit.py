@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from phbatch.places.durable import PARTIAL, Mark, mark_of
-from phbatch.places.lock import PRIVATE
+from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place
 from phbatch.words.errors import first_line
 
@@ -17,15 +17,19 @@ _DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _AT_ONCE = 512  # objects whose checksums are under way, so that memory does not grow with their number
 
 
-def record_small_objects(output: Place, images: Iterable[str]) -> dict[str, Any]:
+def record_small_objects(
+    output: Place, is_image: Callable[[str], bool], durable: Collection[str] = ()
+) -> dict[str, Any]:
     """What is in an output besides the chunks of its images, made durable: enough to know it again, and to mend it.
 
     Parameters
     ----------
     output : Place
         Of the run.
-    images : iterable of str
-        Arrays whose chunks are left out.
+    is_image : callable
+        Whether the chunks of the array that has a path are left out.
+    durable : collection of str
+        Keys of what is durable already.
 
     Returns
     -------
@@ -33,11 +37,11 @@ def record_small_objects(output: Place, images: Iterable[str]) -> dict[str, Any]
         ``documents``: texts of the metadata by key; ``objects``: sizes and checksums of all else.
     """
     documents, objects = {}, {}
-    keys = sorted(_small_keys(output, "", frozenset(images)))
+    keys = sorted(_small_keys(output, "", is_image))
     if not output.remote:
         output.remove([key for key in keys if key.endswith(PARTIAL)])  # of a process that was killed: we are alone now
         keys = [key for key in keys if not key.endswith(PARTIAL)]
-    output.synchronize(keys)
+    output.synchronize([key for key in keys if key not in durable])
     for key, data in zip(keys, output.read_all(keys), strict=True):
         if key.rpartition("/")[2] in _DOCUMENTS:
             documents[key] = data.decode()
@@ -75,6 +79,9 @@ def expected_objects(record: Mapping[str, Any]) -> Iterator[Expected]:
 
 def find_problems(output: Place, objects: Iterable[Expected], *, workers: int) -> Iterator[tuple[Expected, str]]:
     """Check objects against their sizes and checksums.
+
+    Threads, and no graph of `phbatch.running`: what they do is wait for the store, they answer in the order of the
+    objects, and whoever checks an output needs no cluster that computes one.
 
     Parameters
     ----------
@@ -115,10 +122,10 @@ def find_problems(output: Place, objects: Iterable[Expected], *, workers: int) -
                     yield expected, problem
 
 
-def _small_keys(output: Place, folder: str, images: frozenset[str]) -> Iterator[str]:
+def _small_keys(output: Place, folder: str, is_image: Callable[[str], bool]) -> Iterator[str]:
     for name, is_folder in output.names(folder).items():
         key = f"{folder}/{name}" if folder else name
         if not is_folder:
             yield key
-        elif key != PRIVATE and folder not in images:
-            yield from _small_keys(output, key, images)
+        elif key != PRIVATE and not is_image(folder):
+            yield from _small_keys(output, key, is_image)

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phbatch.frames.table import StatisticsTable
+from phbatch.kernels.display import Extent
 from phbatch.outputs.ledger import METADATA
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.positions import PositionUnits
+from phbatch.planning.units import Geometry, Unit, Units
 from phbatch.words.bits import Bits
 
 
@@ -18,11 +20,17 @@ class Finished:
     ----------
     geometry : Geometry
         Of the run.
+    units : Units, optional
+        Those that count; all of the run by default.
 
     Attributes
     ----------
+    total : int
+        How many units there are, finished or not.
     table : StatisticsTable
         Of the frames that are finished.
+    shown : StatisticsTable
+        Extents of what was written of them (`phbatch.kernels.display`), where these are measured.
     frames : int
         How many these are.
     clipped : int
@@ -33,24 +41,38 @@ class Finished:
         Seconds that the units of this call spent in each stage, see `phbatch.frames.clock`.
     """
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, units: Units | PositionUnits | None = None) -> None:
         self.complete = False
-        self.table = StatisticsTable(geometry.grid)
+        self.table, self.shown = StatisticsTable(geometry.grid), StatisticsTable(geometry.grid)
         self.stages: dict[str, float] = {}
         self.frames = self.clipped = 0
-        self._units = geometry.units
-        self._done = Bits(len(self._units))
+        self._units = geometry.units if units is None else units
+        self.total = len(self._units)
+        self._done = Bits(self.total)
 
     def __contains__(self, unit: str) -> bool:
-        place = self._units.find(unit)
-        return place is not None and place in self._done
+        position = self._units.find(unit)
+        return position is not None and position in self._done
 
     def __len__(self) -> int:
         return len(self._done)
 
+    @property
+    def missing(self) -> int:
+        """How many units are not finished."""
+        return self.total - len(self._done)
+
+    def counts(self, unit: str) -> bool:
+        """Whether a unit is one of these."""
+        return self._units.find(unit) is not None
+
     def todo(self) -> Iterator[Unit]:
         """The units that are not finished, in their order."""
         return map(self._units.__getitem__, self._done.absent())
+
+    def todo_indices(self) -> Iterator[int]:
+        """Where among all units those are that are not finished."""
+        return self._done.absent()
 
     def spend(self, stages: Mapping[str, float]) -> None:
         """Count where the time of a unit went."""
@@ -62,10 +84,33 @@ class Finished:
         if record["unit"] == METADATA:
             self.complete = record["complete"]
             return
-        place = self._units.find(record["unit"])
-        if place is None or not self._done.add(place):
+        position = self._units.find(record["unit"])
+        if position is None or not self._done.add(position):
             return
         self.clipped += record["clipped"]
         self.frames += len(record["statistics"])
+        table, shown = self._tables_of(position)
         for row in record["statistics"]:
-            self.table.put(row)
+            table.put(row)
+        for row, extent in zip(record["statistics"], record.get("shown", ()), strict=False):
+            values = extent or [None] * len(Extent._fields)
+            shown.put({name: row[name] for name in ("t", "c", "z")} | dict(zip(Extent._fields, values, strict=True)))
+
+    def _tables_of(self, position: int) -> tuple[StatisticsTable, StatisticsTable]:
+        """Where the statistics of a unit go, and its extents."""
+        return self.table, self.shown
+
+
+class FinishedPositions(Finished):
+    """The same of several images: `tables` and `all_shown` have one for each of them, by its path."""
+
+    def __init__(self, units: PositionUnits) -> None:
+        self.tables, self.all_shown = (
+            {path: StatisticsTable(geometry.grid) for path, geometry in units.geometries.items()} for _ in range(2)
+        )
+        super().__init__(next(iter(units.geometries.values())), units)
+        self._positions = units
+
+    def _tables_of(self, position: int) -> tuple[StatisticsTable, StatisticsTable]:
+        path = self._positions.place(position)[0]
+        return self.tables[path], self.all_shown[path]

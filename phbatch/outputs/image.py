@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.image import Source
+from phbatch.kernels.display import Extent
 from phbatch.kernels.intensity import Packing, cast
 from phbatch.kernels.stats import FLAG_NAMES
 from phbatch.outputs.audit import record_small_objects
@@ -27,27 +29,37 @@ from phbatch.outputs.writer import (
     Sink,
     ZarrFormat,
     create_output,
+    holds_pixels,
+    level_path,
     read_output_attributes,
 )
 from phbatch.places.beside import place_beside
 from phbatch.places.display import complete_channels
+from phbatch.places.holder import PARTS
 from phbatch.places.ome import ImageMetadata, Version, make_image_attributes
+from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place
 from phbatch.places.retry import is_out_of_place
 from phbatch.places.table_file import STATISTICS
 from phbatch.places.zarr_nodes import system_error
 from phbatch.planning.memory import format_bytes
-from phbatch.planning.units import Geometry, present_axes
+from phbatch.planning.units import Geometry, Level, present_axes
 from phbatch.words.axes import Shape
+from phbatch.words.choices import Codec, LevelMethod, Shuffle
 from phbatch.words.errors import OutputError, PhbatchError, first_line
-from phbatch.words.settings import Codec, RunSettings, Shuffle, StorageOptions
+from phbatch.words.given import StorageOptions
+from phbatch.words.settings import RunSettings
+
+MEASURED, POOLED = f"{PRIVATE}/measured", f"{PRIVATE}/pooled"
+"""Ledgers of what the tasks of an array found out of units, and of parts, before these are restored."""
 
 COMPRESSION = 4
 """Restored frames are compressed less than this (1.1 to 2 is usual), unless they are mostly empty."""
 
-_ATTRIBUTE_ROWS = 10_000  # above this, the table is in the arrays alone: attributes are read whole by every viewer
-
 _ROWS_OF_WINDOWS = 1 << 22
+
+_STATISTICS_OF_ENDS = ("min", "p2", "p99.8", "max")
+"""What of a frame of the input becomes an end of its window (`phbatch.kernels.display.Extent`)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,10 @@ class OutputImage:
         See `phbatch.places.compressor.make_compressor`.
     packing : Packing or None
         What integer pixels stand for.
+    coarser : tuple of Level
+        Levels below the full resolution.
+    method : {"mean", "mode"}
+        How they are made.
     """
 
     metadata: ImageMetadata
@@ -90,11 +106,13 @@ class OutputImage:
     codec: Codec = "auto"
     shuffle: Shuffle = "auto"
     packing: Packing | None = None
+    coarser: tuple[Level, ...] = ()
+    method: LevelMethod = "mean"
 
     @classmethod
     def make(cls, source: Source, geometry: Geometry, recipe: Recipe, settings: RunSettings) -> OutputImage:
         """Carry the input's metadata over to the output."""
-        version: Version = source.metadata.version or "0.5"
+        version: Version = settings.ome_zarr or source.metadata.version or "0.5"
         shape = geometry.output_shape
         kept = (
             geometry.channels
@@ -113,12 +131,24 @@ class OutputImage:
             chunks=geometry.output_chunks,
             dtype=recipe.dtype,
             uncertainty=recipe.uncertainty,
-            rescaled=recipe.rescale,
+            rescaled=recipe.rescale or recipe.copies,
             shards=geometry.output_shards,
             codec=settings.codec,
             shuffle=settings.shuffle,
             packing=recipe.packing,
+            coarser=geometry.output_levels[1:],
+            method=settings.level_method,
         )
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """All levels, the full resolution first."""
+        return (Level(1, self.shape, self.chunks, self.shards), *self.coarser)
+
+    @property
+    def pixels(self) -> int:
+        """Of all levels."""
+        return sum(prod(level.shape) for level in self.levels)
 
 
 def default_output(path: str, options: StorageOptions = None) -> Place:
@@ -177,25 +207,46 @@ def refusing_storage_errors(output: Place) -> Iterator[None]:
 
 def create_image(output: Place, image: OutputImage, provenance: Mapping[str, Any]) -> None:
     """Make the metadata of the output appear, before any pixel is written."""
-    groups = {"": make_image_attributes(image.metadata, image.version) | {ATTRIBUTE: dict(provenance)}}
-    packed = image.packing.attributes() if image.packing is not None else {}
-    layouts = [replace(_layout(image, IMAGE, image.dtype), attributes=packed)]
-    if image.uncertainty:
-        group = UNCERTAINTY.split("/")[0]
-        groups[group] = make_image_attributes(replace(image.metadata, channels=(), name=group), image.version)
-        layouts.append(_layout(image, UNCERTAINTY, "float32"))
+    groups, layouts = describe_image(image)
+    groups[""] |= {ATTRIBUTE: dict(provenance)}
     create_output(output, image.zarr_format, groups, layouts)
     commit_metadata(output, complete=False)
 
 
-def require_space(output: Place, image: OutputImage, finished: float, freed: int = 0) -> None:
+def describe_image(image: OutputImage) -> tuple[dict[str, dict[str, Any]], list[ArrayLayout]]:
+    """Attributes of the groups of an output, by their paths, and its arrays."""
+    groups = {"": _group_attributes(image, image.metadata)}
+    if image.uncertainty:
+        group = UNCERTAINTY.split("/")[0]
+        groups[group] = _group_attributes(image, replace(image.metadata, channels=(), name=group))
+    layouts = _all_layouts(image)
+    return groups | {
+        layout.path.rpartition("/")[0]: {} for layout in layouts if layout.path.endswith("/image")
+    }, layouts
+
+
+def extend_image(output: Place, image: OutputImage, provenance: Mapping[str, Any]) -> None:
+    """Make the arrays of an output as long as the image is now, and say what became of its run.
+
+    Killed at any moment, what is committed is the output as it was, and to be continued.
+    """
+    sink, recorded = Sink(output), read_output_attributes(output) or {}
+    if recorded["status"] == "complete":
+        sink.update_attributes(recorded | {"status": "running"})
+        commit_metadata(output, complete=False)
+    sink.extend({layout.path: layout.shape for layout in _all_layouts(image)})
+    sink.update_attributes(recorded | dict(provenance) | {"status": "running"})
+    commit_metadata(output, complete=False)
+
+
+def require_space(output: Place, images: Sequence[OutputImage], finished: float, freed: int = 0) -> None:
     """Refuse a local output that cannot fit even if it is compressed `COMPRESSION`-fold.
 
     Parameters
     ----------
     output : Place
         Where it will lie.
-    image : OutputImage
+    images : sequence of OutputImage
         What will be written.
     finished : float
         Part of it that is already there, 0 to 1.
@@ -208,8 +259,8 @@ def require_space(output: Place, image: OutputImage, finished: float, freed: int
         Bytes needed at least, and bytes free.
     """
     free = output.free_bytes()
-    itemsize = np.dtype(image.dtype).itemsize + (4 if image.uncertainty else 0)
-    needed = int(prod(image.shape) * itemsize * (1 - finished) / COMPRESSION)
+    size = sum(image.pixels * (np.dtype(image.dtype).itemsize + (4 if image.uncertainty else 0)) for image in images)
+    needed = int(size * (1 - finished) / COMPRESSION)
     if free is not None and needed > free + freed:
         raise OutputError(
             f"{output} needs {format_bytes(needed)} even if it is compressed {COMPRESSION}-fold, and"
@@ -219,65 +270,126 @@ def require_space(output: Place, image: OutputImage, finished: float, freed: int
 
 def commit_metadata(output: Place, *, complete: bool) -> None:
     """Put the metadata and tables of an output into its ledger, and whether they are the last ones."""
-    found = record_small_objects(output, (IMAGE, UNCERTAINTY))
+    found = record_small_objects(output, holds_pixels)
     Ledger(output).commit({"unit": METADATA, "complete": complete} | found)
 
 
-def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable) -> None:
-    """Write the statistics table and say that the output is complete."""
+def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable, shown: StatisticsTable | None = None) -> None:
+    """Write the statistics table and the windows of what is shown, and say that the output is complete."""
     columns = ((name, table.flag_bits if name == "flags" else table.column(name)) for name in table.names)
     sink.write_table(
         STATISTICS, columns, {"flag_bits": list(FLAG_NAMES), "rows": len(table), "frame_axes": ["t", "c", "z"]}
     )
     attributes = read_output_attributes(sink.output) or {}
     attributes["status"] = "complete"
-    if len(table) <= _ATTRIBUTE_ROWS:
+    if isinstance(attributes.get("statistics"), Mapping):  # of an output of before, which is mended
         attributes["statistics"] = {name: table.plain_column(name) for name in table.names}
     else:
         attributes["statistics"] = f"see the arrays of the group {STATISTICS}"
     sink.update_attributes(attributes)
-    windowed = all("window" in channel for channel in image.metadata.channels)
-    if image.metadata.channels and not (image.rescaled and windowed):
-        sink.update_channels(_display_windows(image, table))
+    if needs_windows(image):
+        sink.update_channels(display_windows(image, table, shown))
     sink.remove_scratch()
+    forget_tasks(sink.output)
     commit_metadata(sink.output, complete=True)
 
 
-def _layout(image: OutputImage, path: str, dtype: str) -> ArrayLayout:
+def needs_windows(image: OutputImage) -> bool:
+    """Whether the display windows of an output are to be found."""
+    windowed = all("window" in channel for channel in image.metadata.channels)
+    return bool(image.metadata.channels) and not (image.rescaled and windowed)
+
+
+def measures_shown(image: OutputImage, recipe: Recipe) -> bool:
+    """Whether what is written must be measured for that: else it is what was measured, multiplied."""
+    return needs_windows(image) and (recipe.tiles is not None or recipe.copies or recipe.upscale_to is not None)
+
+
+def forget_tasks(output: Place) -> None:
+    """Remove what the tasks of an array had to know of each other."""
+    for folder in (PARTS, MEASURED, POOLED):
+        output.remove_folder(folder)
+
+
+def _group_attributes(image: OutputImage, metadata: ImageMetadata) -> dict[str, Any]:
+    levels = {level_path(IMAGE, index): level.factor for index, level in enumerate(image.levels)}
+    return make_image_attributes(metadata, image.version, levels, image.method)
+
+
+def _all_layouts(image: OutputImage) -> list[ArrayLayout]:
+    """Arrays of the image and, where there is one, of its uncertainty."""
+    packed = image.packing.attributes() if image.packing is not None else {}
+    layouts = _layouts(image, IMAGE, image.dtype, packed)
+    return [*layouts, *_layouts(image, UNCERTAINTY, "float32", {})] if image.uncertainty else layouts
+
+
+def _layouts(image: OutputImage, path: str, dtype: str, attributes: Mapping[str, Any]) -> list[ArrayLayout]:
+    """Arrays of all levels of an image, by the path of its level 0."""
     axes = image.metadata.axes
-    shape, chunks = present_axes(axes, image.shape), present_axes(axes, image.chunks)
-    shards = None if image.shards is None else present_axes(axes, image.shards)
-    return ArrayLayout(path, axes, shape, chunks, dtype, shards, image.codec, image.shuffle)
+    return [
+        ArrayLayout(
+            level_path(path, index),
+            axes,
+            present_axes(axes, level.shape),
+            present_axes(axes, level.chunks),
+            dtype,
+            None if level.shards is None else present_axes(axes, level.shards),
+            image.codec,
+            image.shuffle,
+            attributes,
+        )
+        for index, level in enumerate(image.levels)
+    ]
 
 
-def _display_windows(image: OutputImage, table: StatisticsTable) -> list[dict[str, Any]]:
-    """OMERO channels whose window fits the intensities: the median over frames of their percentiles, normalized or not.
+def display_windows(
+    image: OutputImage, table: StatisticsTable, shown: StatisticsTable | None = None
+) -> list[dict[str, Any]]:
+    """OMERO channels whose window fits the intensities: medians over frames of their percentiles 2 and 99.8 and range.
 
-    Of more than four million frames, evenly spaced ones are taken. In the input's counts, the input's own windows stay.
+    They are those of the frames as written: measured, or, where nothing but a multiplication was done, computed from
+    those of the input. Of more than four million frames, evenly spaced ones are taken. In the input's counts, the
+    input's own windows stay.
     """
     channels: list[Mapping[str, Any]] = []
     _, n_c, n_z = table.grid.shape
     steps = count(-(-len(table) // _ROWS_OF_WINDOWS))
     some = slice(None, None, next(step for step in steps if gcd(step, n_c * n_z) == 1))  # else a channel may be missed
-    divisor, offset, indices = (table.column(name)[some] for name in ("divisor", "offset", "c"))
+    indices = table.column("c")[some]
     for index, channel in zip(table.grid.channels, image.metadata.channels, strict=True):
         if image.rescaled and "window" in channel:
             channels.append(channel)
             continue
-        usable = (indices == index) & np.isfinite(divisor)
-        window = {}
-        for end, name, default in (
-            ("min", "min", 0.0),
-            ("start", "p2", 0.0),
-            ("end", "p99.8", 1.0),
-            ("max", "max", 1.0),
-        ):
-            values = table.column(name)[some][usable]
-            if not image.rescaled:
-                values = (values - offset[usable]) / divisor[usable]
-            window[end] = float(np.median(values)) if usable.any() else default
-            if image.packing is not None:
-                stored, _ = cast(np.array([window[end]], np.float32), np.dtype(image.dtype), image.packing)
-                window[end] = float(stored.item())
+        frames, window = indices == index, {}
+        for end, name, default in zip(Extent._fields, _STATISTICS_OF_ENDS, (0.0, 0.0, 1.0, 1.0), strict=True):
+            measured = np.empty(0)
+            if shown is not None and shown.known == len(shown):
+                measured = _finite(shown.column(end)[some][frames])
+            if measured.size:
+                window[end] = float(np.median(measured))
+            else:
+                computed = _finite(_written(image, table, name, some)[frames])
+                window[end] = _stored(image, float(np.median(computed)) if computed.size else default)
         channels.append(dict(channel) | {"window": window})
     return complete_channels(channels)
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[np.isfinite(values)]
+
+
+def _stored(image: OutputImage, value: float) -> float:
+    """What stands for a value in the output."""
+    if image.packing is None:
+        return value
+    stored, _ = cast(np.array([value], np.float32), np.dtype(image.dtype), image.packing)
+    return float(stored.item())
+
+
+def _written(image: OutputImage, table: StatisticsTable, name: str, some: slice) -> NDArray[np.float64]:
+    """What a statistic of the input is in the output; NaN of a frame that was not normalized."""
+    values, divisor = np.array(table.column(name)[some]), table.column("divisor")[some]
+    values[~np.isfinite(divisor)] = np.nan
+    if not image.rescaled:
+        values = (values - table.column("offset")[some]) / divisor
+    return values

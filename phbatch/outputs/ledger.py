@@ -2,7 +2,8 @@
 
 A unit is committed only after everything that it wrote is durable, so whatever is not in the ledger is done again. A
 line that was torn by a crash fails its checksum and is skipped. Nothing is ever changed: a unit that turned out to be
-damaged is retracted by a later record. Only the run that holds the output appends (`phbatch.places.lock`).
+damaged is retracted by a later record. Only who holds the output, or a part of it, appends (`phbatch.places.lock`), and
+nobody to what another wrote.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from phbatch.places.lock import PRIVATE
+from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place
+from phbatch.planning.positions import PositionUnits
 from phbatch.planning.units import Units
 from phbatch.words.bits import Bits
 
@@ -62,20 +64,22 @@ class Ledger:
     """Finished units of one output.
 
     Local outputs have one file per writer, to which lines are appended and synchronized; places that cannot append have
-    one object per record.
+    one object per commit. Records that are committed together cost what one does.
 
     Parameters
     ----------
     output : Place
         The output group.
+    folder : str
+        Of another ledger of the same output: what a unit was found to be, before it is restored.
     """
 
-    def __init__(self, output: Place) -> None:
+    def __init__(self, output: Place, folder: str = FOLDER) -> None:
         self._writer = ""
         self._count = 0
-        self._output = output
+        self._output, self._folder = output, folder
 
-    def current(self, units: Units | None = None) -> Iterator[dict[str, Any]]:
+    def current(self, units: Units | PositionUnits | None = None) -> Iterator[dict[str, Any]]:
         """Last record of every unit that is committed and not retracted; one at a time, so read twice.
 
         Parameters
@@ -87,11 +91,11 @@ class Ledger:
         last: dict[str, int] = {}  # of what has more than one
         for index, text in enumerate(_whole_texts(self._lines())):
             unit, count = _unit_of(text), index + 1
-            place = units.find(unit) if units is not None else None
-            new = seen.add(place) if place is not None else unit not in others
+            position = units.find(unit) if units is not None else None
+            new = seen.add(position) if position is not None else unit not in others
             if not new:
                 last[unit] = index
-            elif place is None:
+            elif position is None:
                 others.add(unit)
         for index, record in enumerate(islice(self, count)):
             if last.get(record["unit"], index) == index and "retracted" not in record:
@@ -117,13 +121,15 @@ class Ledger:
         """Every record, retractions included, older ones first."""
         return decode_records(self._lines())
 
-    def commit(self, record: Mapping[str, Any]) -> None:
-        """Append a record durably; it must have a key ``unit``."""
-        line = encode_record(record)
+    def commit(self, *records: Mapping[str, Any]) -> None:
+        """Append records durably, all at once; each must have a key ``unit``, and a crash may leave the first few."""
+        if not records:
+            return
+        lines = b"".join(map(encode_record, records))
         if not self._writer:
             self._writer = self._next_writer()
         try:
-            self._append(line)
+            self._append(lines)
         except BaseException:
             self._writer = ""  # what was torn must not swallow the next line
             raise
@@ -132,11 +138,11 @@ class Ledger:
         """Take a unit back: it is not finished any more."""
         self.commit({"unit": unit, "retracted": True})
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, lines: bytes) -> None:
         if self._output.appends:
-            self._output.append(f"{FOLDER}/{self._writer}.jsonl", line)
+            self._output.append(f"{self._folder}/{self._writer}.jsonl", lines)
             return
-        self._output.write(f"{FOLDER}/{self._writer}-{self._count:08d}.jsonl", line)
+        self._output.write(f"{self._folder}/{self._writer}-{self._count:08d}.jsonl", lines)
         self._count += 1
 
     def _next_writer(self) -> str:
@@ -145,7 +151,7 @@ class Ledger:
         return f"{max(used, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 
     def _names(self) -> list[str]:
-        return sorted(name for name in self._output.names(FOLDER) if name.endswith(".jsonl"))
+        return sorted(name for name in self._output.names(self._folder) if name.endswith(".jsonl"))
 
     def _lines(self) -> Iterator[bytes]:
-        return self._output.lines([f"{FOLDER}/{name}" for name in self._names()])
+        return self._output.lines([f"{self._folder}/{name}" for name in self._names()])

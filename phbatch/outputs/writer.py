@@ -6,8 +6,10 @@ renamed into place; on an object store each is one PUT.
 
 from __future__ import annotations
 
+import json
+import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,20 +19,24 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
+from zarr.storage import MemoryStore
 
 from phbatch.places.compressor import make_compressor
-from phbatch.places.durable import Mark, mark_of
+from phbatch.places.durable import PARTIAL, Mark, mark_of
 from phbatch.places.encoding import Encoded, Encoder
-from phbatch.places.lock import LOCK, PRIVATE, ROOT_DOCUMENTS, find_strangers, is_own, read_token, require_own
+from phbatch.places.lock import LOCK, holds
+from phbatch.places.own import PRIVATE, ROOT_DOCUMENTS, find_strangers, is_own, require_own
 from phbatch.places.place import LocalPlace, Place
-from phbatch.places.zarr_nodes import stored_lengths, system_error
+from phbatch.places.zarr_nodes import naming, stored_lengths, system_error
 from phbatch.words.axes import CANONICAL, Region
+from phbatch.words.choices import Codec, Shuffle
 from phbatch.words.errors import OutputError, first_line
-from phbatch.words.settings import Codec, Shuffle
 
 IMAGE = "0"
 UNCERTAINTY = "uncertainty/0"
 """Arrays of an output: its full resolution, and the uncertainty beside it."""
+
+_PIXELS = re.compile(r"(?:uncertainty/)?(?:0|[1-9][0-9]*/image)")
 
 ATTRIBUTE = "phbatch"
 """Key of phbatch's own attributes on the output group."""
@@ -75,6 +81,24 @@ class ArrayLayout:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+def level_path(image: str, level: int) -> str:
+    """Path of a level of an image, whose level 0 is given.
+
+    Coarser levels have groups of their own, since xarray wants one length of y and x in each.
+
+    Examples
+    --------
+    >>> level_path("0", 0), level_path("0", 2), level_path("uncertainty/0", 1)
+    ('0', '2/image', 'uncertainty/1/image')
+    """
+    return f"{image.removesuffix(IMAGE)}{level}/image" if level else image
+
+
+def holds_pixels(path: str) -> bool:
+    """Whether an array of an output is a level of an image, and no table."""
+    return _PIXELS.fullmatch(path) is not None
+
+
 def read_output_attributes(output: Place) -> dict[str, Any] | None:
     """Our attributes on an existing output; None where nothing is there.
 
@@ -87,8 +111,9 @@ def read_output_attributes(output: Place) -> dict[str, Any] | None:
     """
     try:
         names = set(output.names())
-        marked = PRIVATE in names and (names == {PRIVATE} or output.exists(LOCK))
-        removing = marked and not names & {"zarr.json", ".zgroup"} and _is_half_removed(output, names)
+        named = {name for name in names if not name.endswith(PARTIAL)}
+        marked = PRIVATE in names and (named == {PRIVATE} or output.exists(LOCK))
+        removing = marked and not names & {"zarr.json", ".zgroup"} and _is_half_removed(output, named)
     except (OSError, ImportError, ValueError) as error:
         raise _unreachable(output, error) from error
     if not names:
@@ -110,7 +135,7 @@ def read_output_attributes(output: Place) -> dict[str, Any] | None:
     return attributes
 
 
-def remove_output(output: Place) -> None:
+def remove_output(output: Place, also: Collection[str] = ()) -> None:
     """Remove what runs wrote into an output of phbatch; where anything else lies in it, nothing is removed.
 
     Its lock goes on existing, the documents of the root group are removed first and the ledger last: killed at any
@@ -123,12 +148,16 @@ def remove_output(output: Place) -> None:
     """
     if read_output_attributes(output) is None:
         return
-    require_own(output)
+    require_own(output, also)
     if not output.exists(LOCK):
         output.write(LOCK, b"{}")
     names = output.names()
     output.remove([name for name in ROOT_DOCUMENTS if name in names])
-    ours = {name: is_folder for name, is_folder in names.items() if is_own(name) and name not in ROOT_DOCUMENTS}
+    ours = {
+        name: is_folder
+        for name, is_folder in names.items()
+        if (is_own(name) or name in also) and name not in ROOT_DOCUMENTS
+    }
     private = {f"{PRIVATE}/{name}": is_folder for name, is_folder in output.names(PRIVATE).items()}
     for name, is_folder in (*ours.items(), *private.items()):
         if is_folder and name != PRIVATE:
@@ -196,8 +225,34 @@ def create_output(
         ) from error
 
 
+def make_documents(
+    zarr_format: ZarrFormat, groups: Mapping[str, Mapping[str, Any]], layouts: Sequence[ArrayLayout]
+) -> dict[str, bytes]:
+    """What `create_output` would write for groups and empty arrays, by key, without writing it."""
+    written: dict[str, Any] = {}
+    root = zarr.create_group(MemoryStore(written), zarr_format=zarr_format, attributes=dict(groups[""]))
+    for name, attributes in groups.items():
+        if name:
+            root.create_group(name, attributes=dict(attributes))
+    for layout in layouts:
+        _create_array(root, layout)
+    return {key: bytes(data.to_bytes()) for key, data in written.items()}
+
+
+def group_documents(zarr_format: ZarrFormat, attributes: Mapping[str, Any]) -> dict[str, bytes]:
+    """What zarr writes of a group, by the names of its documents."""
+    if zarr_format == 2:
+        return {".zgroup": _document({"zarr_format": 2}), ".zattrs": _document(attributes)}
+    return {"zarr.json": _document({"attributes": attributes, "zarr_format": 3, "node_type": "group"})}
+
+
+def _document(found: Mapping[str, Any]) -> bytes:
+    return json.dumps(found, indent=zarr.config.get("json_indent")).encode()
+
+
 def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
     version_2 = root.metadata.zarr_format == 2
+    named = naming(layout.axes, root.metadata.zarr_format)
     root.create_array(
         layout.path,
         shape=layout.shape,
@@ -206,10 +261,9 @@ def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
         shards=layout.shards,
         compressors=make_compressor(layout.codec, layout.shuffle, root.metadata.zarr_format),
         fill_value=0,
-        attributes=dict(layout.attributes),
-        dimension_names=None if version_2 else tuple(layout.axes),
         chunk_key_encoding={"name": "v2" if version_2 else "default", "separator": "/"},
         config={"write_empty_chunks": True},
+        **named | {"attributes": dict(layout.attributes) | named.get("attributes", {})},
     )
 
 
@@ -225,10 +279,13 @@ class Sink:
     token : str, optional
         Of the run that holds the output (`phbatch.places.lock.hold_output`): nothing is moved into place once another
         run, or none, holds it.
+    held : Place, optional
+        What the run holds, where that is not the output itself.
     """
 
-    def __init__(self, output: Place, *, token: str | None = None) -> None:
+    def __init__(self, output: Place, *, token: str | None = None, held: Place | None = None) -> None:
         self.output = output
+        self._held = output if held is None else held
         self._token = token
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._encoders: dict[str, Encoder] = {}
@@ -313,7 +370,16 @@ class Sink:
             parent.attrs.put(dict(attributes))
             for column, values in columns:
                 chunks = (min(len(values), _ROWS_OF_A_CHUNK),)
-                parent.create_array(column, data=values, chunks=chunks, overwrite=True)
+                named = naming(["frame"], parent.metadata.zarr_format)
+                parent.create_array(column, data=values, chunks=chunks, overwrite=True, **named)
+
+    def extend(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Give arrays, by their paths, other lengths; no chunk is touched."""
+        for name, shape in shapes.items():
+            array = self.output.open(name, "r+")
+            if isinstance(array, zarr.Array) and array.shape != shape:
+                array.resize(shape)
+                self._arrays.pop(name, None)
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Replace phbatch's attributes on the root group."""
@@ -334,7 +400,7 @@ class Sink:
 
     def _open(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
-            array = self.output.open(name, "r+")
+            array = self.output.open(name)
             if not isinstance(array, zarr.Array):
                 raise OutputError(
                     f"{self.output}/{name} is no array; the output is damaged, start it afresh with --overwrite."
@@ -343,7 +409,7 @@ class Sink:
         return self._arrays[name]
 
     def _require_held(self) -> None:
-        if self._token is not None and read_token(self.output) != self._token:
+        if self._token is not None and not holds(self._held, self._token):
             raise OutputError(
                 f"{self.output} is not held by this run any more, so nothing is written; call the same command again."
             )

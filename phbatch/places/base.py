@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 from phbatch.places.durable import Data, Mark, mark_of
 from phbatch.places.object_store import require_no_secret
 from phbatch.places.zarr_nodes import codec_pipeline, open_node
-from phbatch.words.settings import StorageOptions
+from phbatch.words.given import StorageOptions
 
 REQUESTS_AT_ONCE = 8
 """Of one caller to a remote place."""
@@ -183,7 +183,7 @@ class Place(ABC):
         """All bytes of a file."""
 
     def read_all(self, keys: Sequence[str]) -> list[bytes]:
-        """All bytes of some files, several asked for at once."""
+        """All bytes of some files, several asked for at once: by threads, since requests that wait need no graph."""
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             return list(pool.map(self.read, keys))
 
@@ -200,6 +200,11 @@ class Place(ABC):
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:
         """Write a file whole or not at all, and durably: by one request, or aside and by a rename."""
+
+    def write_together(self, files: Mapping[str, bytes]) -> None:
+        """Write files, by key, each as `write` does; returns when all are durable."""
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            list(pool.map(self.write, files.keys(), files.values()))
 
     def write_all(self, folder: str, files: Mapping[str, Data], scratch: str, fence: Callable[[], None]) -> None:
         """Write files into a folder, as `write`; returns when all are durable.

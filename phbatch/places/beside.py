@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from phbatch.places.place import LocalPlace, Place
-from phbatch.words.settings import StorageOptions
+from phbatch.words.given import StorageOptions
 
 
 def place_beside(path: str, suffix: str, options: StorageOptions = None) -> Place:

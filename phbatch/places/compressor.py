@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numcodecs
+import numpy as np
+import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from phbatch.words.settings import Codec, Shuffle
+from phbatch.places.place import Place
+from phbatch.words.choices import Codec, Shuffle
+from phbatch.words.errors import first_line
 
 _LZ4_LEVEL, _ZSTD_LEVEL = 5, 1  # higher ones cost time and save less than 2 % of restored float32 frames
 
@@ -34,3 +39,22 @@ def make_compressor(codec: Codec, shuffle: Shuffle, zarr_format: Literal[2, 3]) 
     if zarr_format == 2:
         return numcodecs.Blosc(name, level, numcodecs.Blosc.BITSHUFFLE if bits else numcodecs.Blosc.SHUFFLE)
     return BloscCodec(cname=name, clevel=level, shuffle="bitshuffle" if bits else "shuffle")
+
+
+def try_codec(codec: Codec) -> str:
+    """Write an image with a codec in both formats and read it as runs do; says what goes wrong, or nothing."""
+    image = np.random.default_rng(0).normal(1000, 30, (64, 64)).astype("uint16")
+    formats: tuple[Literal[2, 3], ...] = (2, 3)
+    with TemporaryDirectory(prefix="phbatch-") as folder:
+        try:
+            for zarr_format in formats:
+                place = Place.at(f"{folder}/{zarr_format}.zarr")
+                compressor = make_compressor(codec, "auto", zarr_format)
+                zarr.create_array(place.store(), data=image, zarr_format=zarr_format, compressors=compressor)
+                with place.pipeline():
+                    found = place.open()
+                    if not isinstance(found, zarr.Array) or not np.array_equal(np.asarray(found[:]), image):
+                        return "other pixels come back"
+        except Exception as error:  # whatever a broken library raises
+            return first_line(error)
+    return ""

@@ -8,6 +8,7 @@ import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,7 @@ Data = bytes | memoryview
 PARTIAL = ".partial"
 """Suffix of what is written aside, by zarr, too; a process that was killed leaves such files behind."""
 
+_AT_ONCE = 16  # files that are synchronized
 _BYTES_AT_ONCE = 1 << 22
 _BLOCK_BYTES = 1 << 12
 _LARGE_BYTES = 1 << 20
@@ -130,6 +132,32 @@ def replace_files(root: Path, files: Mapping[str, Data], scratch: Path, fence: C
         path.replace(target)
     for folder in folders:
         synchronize(folder)
+
+
+def replace_together(root: Path, files: Mapping[str, bytes]) -> None:
+    """As `replace_file`, for many files by key: a disk synchronizes them together in about the time of a few."""
+    pairs = {root / key: root / f"{key}.{uuid.uuid4().hex}{PARTIAL}" for key in files}
+    folders = {folder for path in pairs for folder in path.parents if folder.is_relative_to(root)}
+    for folder in {path.parent for path in pairs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(_write_durably, pairs.values(), files.values()))
+            for path, aside in pairs.items():
+                aside.replace(path)
+            list(pool.map(synchronize, folders))
+    except BaseException:
+        for aside in pairs.values():
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+        raise
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        _flush(file.fileno())
 
 
 def append_durably(path: Path, data: bytes) -> None:

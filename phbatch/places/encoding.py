@@ -9,10 +9,9 @@ from typing import Any
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
-from zarr.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, StorePath
 
-from phbatch.places.zarr_nodes import chunk_keys, codec_pipeline
+from phbatch.places.zarr_nodes import chunk_keys, reopen
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +47,9 @@ class Encoder:
 
     def __init__(self, name: str, array: zarr.Array[Any]) -> None:
         self._name = name
-        self._stored: dict[str, Buffer] = dict(array.metadata.to_buffer_dict(default_buffer_prototype()))
-        with codec_pipeline(fast=False), zarr.config.set({"array.write_empty_chunks": True}):
-            self._array = zarr.open_array(MemoryStore(self._stored), mode="r+")
+        self._stored: dict[str, Buffer] = {}
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            self._array = reopen(array, StorePath(MemoryStore(self._stored)))
 
     def encode(self, selection: tuple[slice, ...], values: NDArray[Any]) -> Encoded:
         """Encode whole chunks or shards, and take them out of the store again."""

@@ -1,4 +1,4 @@
-"""One live run per output.
+"""One live run per output, or one live task per part of it.
 
 On a local disk the run holds `flock` on a file inside the output: the kernel lets go of it when the process dies,
 however it dies. Where a system or a file system has no locks (Windows, some network mounts), and elsewhere than on
@@ -10,6 +10,11 @@ any number of runs that start at once exactly one gets it; where there is none, 
 The holder's token is also a fence: `phbatch.outputs.writer.Sink` moves nothing into place unless the output is still
 held by the run that it writes for, so that a worker that outlived its run cannot write over the next one.
 
+The tasks of an array write one output together. Its lock then names the array and no process, each task holds a part
+of its own, and all of them share the lock: a run, a repair and whoever finishes the output hold it alone. Where leases
+stand for locks, a task takes its part and then looks at the lock, and who wants the output alone takes the lock and
+then looks at the parts: of two that meet, one at least sees the other and gives way.
+
 Not defended: where a place has no conditional request, two runs of which one is held up by more than `SETTLE_S` between
 its look at the lease and its write; a holder that is suspended for longer than `LEASE_S` and wakes between the fence
 and the write; and a file system that claims to lock and does not (some network mounts).
@@ -18,20 +23,39 @@ and the write; and a file system that claims to lock and does not (some network 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import socket
 import threading
 import time
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
-import psutil
-
-from phbatch.places.durable import PARTIAL
+from phbatch.places.holder import (
+    LOCK,
+    PARTS,
+    Array,
+    HeldError,
+    Hold,
+    Holder,
+    Parts,
+    array_of,
+    encode_holder,
+    held_error,
+    is_held,
+    lives,
+    new_holder,
+    new_token,
+    parse_holder,
+    read_array,
+    read_holder,
+    read_parts,
+    read_token,
+    require_array,
+    unwritable,
+    void_error,
+)
+from phbatch.places.own import PRIVATE, ROOT_DOCUMENTS, find_strangers
 from phbatch.places.place import LocalPlace, Place, Seen
 from phbatch.words.errors import OutputError
 
@@ -40,19 +64,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PRIVATE = ".phbatch"
-"""Group inside the output that holds the lock, the ledger, and scratch files while a run is going on."""
-
-LOCK = f"{PRIVATE}/lock"
-"""The lock or lease of an output; it is made first and removed last, and marks a folder as an output of phbatch."""
-
-ROOT_DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
-"""Metadata of the output group, in the order in which they are removed."""
-
-OWN_NAMES = frozenset({*ROOT_DOCUMENTS, PRIVATE, "uncertainty", "statistics", "illumination"})
-"""What runs write directly into an output, besides levels (``0``): nothing else in there is ever removed."""
-
-_DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
+__all__ = ["LOCK", "HeldError", "hold_output", "hold_part", "holds", "is_held", "new_token", "read_array", "read_token"]
 
 BEAT_S = 5.0
 """How often a lease is rewritten."""
@@ -63,67 +75,15 @@ LEASE_S = 20.0
 SETTLE_S = 0.5
 """How long after a lease was taken it is read back, where the place has no conditional request."""
 
+MERGE_S = 60.0
+"""How long a task waits for whoever holds the output alone in the name of its array."""
+
 _PATIENCE_S = 5.0  # for letting go of a lease: a store that is gone does not keep a run from ending
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
-Holder = dict[str, Any]
-
-
-def new_token() -> str:
-    """A token that no other run has."""
-    return uuid.uuid4().hex
-
-
-def is_own(name: str) -> bool:
-    """Whether runs write what has this name directly into an output.
-
-    Examples
-    --------
-    >>> is_own("zarr.json"), is_own("0"), is_own("notes.txt")
-    (True, True, False)
-    """
-    return name in OWN_NAMES or (name.isascii() and name.isdecimal()) or name.endswith(PARTIAL)
-
-
-def find_strangers(names: Iterable[str]) -> list[str]:
-    """Of the names in a folder, those that no run writes; what file managers drop everywhere does not count.
-
-    Examples
-    --------
-    >>> find_strangers(["zarr.json", ".phbatch", "0", ".DS_Store", "thesis.docx"])
-    ['thesis.docx']
-    """
-    return sorted(
-        name for name in names if not is_own(name) and name not in _DROPPINGS and not name.startswith(("._", ".nfs"))
-    )
-
-
-def require_own(place: Place) -> None:
-    """Refuse to start afresh where something lies that no run put there.
-
-    Raises
-    ------
-    OutputError
-        Names it; nothing was removed.
-    """
-    try:
-        strangers = find_strangers(place.names())
-    except (OSError, ImportError, ValueError) as error:
-        raise OutputError(f"{place} cannot be reached ({error}); correct the URL or install its library.") from error
-    if strangers:
-        raise OutputError(
-            f"{place} also holds {_few(strangers)}, which phbatch did not write and would not remove; move that away,"
-            " or choose another place."
-        )
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"
-
 
 @contextmanager
-def hold_output(output: Place, token: str) -> Iterator[None]:
+def hold_output(output: Place, token: str, *, array: Array | None = None) -> Iterator[Hold]:
     """Hold an output while inside; it need not exist yet, and nothing is put into a folder that is something else.
 
     Parameters
@@ -132,73 +92,155 @@ def hold_output(output: Place, token: str) -> Iterator[None]:
         On a disk or elsewhere.
     token : str
         Of this holder.
+    array : Array, optional
+        In whose name it is held, and whose it is again afterwards, unless `Hold.left` is emptied.
 
     Raises
     ------
+    HeldError
+        Another live run holds it, or the tasks of an array do.
     OutputError
-        Another live run holds it, something else is there, or the place cannot be written.
+        Something else is there, it is of another array, or the place cannot be written.
     """
     _require_output(output)
-    holder: Holder = {"token": token, "host": socket.gethostname(), "process": os.getpid()}
-    with _locked(output, holder) if isinstance(output, LocalPlace) and fcntl else _lease(output, holder):
-        yield
+    hold = Hold(array.as_holder() if array else {})
+    with _hold(output, LOCK, new_holder(token) | ({"array": array.parts} if array else {}), hold):
+        yield hold
 
 
-def read_token(output: Place) -> str | None:
-    """Token of the run that holds an output, or held it when it died; None where none does."""
-    holder = _read(output)
-    return holder.get("token") if holder else None
+@contextmanager
+def hold_part(output: Place, part: int) -> Iterator[str]:
+    """Hold one part of the output of an array while inside; the token of the holder.
+
+    Parameters
+    ----------
+    output : Place
+        Of an array.
+    part : int
+        From 1 to the number of parts.
+
+    Raises
+    ------
+    HeldError
+        Another live task holds the part, or somebody the whole output.
+    OutputError
+        The output is of no array, or not any more.
+    """
+    array = require_array(output)
+    if not 1 <= part <= array.parts:
+        raise OutputError(f"part {part} is none of {output}, whose parts are 1 to {array.parts}; give one of them.")
+    token = f"{array.token}/{part}/{new_token()[:8]}"
+    with _hold(output, f"{PARTS}/{part}", new_holder(token), Hold()), _share(output, array):
+        yield token
+
+
+def holds(output: Place, token: str) -> bool:
+    """Whether an output, or that part of it, is still held with a token."""
+    whole, _, part = token.partition("/")
+    if read_token(output) != whole:
+        return False
+    return not part or (read_holder(output, f"{PARTS}/{part.partition('/')[0]}") or {}).get("token") == token
 
 
 def _require_output(output: Place) -> None:
     try:
         names = set(output.names())
     except OSError as error:
-        raise _unwritable(output, error) from error
+        raise unwritable(output, error) from error
     strangers = find_strangers(names)
     if strangers and not names & {PRIVATE, *ROOT_DOCUMENTS}:
         raise OutputError(f"{output} is no output of phbatch: it holds {strangers[0]}; choose another place.")
 
 
-def is_held(output: Place) -> bool:
-    """Whether a run seems to be writing an output now: one on another machine may have died."""
-    with suppress(OSError):
-        holder = _read(output)
-        return holder is not None and not _died_here(holder)
-    return False
+@contextmanager
+def _hold(output: Place, key: str, holder: Holder, hold: Hold) -> Iterator[None]:
+    with _locked(output, key, holder, hold) if _has_locks(output) else _lease(output, key, holder, hold):
+        yield
+
+
+def _has_locks(output: Place) -> TypeGuard[LocalPlace]:
+    return isinstance(output, LocalPlace) and fcntl is not None
+
+
+# --- where the system locks files
 
 
 @contextmanager
-def _locked(output: LocalPlace, holder: Holder) -> Iterator[None]:
-    path = output.folder / LOCK
+def _locked(output: LocalPlace, key: str, holder: Holder, hold: Hold) -> Iterator[None]:
+    path = output.folder / key
     descriptor = _open(path, output)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _held(output, _read(output)) from None
+            raise held_error(output, key, read_holder(output, key)) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise _unwritable(output, error) from error
-            with _lease(output, holder):
+                raise unwritable(output, error) from error
+            with _lease(output, key, holder, hold):
                 yield
             return
+        _require_same_array(output, holder, read_holder(output, key))
         try:
-            _rewrite(descriptor, json.dumps(holder).encode())
+            _rewrite(descriptor, encode_holder(holder))
         except OSError as error:
-            raise _unwritable(output, error) from error
+            raise unwritable(output, error) from error
         if not _is_at(descriptor, path):  # its last holder removed it while we opened it
-            raise _held(output, None)
+            raise held_error(output, key, None)
         try:
             yield
         finally:
             with suppress(OSError):
-                os.ftruncate(descriptor, 0)
-                _remove_where_alone(path)
-            with suppress(OSError):  # closing does not suffice: a process that was just forked has the file open, too
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                _rewrite(descriptor, encode_holder(hold.left))
+                if key == LOCK and not hold.left:
+                    _remove_where_alone(path)
+            _unlock(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _share(output: Place, array: Array) -> Iterator[None]:
+    """Share the lock of an output with the other tasks of its array."""
+    if not _has_locks(output):
+        _await_array(output, array)
+        yield
+        return
+    path = output.folder / LOCK
+    descriptor = _open(path, output)
+    try:
+        deadline = time.monotonic() + MERGE_S
+        while not _lock_shared(descriptor, output, array):
+            if time.monotonic() > deadline:
+                raise held_error(output, LOCK, read_holder(output))
+            time.sleep(BEAT_S / 50)
+        if read_array(output) != array or not _is_at(descriptor, path):
+            raise void_error(output)
+        yield
+    finally:
+        _unlock(descriptor)
+        os.close(descriptor)
+
+
+def _lock_shared(descriptor: int, output: Place, array: Array) -> bool:
+    """Try to share the lock; who has it alone may be another run, or finish the output in the name of the array."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = read_holder(output)
+        if holder is not None and array_of(holder) != array:
+            raise held_error(output, LOCK, holder) from None
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise unwritable(output, error) from error
+        _await_array(output, array)
+    return True
+
+
+def _unlock(descriptor: int) -> None:
+    with suppress(OSError):  # closing does not suffice: a process that was just forked has the file open, too
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _open(path: Path, output: Place) -> int:
@@ -206,7 +248,7 @@ def _open(path: Path, output: Place) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise _unwritable(output, error) from error
+        raise unwritable(output, error) from error
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -225,89 +267,102 @@ def _remove_where_alone(path: Path) -> None:
 
 
 def _rewrite(descriptor: int, data: bytes) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, data, 0)
+    """Replace what a lock says, which others may read meanwhile: JSON passes over blanks."""
+    os.pwrite(descriptor, data.ljust(os.fstat(descriptor).st_size), 0)
+    os.ftruncate(descriptor, len(data))
+
+
+# --- where a lease stands for a lock
 
 
 @contextmanager
-def _lease(output: Place, holder: Holder) -> Iterator[None]:
+def _lease(output: Place, key: str, holder: Holder, hold: Hold) -> Iterator[None]:
     try:
-        seen = output.swap(LOCK, _encode(holder, 0), _await_expiry(output), settle_s=SETTLE_S)
+        found, dead = _await_expiry(output, key)
+        _require_same_array(output, holder, parse_holder(found.data))
+        seen = output.swap(key, encode_holder(holder, 0), found, settle_s=SETTLE_S)
         if seen is None:
-            raise _held(output, _read(output))
+            raise held_error(output, key, read_holder(output, key))
+        if array_of(parse_holder(found.data)) and _live_beside(dead, read_parts(output)):  # a task began meanwhile
+            output.swap(LOCK, found.data, seen)
+            raise held_error(output, LOCK, parse_holder(found.data))
     except OSError as error:
-        raise _unwritable(output, error) from error
+        raise unwritable(output, error) from error
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(output, holder, seen, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(output, key, holder, seen, done, hold), daemon=True)
     renewing.start()
     try:
         yield
     finally:
         done.set()
         renewing.join(_PATIENCE_S)
-        if isinstance(output, LocalPlace):
+        if isinstance(output, LocalPlace) and key == LOCK and not hold.left:
             with suppress(OSError):
                 _remove_where_alone(output.folder / LOCK)
 
 
-def _await_expiry(output: Place) -> Seen:
-    """The lease once nobody holds it; raises as soon as somebody renews it."""
-    first = now = output.look(LOCK)
-    holder = _parse(first.data)
+def _await_expiry(output: Place, key: str) -> tuple[Seen, Parts]:
+    """The lease once nobody holds it, nor, of an array, a part of it; raises as soon as somebody renews one.
+
+    The leases of parts that stood still come with it.
+    """
+    first = now = output.look(key)
+    watched = read_parts(output) if array_of(parse_holder(first.data)) else {}
+    parts = watched
     deadline = time.monotonic() + LEASE_S
-    while holder is not None and not _died_here(holder) and time.monotonic() < deadline:
+    while (lives(parse_holder(now.data)) or any(map(lives, parts.values()))) and time.monotonic() < deadline:
         time.sleep(BEAT_S / 5)
-        now = output.look(LOCK)
-        holder = _parse(now.data)
-        if holder is not None and now.data != first.data:
-            raise _held(output, holder)
-    return now
+        now = output.look(key)
+        holder = parse_holder(now.data)
+        if lives(holder) and now.data != first.data:
+            raise held_error(output, key, holder)
+        parts = read_parts(output) if array_of(parse_holder(first.data)) else {}
+        if _live_beside(watched, parts):
+            raise held_error(output, key, holder)
+    return now, parts
 
 
-def _died_here(holder: Holder) -> bool:
-    """Whether the holder was a process of this machine that is gone."""
+def _live_beside(known: Parts, found: Parts) -> bool:
+    """Whether a part is held by another than those that are known."""
+    return any(lives(holder) and holder != known.get(name) for name, holder in found.items())
+
+
+def _await_array(output: Place, array: Array) -> None:
+    """Return once nobody holds the output alone; raises where it is not of the array any more."""
     try:
-        return holder.get("host") == socket.gethostname() and not psutil.pid_exists(int(holder["process"]))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return False
+        first = now = output.look(LOCK)
+        started = changed = time.monotonic()
+        while lives(holder := parse_holder(now.data)) and array_of(holder) == array:
+            if time.monotonic() - started > MERGE_S:
+                raise held_error(output, LOCK, holder)
+            if time.monotonic() - changed > LEASE_S:
+                output.swap(LOCK, encode_holder(array.as_holder()), now)
+            time.sleep(BEAT_S / 5)
+            now = output.look(LOCK)
+            if now.data != first.data:
+                first, changed = now, time.monotonic()
+    except OSError as error:
+        raise unwritable(output, error) from error
+    if array_of(holder) != array:
+        raise held_error(output, LOCK, holder) if lives(holder) else void_error(output)
 
 
-def _renew(output: Place, holder: Holder, seen: Seen, done: threading.Event) -> None:
+def _renew(output: Place, key: str, holder: Holder, seen: Seen, done: threading.Event, hold: Hold) -> None:
     """Rewrite the lease until it is over and let go of it, or until it is no longer ours."""
     beat = 0
     while not done.wait(BEAT_S):
         beat += 1
         with suppress(OSError):  # a beat that is lost is made up for by the next
-            seen = output.swap(LOCK, _encode(holder, beat), seen) or output.look(LOCK)
-            if (_parse(seen.data) or holder)["token"] != holder["token"]:
+            seen = output.swap(key, encode_holder(holder, beat), seen) or output.look(key)
+            if (parse_holder(seen.data) or holder)["token"] != holder["token"]:
                 return
     with suppress(OSError):
-        seen = output.look(LOCK)
-        if (_parse(seen.data) or {}).get("token") == holder["token"]:
-            output.swap(LOCK, b"{}", seen)
+        seen = output.look(key)
+        if (parse_holder(seen.data) or {}).get("token") == holder["token"]:
+            output.swap(key, encode_holder(hold.left) or b"{}", seen)
 
 
-def _encode(holder: Holder, beat: int) -> bytes:
-    return json.dumps(holder | {"beat": beat}).encode()
-
-
-def _read(output: Place) -> Holder | None:
-    return _parse(output.look(LOCK).data)
-
-
-def _parse(data: bytes) -> Holder | None:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and "token" in found else None
-
-
-def _held(output: Place, holder: Holder | None) -> OutputError:
-    named = holder is not None and {"process", "host"} <= holder.keys()
-    who = f"process {holder['process']} on {holder['host']}" if holder and named else "another process"
-    return OutputError(f"{output} is being written by another run ({who}); wait for it or stop it, and call again.")
-
-
-def _unwritable(output: Place, error: OSError) -> OutputError:
-    return OutputError(f"{output} cannot be written ({error}); check its folder's permissions and the space left.")
+def _require_same_array(output: Place, holder: Holder, found: Holder | None) -> None:
+    """Refuse to hold an output in the name of an array that it is not of any more."""
+    if "array" in holder and array_of(found) != array_of(holder):
+        raise void_error(output)

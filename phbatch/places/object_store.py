@@ -24,7 +24,7 @@ from zarr.storage import ObjectStore
 from phbatch.places.absence import NotesAbsence
 from phbatch.words.errors import UsageError
 from phbatch.words.events import Notice, log
-from phbatch.words.settings import StorageOptions
+from phbatch.words.given import StorageOptions
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer, BufferPrototype

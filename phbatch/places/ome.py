@@ -20,6 +20,13 @@ from phbatch.words.axes import CANONICAL
 
 Version = Literal["0.4", "0.5"]
 
+_FULL: Mapping[str, int] = {"0": 1}
+
+_METHODS = {
+    "mean": "means of the pixels of level 0, rounded once",
+    "mode": "the most frequent of the pixels of level 0, the smallest where several are",
+}
+
 _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 
@@ -154,8 +161,10 @@ def read_image_metadata(
     return metadata, found
 
 
-def make_image_attributes(metadata: ImageMetadata, version: Version, path: str = "0") -> dict[str, Any]:
-    """Attributes of an OME-Zarr image with one level, validated against the specification.
+def make_image_attributes(
+    metadata: ImageMetadata, version: Version, levels: Mapping[str, int] = _FULL, method: str = "mean"
+) -> dict[str, Any]:
+    """Attributes of an OME-Zarr image, validated against the specification.
 
     Parameters
     ----------
@@ -163,20 +172,24 @@ def make_image_attributes(metadata: ImageMetadata, version: Version, path: str =
         Axes, scale, units, channels.
     version : {"0.4", "0.5"}
         Version to write; 0.4 belongs to Zarr format 2, 0.5 to format 3.
-    path : str
-        Of the array of level 0 within the group.
+    levels : mapping of str to int
+        Path of the array of every level within the group, to the pixels along y and x that one of it stands for.
+    method : {"mean", "mode"}
+        What a pixel of a coarser level is of these.
     """
     axes = []
     for letter, unit in zip(metadata.axes, metadata.units, strict=True):
         axes.append({"name": letter, "type": _TYPES[letter]} | ({"unit": unit} if unit else {}))
-    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": list(metadata.scale)}]
-    if any(metadata.translation):
-        transforms.append({"type": "translation", "translation": list(metadata.translation)})
     multiscale: dict[str, Any] = {
         "name": metadata.name or "phbatch",
         "axes": axes,
-        "datasets": [{"path": path, "coordinateTransformations": transforms}],
+        "datasets": [
+            {"path": path, "coordinateTransformations": _transformations(metadata.with_downscale(factor))}
+            for path, factor in levels.items()
+        ],
     }
+    if len(levels) > 1:
+        multiscale |= {"type": method, "metadata": {"description": _METHODS[method], "method": "phbatch"}}
     if version == "0.4":
         multiscale["version"] = "0.4"
     attributes: dict[str, Any] = {"multiscales": [multiscale]}
@@ -188,6 +201,13 @@ def make_image_attributes(metadata: ImageMetadata, version: Version, path: str =
     attributes["version"] = "0.5"
     _validate(yaozarrs.v05.Image, attributes)
     return {"ome": attributes}
+
+
+def _transformations(metadata: ImageMetadata) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"type": "scale", "scale": list(metadata.scale)}]
+    if any(metadata.translation):
+        found.append({"type": "translation", "translation": list(metadata.translation)})
+    return found
 
 
 def _validate(model: type[BaseModel], attributes: Mapping[str, Any]) -> None:

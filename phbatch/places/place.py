@@ -26,6 +26,7 @@ from phbatch.places.durable import (
     mark_of_file,
     replace_file,
     replace_files,
+    replace_together,
     synchronize,
 )
 from phbatch.places.object_store import (
@@ -111,6 +112,9 @@ class LocalPlace(Place):
 
     def write(self, key: str, data: bytes) -> None:  # noqa: D102
         replace_file(self.folder / key, data)
+
+    def write_together(self, files: Mapping[str, bytes]) -> None:  # noqa: D102
+        replace_together(self.folder, files)
 
     def write_all(self, folder: str, files: Mapping[str, Data], scratch: str, fence: Callable[[], None]) -> None:  # noqa: D102
         replace_files(self.folder / folder, files, self.folder / scratch, fence)

@@ -9,13 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 import numcodecs
+from zarr.errors import BaseZarrError
 from zarr.registry import get_codec_class
 
 from phbatch.places.place import LocalPlace, Place
 from phbatch.words.errors import InputError, first_line
 
 _SHOWN = 5
-_REMEDY = "give the path of a Zarr array or an OME-Zarr image"
+_REMEDY = "give the path of a Zarr array, an OME-Zarr image, a TIFF or a folder of TIFFs"
 
 
 def require_place(place: Place) -> None:
@@ -36,9 +37,7 @@ def require_place(place: Place) -> None:
         with suppress(OSError):
             if zipfile.is_zipfile(place.folder):
                 raise _zipped(place)
-        tiff = place.folder.suffix.lower() in (".tif", ".tiff")
-        remedy = "write its pages into a Zarr array first, for instance with tifffile and zarr" if tiff else _REMEDY
-        raise InputError(f"{place} is a file and no Zarr, which is a folder; {remedy}.")
+        raise InputError(f"{place} is a file and no Zarr, which is a folder; {_REMEDY}.")
 
 
 def explain_failure(place: Place, node: str, error: Exception) -> InputError:
@@ -64,7 +63,7 @@ def explain_group(place: Place, attributes: Mapping[str, Any]) -> InputError:
     if "plate" in ome:
         plate = ome["plate"] if isinstance(ome["plate"], Mapping) else {}
         wells = _paths(plate.get("wells"))
-        field = next(iter(_fields(place, wells[0])), "0") if wells else "0"
+        field = next(iter(list_fields(place, wells[0])), "0") if wells else "0"
         count = f" of {len(wells)} wells" if wells else ""
         example = f"INPUT/{wells[0] if wells else 'A/1'}/{field}"
         return InputError(f"{said}; it is a plate{count}: give the path of one field of a well, such as {example}.")
@@ -77,7 +76,7 @@ def explain_group(place: Place, attributes: Mapping[str, Any]) -> InputError:
     groups = [name for name, is_array in children.items() if not is_array and name != "OME"]
     arrays = [name for name, is_array in children.items() if is_array]
     if "bioformats2raw.layout" in ome:
-        images = _series(place) or [name for name in groups if name.isdecimal()] or ["0"]
+        images = list_series(place) or [name for name in groups if name.isdecimal()] or ["0"]
         return InputError(f"{said}; it is a bioformats2raw collection: give the path of one image, {_of(images)}.")
     if arrays:
         listed = _listed(arrays)
@@ -106,15 +105,15 @@ def _paths(entries: object) -> list[str]:
     return [str(entry["path"]) for entry in listed if isinstance(entry, Mapping) and "path" in entry]
 
 
-def _fields(place: Place, well: str) -> list[str]:
-    attributes = _attributes(place, well)
-    found = attributes.get("well")
+def list_fields(place: Place, well: str) -> list[str]:
+    """Fields of a well, as its group lists them."""
+    found = ome_attributes(place, well).get("well")
     return _paths(found.get("images")) if isinstance(found, Mapping) else []
 
 
-def _series(place: Place) -> list[str]:
+def list_series(place: Place) -> list[str]:
     """Images of a bioformats2raw collection, as its group OME lists them."""
-    series = _attributes(place, "OME").get("series")
+    series = ome_attributes(place, "OME").get("series")
     return [str(name) for name in series] if isinstance(series, list) else []
 
 
@@ -132,11 +131,22 @@ def _children(place: Place) -> dict[str, bool]:
     return found
 
 
-def _attributes(place: Place, node: str) -> Mapping[str, Any]:
-    found = _document(place, f"{node}/zarr.json").get("attributes")
-    attributes = found if isinstance(found, Mapping) else _document(place, f"{node}/.zattrs")
+def ome_attributes(place: Place, node: str = "") -> Mapping[str, Any]:
+    """What OME-NGFF says of a group, in whichever version; empty where nothing can be read."""
+    prefix = f"{node}/" if node else ""
+    found = _document(place, f"{prefix}zarr.json").get("attributes")
+    attributes = found if isinstance(found, Mapping) else _document(place, f"{prefix}.zattrs")
     ome = attributes.get("ome")
     return ome if isinstance(ome, Mapping) else attributes
+
+
+def is_image(place: Place, node: str) -> bool:
+    """Whether an array or an image, and no label image, is at a node."""
+    ome = ome_attributes(place, node)
+    if "multiscales" in ome:
+        return "image-label" not in ome
+    array = _document(place, f"{node}/zarr.json").get("node_type") == "array"
+    return array or bool(_document(place, f"{node}/.zarray"))
 
 
 def _missing_codecs(place: Place, node: str) -> Iterator[str]:
@@ -154,7 +164,7 @@ def _missing_v3(codecs: object) -> Iterator[str]:
         name = codec.get("name") if isinstance(codec, Mapping) else codec
         try:
             get_codec_class(str(name))
-        except KeyError:
+        except (KeyError, BaseZarrError):  # by the version of zarr
             yield str(name)
         except Exception:  # noqa: S112 - a codec that is there and fails to load has an error of its own
             continue

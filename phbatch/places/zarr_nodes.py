@@ -9,13 +9,15 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import zarr
 from zarr.abc.store import Store
+from zarr.storage import LocalStore, StorePath
 
 from phbatch.places.decoding import GuardedCodecPipeline
 from phbatch.places.guard import require_harmless_codecs
@@ -41,6 +43,12 @@ def codec_pipeline(*, fast: bool) -> Iterator[None]:
         yield
 
 
+_DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+_MOST_OPENED = 64
+_opened: dict[tuple[tuple[bytes | None, ...], bool], zarr.Array[Any] | zarr.Group] = {}
+"""Nodes that were opened to be read, by their documents: of a plate, hundreds have the same."""
+
+
 def limit_threads(count: int) -> None:
     """Let codecs use at most so many threads in this process."""
     zarr.config.set({"threading.max_workers": count})
@@ -54,6 +62,42 @@ def open_node(store: Store | str, node: str, mode: str, *, fast: bool) -> zarr.A
     FileNotFoundError
         Nothing is there, or it is no Zarr.
     """
+    documents = _read_documents(Path(store) / node) if isinstance(store, str) and mode == "r" else ()
+    if any(documents):
+        alike = _opened.get((documents, fast))
+        if alike is not None:
+            at = StorePath(LocalStore(str(store), read_only=True), node)
+            if isinstance(alike, zarr.Group):
+                return zarr.Group(zarr.AsyncGroup(alike.metadata, at))
+            return reopen(alike, at)
+    found = _open(store, node, mode, fast=fast)
+    if any(documents) and _read_documents(Path(str(store)) / node) == documents:
+        with _CONFIG_LOCK:
+            while len(_opened) >= _MOST_OPENED:
+                del _opened[next(iter(_opened))]
+            _opened[documents, fast] = found
+    return found
+
+
+def reopen(alike: zarr.Array[Any], at: StorePath) -> zarr.Array[Any]:
+    """The array at another place whose metadata are those of one that is open: nothing is read or parsed."""
+    fast = isinstance(at.store, LocalStore) and _suits_zarrs(alike)
+    with codec_pipeline(fast=fast):
+        return zarr.Array(zarr.AsyncArray(alike.metadata, at))
+
+
+def _read_documents(folder: Path) -> tuple[bytes | None, ...]:
+    """What the metadata of a node say, byte by byte."""
+    found: list[bytes | None] = []
+    for name in _DOCUMENTS:
+        try:
+            found.append((folder / name).read_bytes())
+        except OSError:
+            found.append(None)
+    return tuple(found)
+
+
+def _open(store: Store | str, node: str, mode: str, *, fast: bool) -> zarr.Array[Any] | zarr.Group:
     with codec_pipeline(fast=fast):
         found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
     if isinstance(found, zarr.Array):
@@ -79,6 +123,18 @@ def system_error(error: Exception) -> OSError | None:
     """
     number = _OS_ERROR.search(str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def naming(dimensions: Sequence[str], zarr_format: int) -> dict[str, Any]:
+    """Names of an array's dimensions, as xarray finds them, as arguments of zarr's ``create_array``.
+
+    Examples
+    --------
+    >>> naming("yx", 3), naming("yx", 2)
+    ({'dimension_names': ['y', 'x']}, {'attributes': {'_ARRAY_DIMENSIONS': ['y', 'x']}})
+    """
+    names = list(dimensions)
+    return {"attributes": {"_ARRAY_DIMENSIONS": names}} if zarr_format == 2 else {"dimension_names": names}
 
 
 def stored_lengths(array: zarr.Array[Any]) -> tuple[int, ...]:

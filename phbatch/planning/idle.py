@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from phbatch.words.choices import FLOAT32
 from phbatch.words.errors import UsageError
 from phbatch.words.normalization import METHODS, Normalization
-from phbatch.words.settings import FLOAT32, SETTINGS, RunSettings
+from phbatch.words.settings import SETTINGS, RunSettings
 
 _OF_RULE = {name: setting.row.methods for name, setting in SETTINGS.items() if setting.row.methods}
-_OF_NETWORK = [name for name, setting in SETTINGS.items() if setting.row.group == "network" and name != "model"]
+_OF_NETWORK = ["devices", *(name for name, each in SETTINGS.items() if each.row.group == "network" and name != "model")]
 
 
 def require_effect(settings: RunSettings, rule: Normalization, *, network: bool, table: bool = True) -> None:

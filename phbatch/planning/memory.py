@@ -16,17 +16,20 @@ from phbatch.frames.columns import FRAMES_IN_MEMORY
 from phbatch.frames.recipe import Recipe
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.planning.units import Geometry
+from phbatch.words.choices import FRAME_BACKGROUNDS
 from phbatch.words.errors import MemoryLimitError
-from phbatch.words.settings import FRAME_BACKGROUNDS
 
-RESERVED_BYTES = 290_000_000
-"""Interpreter, NumPy, Numba, Dask and Zarr: measured after a run of one small frame, and an eighth more."""
+RESERVED_BYTES = 325_000_000
+"""Interpreter, NumPy, Numba, Dask and Zarr: measured where kernels are compiled for the first time, 55 MB more."""
 
-RESERVED_NETWORK_BYTES = 800_000_000
+RESERVED_NETWORK_BYTES = 830_000_000
 """TensorFlow or JAX on top, with a network and hardly any tile; measured in the same way."""
 
 CORRECTIONS_AT_ONCE = 4
 """Maps of channels and planes that a process keeps of a profile of uneven light."""
+
+UNITS_AHEAD = 3
+"""Units that are on a GPU besides those that the cores work on: one goes up, one is computed, one comes down."""
 
 SAMPLES = 32
 """Frames over t that a profile is estimated from, at most."""
@@ -112,7 +115,8 @@ class MemoryPlan:
     unit_mem : int
         One unit in flight: raw and restored pixels, and the working copies of one frame.
     network_mem : int
-        The network's tensors for one batch of tiles.
+        The network's tensors for one batch of tiles; of a GPU, which has them in its own memory, what goes up and
+        comes down.
     in_flight : int
         Units at once.
     allowed_mem : int
@@ -125,6 +129,8 @@ class MemoryPlan:
         What grows with the number of frames and units: statistics while they are in memory, and what is finished.
     judging_mem : int
         What the frames of a series take while they are judged, and a column of the table while it is written.
+    ahead : int
+        Units that are on a GPU of this process besides those in flight.
     unit_knobs, network_knobs : tuple of str
         What makes a unit, and the network's tensors, smaller.
     """
@@ -138,14 +144,15 @@ class MemoryPlan:
     sampling_mem: int = 0
     table_mem: int = 0
     judging_mem: int = 0
+    ahead: int = 0
     unit_knobs: tuple[str, ...] = ()
     network_knobs: tuple[str, ...] = ()
 
     @property
     def units_mem(self) -> int:
-        """All units in flight, in bytes."""
-        waiting = self.waiting_mem if self.in_flight > 1 else 0
-        return (self.unit_mem + waiting) * self.in_flight
+        """All units in flight, and on a GPU, in bytes."""
+        waiting = self.waiting_mem if self.in_flight + self.ahead > 1 else 0
+        return (self.unit_mem + waiting) * self.in_flight + self.unit_mem * self.ahead
 
     @property
     def projected_mem(self) -> int:
@@ -160,10 +167,10 @@ class MemoryPlan:
     @property
     def fitting(self) -> int:
         """Units at once that fit; 0 where not even one does."""
-        spare = self.allowed_mem - self._kept_mem - self.network_mem
+        spare = self.allowed_mem - self._kept_mem - self.network_mem - self.unit_mem * self.ahead
         if spare < self.unit_mem:
             return 0
-        return max(1, spare // max(self.unit_mem + self.waiting_mem, 1))
+        return max(0 if self.ahead else 1, spare // max(self.unit_mem + self.waiting_mem, 1))
 
     @property
     def _kept_mem(self) -> int:
@@ -240,13 +247,14 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
         restoring += 2 * work * np.dtype(recipe.windows).itemsize
     maps, rows = _map_bytes(recipe, work), _ROW * _unit_frames(geometry)
     chunk = prod(geometry.output_chunks) * itemsize
+    stored = output * geometry.output_pixels // prod(geometry.output_shape)  # of all levels
     return UnitMemory(
         raw=raw,
         reading=_reading_bytes(geometry, raw, dtype, copied=copied),
         measuring=raw + max(before, 0) + maps + _measuring_bytes(recipe, work, geometry, dtype),
         restoring=raw + output + maps + restoring,
-        encoding=output * (3 if geometry.output_shards else 2),  # a shard is put together of what is encoded
-        waiting=output + rows // 2,
+        encoding=stored * (3 if geometry.output_shards else 2),  # a shard is put together of what is encoded
+        waiting=stored + rows // 2,
         rows=rows,
         codecs=0 if geometry.output_shards else 3 * min(_CHUNKS_AT_ONCE * chunk, output) // 2,
     )

@@ -10,14 +10,16 @@ from pydantic import ValidationError
 
 from phbatch.frames.light import Preparation
 from phbatch.frames.recipe import Recipe
-from phbatch.kernels.intensity import Packing, find_normalizer
+from phbatch.kernels.intensity import find_normalizer
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.tiling import TilePlan, choose_tile
+from phbatch.network.device import Device, tile_room
 from phbatch.network.forms import require_form
 from phbatch.network.model import Model
 from phbatch.network.steps import window_dtype
 from phbatch.places.ome import ImageMetadata
 from phbatch.planning.idle import require_effect
+from phbatch.planning.levels import resolve_levels, shard_bytes
 from phbatch.planning.memory import (
     RESERVED_BYTES,
     RESERVED_NETWORK_BYTES,
@@ -30,20 +32,15 @@ from phbatch.planning.memory import (
     unit_knobs,
     unit_memory,
 )
+from phbatch.planning.stored import copies, output_dtype, packing_notices, require_storable, resolve_packing
 from phbatch.planning.units import Geometry
 from phbatch.words.axes import Shape
+from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, MOST_WORKERS, Precision
 from phbatch.words.errors import InputError, ModelError, UsageError
 from phbatch.words.events import Notice
+from phbatch.words.given import first_problem
 from phbatch.words.normalization import Normalization
-from phbatch.words.settings import (
-    ESTIMATED_BACKGROUNDS,
-    FRAME_BACKGROUNDS,
-    MOST_WORKERS,
-    OF_RULE,
-    Precision,
-    RunSettings,
-    first_problem,
-)
+from phbatch.words.settings import OF_RULE, RunSettings
 
 _TILE_PIXELS = {2: 2_200_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
 
@@ -149,6 +146,10 @@ def resolve_run(
     batch: int | None = None,
     network: str | None = None,
     precision: Precision | None = None,
+    levels: int | None = None,
+    most_units: int | None = None,
+    device: Device | None = None,
+    ahead: int = 0,
 ) -> ResolvedRun:
     """Decide everything that can be decided before a pixel is read.
 
@@ -168,10 +169,18 @@ def resolve_run(
         Tile shape of the run that is continued.
     batch : int, optional
         Its tiles per call.
+    most_units : int, optional
+        Units that are worked on at once at most; all of the image by default.
     network : str, optional
         Form of the network of the run that is continued; else an ``auto`` of the settings stays, until it is settled.
     precision : str, optional
         The same of the precision.
+    levels : int, optional
+        Resolutions of its output.
+    device : Device, optional
+        The GPU that computes the network: its memory holds the tensors, and tiles are as large as it allows.
+    ahead : int
+        Units that are on it besides those that are worked on, at most.
 
     Raises
     ------
@@ -181,6 +190,7 @@ def resolve_run(
     rule, notices = resolve_rule(settings, model)
     require_effect(settings, rule, network=model is not None)
     geometry = _resolve_geometry(settings, source, model)
+    geometry = replace(geometry, levels=resolve_levels(settings, geometry, levels))
     n_input = len(geometry.channels) if geometry.stacked else 1
     if settings.rescale and geometry.n_output != n_input:
         raise UsageError(
@@ -189,7 +199,7 @@ def resolve_run(
         )
     if settings.uncertainty and (model is None or not model.config.probabilistic):
         raise UsageError("--uncertainty needs a probabilistic model; leave it out or choose another model.")
-    if settings.shard is not None and source.metadata.version == "0.4":
+    if settings.shard not in (None, "auto") and (settings.ome_zarr or source.metadata.version) == "0.4":
         raise UsageError("--shard needs Zarr 3, and OME-Zarr 0.4 is written as Zarr 2; leave it out.")
     allowed = int(settings.memory) if settings.memory is not None else available_bytes // 2
     batch = settings.batch or batch or 1
@@ -198,7 +208,7 @@ def resolve_run(
         require_form(model.config, network)
     recipe = Recipe(
         rule=rule,
-        dtype=settings.dtype,
+        dtype=output_dtype(settings, source),
         rescale=settings.rescale,
         volumes=geometry.volumes,
         stacked=geometry.stacked,
@@ -215,19 +225,24 @@ def resolve_run(
         preparation=_resolve_preparation(settings),
         upscale_to=(source.shape[3], source.shape[4]) if settings.upscale_back else None,
         windows="float32" if _resolve_preparation(settings).changes_pixels else window_dtype(source.dtype),
-        packing=_resolve_packing(settings),
+        packing=resolve_packing(settings),
+        copies=copies(settings, rule, network=model is not None),
     )
+    if settings.dtype == "input" and not recipe.copies:
+        require_storable(settings, recipe)
     memory = _plan_memory(settings, source, model, geometry, recipe, allowed)
     if model is not None:
-        tiles = _resolve_tiles(settings, geometry, model, memory.network_room // batch, tile)
+        tiles = _resolve_tiles(settings, geometry, model, memory.network_room // batch, tile, device, batch)
         recipe = replace(recipe, tiles=tiles)
         knobs = [f"lower --{name}" for name, value in (("tile", settings.tile), ("batch", batch)) if (value or 1) > 1]
-        network_mem = model.config.workspace_bytes(tiles.tile, batch)
-        memory = replace(memory, network_mem=network_mem, network_knobs=tuple(knobs))
-    workers = settings.workers or max(1, min(MOST_WORKERS, cores, len(geometry.units), memory.fitting))
+        bytes_of = model.config.staging_bytes if device is not None else model.config.workspace_bytes
+        memory = replace(memory, network_mem=bytes_of(tiles.tile, batch), network_knobs=tuple(knobs))
+        fitting = [count for count in range(ahead, 0, -1) if replace(memory, ahead=count).fitting]
+        memory = replace(memory, ahead=fitting[0] if fitting else 0)
+    workers = settings.workers or max(1, min(MOST_WORKERS, cores, most_units or len(geometry.units), memory.fitting))
     memory = replace(memory, in_flight=workers)
     memory.require_fit(recipe.tiles.tile if recipe.tiles else None)
-    return ResolvedRun(geometry, recipe, memory, workers, (*notices, *_packing_notices(recipe)))
+    return ResolvedRun(geometry, recipe, memory, workers, (*notices, *packing_notices(recipe)))
 
 
 @dataclass(frozen=True)
@@ -327,27 +342,8 @@ def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None)
         n_output,
         downscale=settings.downscale,
         upscaled=settings.upscale_back,
-        shard_pixels=int(settings.shard or 0) // np.dtype(settings.dtype).itemsize,
-    )
-
-
-def _resolve_packing(settings: RunSettings) -> Packing | None:
-    if settings.value_range is not None:
-        return Packing.spread(*settings.value_range, np.dtype(settings.dtype))
-    return None if settings.scale is None else Packing(gain=float(np.float32(settings.scale)))
-
-
-def _packing_notices(recipe: Recipe) -> tuple[Notice, ...]:
-    """What the integers of the output stand for, and how to have the values back."""
-    if recipe.packing is None:
-        return ()
-    low, step = recipe.packing.low, 1 / recipe.packing.gain
-    highest = low + step * np.iinfo(recipe.dtype).max
-    return (
-        Notice(
-            f"pixels: {recipe.dtype} stands for normalized values from {low:g} to {highest:.6g}; a value is"
-            f" {f'{low:g} + ' if low else ''}{step:.9g} * pixel (scale_factor and add_offset of the array)."
-        ),
+        shard_pixels=shard_bytes(settings, settings.ome_zarr or source.metadata.version)
+        // np.dtype(output_dtype(settings, source)).itemsize,
     )
 
 
@@ -412,7 +408,13 @@ def _resolve_channels(settings: RunSettings, source: Image) -> tuple[int, ...]:
 
 
 def _resolve_tiles(
-    settings: RunSettings, geometry: Geometry, model: Model, spare_bytes: int, tile: tuple[int, ...] | None
+    settings: RunSettings,
+    geometry: Geometry,
+    model: Model,
+    spare_bytes: int,
+    tile: tuple[int, ...] | None,
+    device: Device | None,
+    batch: int,
 ) -> TilePlan:
     config, shape = model.config, geometry.network_frame_shape
     padded = tuple(size + -size % config.grid for size in shape)
@@ -429,6 +431,9 @@ def _resolve_tiles(
         length == size or smallest <= length < size for length, size in zip(tile, padded, strict=True)
     ):
         chosen = tile
+    elif device is not None:
+        fitting = spare_bytes // config.staging_bytes_per_pixel
+        chosen = choose_tile(shape, config.halo, config.grid, min(fitting, tile_room(config, device, batch)))
     else:
         fitting = spare_bytes // config.workspace_bytes_per_pixel
         chosen = choose_tile(shape, config.halo, config.grid, min(fitting, _TILE_PIXELS[config.n_dim]))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
+from itertools import count as count_from
 from math import prod
 from typing import Any, overload
 
@@ -18,6 +19,7 @@ from phbatch.words.groups import TimeGroups
 
 _UNIT_PIXELS = 1 << 20  # small frames are taken together until a unit has this many
 _CHUNK_LENGTH = 1024  # of the output along y and x, at most
+_COARSEST = 1024  # length along y and x at which a pyramid ends
 _KEY = re.compile(r"t([0-9]{1,18})(?:-[0-9]+)?/c([0-9]{1,18})(?:-[0-9]+)?(?:/z([0-9]{1,18})(?:-[0-9]+)?)?")
 
 
@@ -62,6 +64,37 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Level:
+    """One resolution of the output.
+
+    Attributes
+    ----------
+    factor : int
+        Pixels of level 0 along y and x that one of this level stands for.
+    shape, chunks : tuple of int
+        Along ``tczyx``.
+    shards : tuple of int or None
+        Along ``tczyx``; None where every chunk is an object.
+    """
+
+    factor: int
+    shape: Shape
+    chunks: Shape
+    shards: Shape | None
+
+
+def count_levels(lengths: Sequence[int]) -> int:
+    """Levels that an image gets by itself: lengths along y and x are halved until none is above 1024.
+
+    Examples
+    --------
+    >>> [count_levels(lengths) for lengths in ((1024, 1024), (512, 1025), (2048, 2048), (20_000, 20_000))]
+    [1, 2, 2, 6]
+    """
+    return next(count for count in count_from(1) if -(-max(lengths) // 2 ** (count - 1)) <= _COARSEST)
+
+
+@dataclass(frozen=True)
 class Geometry:
     """Shape of the work.
 
@@ -85,6 +118,8 @@ class Geometry:
         Whether the output is on the source's grid again.
     shard_pixels : int
         Output pixels that are stored in one object, about; 0 where every chunk is an object.
+    levels : int
+        Resolutions of the output.
     """
 
     shape: Shape
@@ -97,6 +132,7 @@ class Geometry:
     downscale: int = 1
     upscaled: bool = False
     shard_pixels: int = 0
+    levels: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` is the inverse."""
@@ -123,20 +159,26 @@ class Geometry:
     @cached_property
     def output_chunks(self) -> Shape:
         """Chunks of the output along ``tczyx``: one frame, or one unit of small frames; at most 1024 pixels a side."""
-        y, x = (-(-size // -(-size // _CHUNK_LENGTH)) for size in self.output_shape[3:])
-        together, length = self._frames_together, self._even_group
-        if self.shard_pixels > 0:
-            length = together if length % together == 0 else 1
-        return (length if together > 1 else 1, 1, 1, y, x)
+        return self.output_levels[0].chunks
 
     @cached_property
     def output_shards(self) -> Shape | None:
         """Shards of the output along ``tczyx``: whole frames, those of one unit along t; None where there are none."""
-        if self.shard_pixels == 0:
-            return None
-        chunk_t, _, _, *chunk = self.output_chunks
-        y, x = (-(-size // length) * length for size, length in zip(self.output_shape[3:], chunk, strict=True))
-        return (-(-self._even_group // chunk_t) * chunk_t, 1, 1, y, x)
+        return self.output_levels[0].shards
+
+    @cached_property
+    def output_levels(self) -> tuple[Level, ...]:
+        """All resolutions of the output, the full one first.
+
+        A unit writes whole frames, and every level is cut along t, c and z as level 0 is: so whoever owns a frame owns
+        the chunks and shards of all its levels.
+        """
+        return tuple(self._level(2**level) for level in range(self.levels))
+
+    @property
+    def output_pixels(self) -> int:
+        """Pixels of all levels."""
+        return sum(prod(level.shape) for level in self.output_levels)
 
     @cached_property
     def units(self) -> Units:
@@ -200,6 +242,19 @@ class Geometry:
         """How many channels are made of some."""
         return self.n_output if self.stacked else len(channels) * self.n_output
 
+    def _level(self, factor: int) -> Level:
+        *outer, height, width = self.output_shape
+        lengths = [-(-height // factor), -(-width // factor)]
+        chunk = [-(-size // -(-size // _CHUNK_LENGTH)) for size in lengths]
+        together, length = self._frames_together, self._even_group
+        if self.shard_pixels > 0:
+            length = together if length % together == 0 else 1
+        chunk_t, shards = length if together > 1 else 1, None
+        if self.shard_pixels > 0:
+            whole = (-(-size // of) * of for size, of in zip(lengths, chunk, strict=True))
+            shards = (-(-self._even_group // chunk_t) * chunk_t, 1, 1, *whole)
+        return Level(factor, (*outer, *lengths), (chunk_t, 1, 1, *chunk), shards)  # type: ignore[arg-type]
+
     @cached_property
     def _frames_together(self) -> int:
         """Source frames along t in whole chunks, more of them while the frames are small."""
@@ -226,7 +281,7 @@ class Units(Sequence[Unit]):
     ----------
     geometry : Geometry
         Of the run.
-    places : range, optional
+    positions : range, optional
         Which of all units; a slice of units has some.
 
     Examples
@@ -236,7 +291,7 @@ class Units(Sequence[Unit]):
     (100000000, 't99999999/c0', 7, False)
     """
 
-    def __init__(self, geometry: Geometry, places: range | None = None) -> None:
+    def __init__(self, geometry: Geometry, positions: range | None = None) -> None:
         self._geometry = geometry
         self._times, self._channels = geometry.time_groups, geometry.channel_groups
         counts = (geometry.output_channels(kept) for _, _, kept in self._channels)
@@ -244,10 +299,10 @@ class Units(Sequence[Unit]):
         self._output_lengths = geometry.output_shape[3:]
         self._planes = -(-geometry.shape[2] // geometry.plane_step)
         count = len(self._times) * len(self._channels) * self._planes
-        self._places = range(count) if places is None else places
+        self._positions = range(count) if positions is None else positions
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     @overload
     def __getitem__(self, index: int) -> Unit: ...
@@ -255,11 +310,11 @@ class Units(Sequence[Unit]):
     def __getitem__(self, index: slice) -> Units: ...
     def __getitem__(self, index: int | slice) -> Unit | Units:
         if isinstance(index, slice):
-            return Units(self._geometry, self._places[index])
-        return self._make(self._places[index])
+            return Units(self._geometry, self._positions[index])
+        return self._make(self._positions[index])
 
     def __iter__(self) -> Iterator[Unit]:
-        return map(self._make, self._places)
+        return map(self._make, self._positions)
 
     def __contains__(self, unit: object) -> bool:
         return self.find(unit) is not None
@@ -288,13 +343,13 @@ class Units(Sequence[Unit]):
             return None
         at_c = bisect_right(self._first_channels, c) - 1
         at = (self._times.index(t) * len(self._channels) + at_c) * self._planes + z // self._geometry.plane_step
-        if at not in self._places or self._key(at) != key:
+        if at not in self._positions or self._key(at) != key:
             return None
-        return self._places.index(at)
+        return self._positions.index(at)
 
-    def _spans(self, place: int) -> tuple[int, int, int, int, int, int]:
+    def _spans(self, position: int) -> tuple[int, int, int, int, int, int]:
         """First and one past the last index in the output, along t, c and z."""
-        rest, at_z = divmod(place, self._planes)
+        rest, at_z = divmod(position, self._planes)
         at_t, at_c = divmod(rest, len(self._channels))
         step = self._geometry.plane_step
         return (
@@ -306,19 +361,19 @@ class Units(Sequence[Unit]):
             min((at_z + 1) * step, self._geometry.shape[2]),
         )
 
-    def _key(self, place: int) -> str:
-        t, t_stop, c, c_stop, z, z_stop = self._spans(place)
+    def _key(self, position: int) -> str:
+        t, t_stop, c, c_stop, z, z_stop = self._spans(position)
         found = f"{_span('t', t, t_stop)}/{_span('c', c, c_stop)}"
         return found if self._geometry.shape[2] == 1 else f"{found}/{_span('z', z, z_stop)}"
 
-    def _make(self, place: int) -> Unit:
-        t, t_stop, c, c_stop, z, z_stop = self._spans(place)
+    def _make(self, position: int) -> Unit:
+        t, t_stop, c, c_stop, z, z_stop = self._spans(position)
         times = self._geometry.times[t:t_stop]
-        first_c, last_c, channels = self._channels[place // self._planes % len(self._channels)]
+        first_c, last_c, channels = self._channels[position // self._planes % len(self._channels)]
         (height, width), (output_height, output_width) = self._geometry.shape[3:], self._output_lengths
         planes = slice(z, z_stop)
         return Unit(
-            key=self._key(place),
+            key=self._key(position),
             source=(slice(times[0], times[-1] + 1), slice(first_c, last_c), planes, slice(0, height), slice(0, width)),
             keep_t=range(0, times[-1] - times[0] + 1, times.step),
             keep_c=tuple(channel - first_c for channel in channels),

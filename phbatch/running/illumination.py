@@ -1,14 +1,17 @@
-"""Profiles of uneven light, estimated from a bounded sample of the frames of an image."""
+"""Profiles of uneven light, estimated from a bounded sample of the frames of an image.
+
+One plane after the other, in this process and without a graph: a median over t takes all sampled frames of a plane at
+once, and memory is planned for one plane.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from os import cpu_count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Unpack, get_args
@@ -16,10 +19,14 @@ from typing import Any, Literal, Unpack, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.computing.machine import available_bytes, machine_of
+from phbatch.computing.tasks import Job, forget_open_stores
 from phbatch.frames.light import Profile, background_of
 from phbatch.frames.light_checks import LEAST_FRAMES, judge_profile, require_frames
-from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.image import Source
 from phbatch.inputs.light_profile import read_facts, require_replaceable, write_profile
+from phbatch.inputs.opening import open_input
+from phbatch.inputs.positions import find_positions
 from phbatch.inputs.presence import require_chunks
 from phbatch.kernels.background import temporal_background
 from phbatch.kernels.finite import is_finite
@@ -34,14 +41,14 @@ from phbatch.planning.memory import (
 )
 from phbatch.planning.resolve import resolve_statistics
 from phbatch.planning.units import Geometry
-from phbatch.running.begin import PROFILE, Prepared, available_bytes, require_profile
-from phbatch.running.tasks import Job, forget_open_stores
+from phbatch.running.begin import PROFILE, AcceptedRun, require_profile
 from phbatch.words.axes import to_region
+from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS
 from phbatch.words.errors import InputError, MemoryLimitError, UsageError
 from phbatch.words.events import Listener, Notice
 from phbatch.words.option_types import SampleOptions
 from phbatch.words.options import parse_options
-from phbatch.words.settings import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, RunSettings
+from phbatch.words.settings import RunSettings
 
 IlluminationMethod = Literal["gaussian", "polynomial", "temporal", "basic"]
 
@@ -77,7 +84,8 @@ def illumination(
     Parameters
     ----------
     input : str or Path
-        As for `phbatch.run`.
+        As for `phbatch.run`; of a plate, a collection or a pattern, the sample is of all images of the first one's
+        shape.
     output : str or Path, optional
         Where to write the profile, as a Zarr group; `phbatch.run` takes its path as `illumination`.
     method : {"temporal", "gaussian", "polynomial", "basic"}
@@ -85,7 +93,7 @@ def illumination(
         it (`phbatch.kernels.background`); ``basic`` is BaSiC (Peng et al. 2017, https://doi.org/10.1038/ncomms14836)
         by the library BaSiCPy, which gives a dark field, too.
     **options
-        `axes`, `channel`, `frames`, `memory`, `storage_options`.
+        `axes`, `channel`, `frames`, `pattern`, `position`, `memory`, `storage_options`.
 
     Returns
     -------
@@ -100,21 +108,26 @@ def illumination(
     if method not in get_args(IlluminationMethod):
         raise UsageError(f"--method {method} is none of {', '.join(get_args(IlluminationMethod))}; choose one of them.")
     settings = parse_options("illumination", options)
-    source = open_source(Place.at(input, settings.storage_options), settings.axes)
-    resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+    positions = find_positions(str(input), settings)
+    paths = [str(positions.root / path) for path in positions.paths] if positions else [input]
+    sources = [open_input(path, settings) for path in paths]
+    source = sources[0]
+    alike = [other for other in sources if other.shape[1:] == source.shape[1:]]
+    machine = machine_of(None)
+    resolved = resolve_statistics(settings, source, available_bytes=machine.available_bytes, cores=machine.cores)
     require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
     place = Place.at(output, settings.storage_options) if output is not None else None
     if place:
         require_separate(source, place)
         require_replaceable(place)
-    estimated = _estimate(source, resolved.geometry, method, settings, "the profile")
+    estimated = _estimate(source, resolved.geometry, method, settings, "the profile", alike[1:])
     if place:
         write_profile(place, estimated.profile.background, estimated.profile.dark, estimated.facts)
     return estimated
 
 
 def estimate_profile(
-    source: Source, geometry: Geometry, method: str, settings: RunSettings
+    source: Source, geometry: Geometry, method: str, settings: RunSettings, others: Sequence[Source] = ()
 ) -> tuple[Profile, dict[str, Any]]:
     """Estimate a profile for the channels of a run; one that was not asked for is 1 everywhere.
 
@@ -123,14 +136,16 @@ def estimate_profile(
     InputError, MemoryLimitError, UsageError
         Too few frames, too little memory, or BaSiCPy is missing.
     """
-    require_frames(method, len(geometry.times), f"illumination {method}")
-    times = _sample_times(source, geometry, settings)
+    frames = [(source, t) for t in geometry.times]
+    frames += [(other, t) for other in others for t in settings.select_frames(other.shape[0])]
+    require_frames(method, len(frames), f"illumination {method}")
+    sample = _sample(frames, settings)
     n_c, n_z = source.shape[1:3]
     background = np.ones((n_c, n_z, *source.shape[3:]), np.float32)
     dark = np.zeros_like(background) if method == "basic" else None
     for c in geometry.channels:
         for z in range(n_z):
-            stack = np.stack(list(_read_planes(source, times, c, z)))
+            stack = np.stack(list(_read_planes(sample, c, z)))
             if not is_finite(stack).all():
                 raise InputError(
                     f"channel {c}, plane {z} has NaN or infinity in the frames that the light is estimated from; choose"
@@ -147,11 +162,13 @@ def estimate_profile(
                 if method in FRAME_BACKGROUNDS
                 else median
             )
-    facts = {"method": method, "input": source.path, "frames": times, "axes": "czyx"}
+    facts: dict[str, Any] = {"method": method, "input": source.path, "frames": [t for _, t in sample], "axes": "czyx"}
+    if others:
+        facts |= {"images": len(others) + 1, "sampled": [each.path for each, _ in sample]}
     return Profile(background, dark), facts
 
 
-def estimate_light(prepared: Prepared) -> tuple[Prepared, IlluminationResult | None]:
+def estimate_light(accepted: AcceptedRun) -> tuple[AcceptedRun, IlluminationResult | None]:
     """Estimate the profile of a run, unless an earlier call did, while nothing is written and all may be refused.
 
     Raises
@@ -159,33 +176,33 @@ def estimate_light(prepared: Prepared) -> tuple[Prepared, IlluminationResult | N
     InputError, MemoryLimitError, UsageError
         As for `estimate_profile`; or the frames hold no light.
     """
-    settings, method = prepared.settings, prepared.settings.illumination
+    settings, method = accepted.settings, accepted.settings.illumination
     if method not in ESTIMATED_BACKGROUNDS or method in FRAME_BACKGROUNDS:
-        return prepared, None
-    if prepared.continued and _is_kept(prepared):
-        return prepared, None
-    found = _estimate(prepared.source, prepared.resolved.geometry, method, settings, f"illumination {method}")
+        return accepted, None
+    if accepted.continued and _is_kept(accepted):
+        return accepted, None
+    found = _estimate(accepted.source, accepted.resolved.geometry, method, settings, f"illumination {method}")
     notices = (Notice(text, warning=True) for text in found.notices)
-    return replace(prepared, notices=(*prepared.notices, *notices)), found
+    return replace(accepted, notices=(*accepted.notices, *notices)), found
 
 
-def keep_light(prepared: Prepared, estimated: IlluminationResult | None) -> None:
+def keep_light(accepted: AcceptedRun, estimated: IlluminationResult | None) -> None:
     """Keep what `estimate_light` found in the output, unless an earlier call did."""
-    if estimated is None or _is_kept(prepared):
+    if estimated is None or _is_kept(accepted):
         return
     profile = estimated.profile
-    write_profile(prepared.output, profile.background, profile.dark, estimated.facts, PROFILE)
+    write_profile(accepted.output, profile.background, profile.dark, estimated.facts, PROFILE)
     forget_open_stores()
 
 
 @contextmanager
-def light_aside(prepared: Prepared, estimated: IlluminationResult | None) -> Iterator[Job]:
+def light_aside(accepted: AcceptedRun, estimated: IlluminationResult | None) -> Iterator[Job]:
     """The job of a run that measures before its output is there: an estimated profile lies in a temporary folder."""
     if estimated is None:
-        yield prepared.job
+        yield accepted.job
         return
     with _scratch(estimated.profile, estimated.facts) as place:
-        yield replace(prepared.job, profile=place)
+        yield replace(accepted.job, profile=place)
 
 
 @contextmanager
@@ -225,35 +242,44 @@ def _scratch(profile: Profile, facts: dict[str, Any]) -> Iterator[Place]:
         yield place
 
 
-def _is_kept(prepared: Prepared) -> bool:
-    return "method" in (read_facts(prepared.output, PROFILE) or {})
+def _is_kept(accepted: AcceptedRun) -> bool:
+    return "method" in (read_facts(accepted.output, PROFILE) or {})
 
 
-def _estimate(source: Source, geometry: Geometry, method: str, settings: RunSettings, name: str) -> IlluminationResult:
+def _estimate(
+    source: Source,
+    geometry: Geometry,
+    method: str,
+    settings: RunSettings,
+    name: str,
+    others: Sequence[Source] = (),
+) -> IlluminationResult:
     """Estimate a profile and judge it."""
-    profile, facts = estimate_profile(source, geometry, method, settings)
+    profile, facts = estimate_profile(source, geometry, method, settings, others)
     planes = product(geometry.channels, range(source.shape[2]))
     notices = judge_profile(profile, facts, settings.illumination_mode, planes, name)
     return IlluminationResult(profile, facts, tuple(notice.text for notice in notices))
 
 
-def _sample_times(source: Source, geometry: Geometry, settings: RunSettings) -> list[int]:
+def _sample(frames: Sequence[tuple[Source, int]], settings: RunSettings) -> list[tuple[Source, int]]:
+    """Evenly spaced frames, as many as the memory takes."""
+    source = frames[0][0]
     allowed = int(settings.memory) if settings.memory is not None else available_bytes() // 2
     libraries = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if settings.model != "none" else 0)
     kept = profile_bytes(source.shape, dark=True) + prod(source.chunks) * source.dtype.itemsize
     spare = allowed - libraries - kept
-    count, frame_bytes = sampled_frames(source.shape, source.dtype.itemsize, spare, len(geometry.times))
-    if count < min(LEAST_FRAMES, len(geometry.times)):
+    count, frame_bytes = sampled_frames(source.shape, source.dtype.itemsize, spare, len(frames))
+    if count < min(LEAST_FRAMES, len(frames)):
         needed = allowed - spare + LEAST_FRAMES * frame_bytes
         raise MemoryLimitError(
             f"estimating the light needs {format_bytes(needed)} and may use {format_bytes(allowed)}; raise --memory."
         )
-    picked = np.unique(np.linspace(0, len(geometry.times) - 1, count).round().astype(int))
-    return [geometry.times[int(index)] for index in picked]
+    picked = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
+    return [frames[int(index)] for index in picked]
 
 
-def _read_planes(source: Source, times: list[int], c: int, z: int) -> Iterator[NDArray[Any]]:
-    for t in times:
+def _read_planes(frames: Sequence[tuple[Source, int]], c: int, z: int) -> Iterator[NDArray[Any]]:
+    for source, t in frames:
         yield source.read_or_refuse(to_region((t, c, z, 0, 0), (t + 1, c + 1, z + 1, *source.shape[3:])))[0, 0, 0]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any
 
+import dask.threaded
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,11 +22,17 @@ from phbatch.planning.memory import reduction_chunks
 from phbatch.planning.units import Geometry
 from phbatch.words.axes import FrameKey, to_region
 
+_JOINED = 16  # states that a task merges
+
 
 def reduce_large_frames(
     source: Source, keys: Iterable[FrameKey], sigma: float, workers: int
 ) -> Iterator[tuple[FrameKey, State]]:
     """Mergeable states of frames, each reduced over its chunks, one row of chunks after the other.
+
+    The chunks of a row and the tree that merges them are a graph of Dask's threaded scheduler. Rows are not: what they
+    share is read by threads beside it and held, since three rows are all that has a place in memory; nor are frames,
+    for which `phbatch.computing.engine` would want a task each.
 
     Parameters
     ----------
@@ -137,9 +144,26 @@ def _reduce_rows(rows: _Rows, sigma: float, padding: Padding | None) -> State:
         own = (slice(top, min(top + rows.chunks[0], height)), slice(left, min(left + rows.chunks[1], width)))
         return from_block(block, sigma, halo, padding and padding.window(*own))
 
-    states: list[State] = []
+    above: dict[str, State] = {}
     for top in range(0, rows.source.shape[3], rows.chunks[0]):
         rows.move_to(top)
-        found = rows.pool.map(partial(summarize, top), rows.columns)
-        states = [reduce(merge, found, *states)]
-    return states[0]
+        tasks = {f"measure-{rows.key}/y{top}/x{left}": (summarize, top, left) for left in rows.columns}
+        root, nodes = _join_in_tree([*above, *tasks], f"join-{rows.key}/y{top}")
+        above = {root: dask.threaded.get(above | tasks | nodes, root, pool=rows.pool, callbacks=())}
+    (state,) = above.values()
+    return state
+
+
+def _join_in_tree(keys: Sequence[str], name: str) -> tuple[str, dict[str, tuple[Any, ...]]]:
+    """Tasks of a graph that merge what these make, some at a time, and the key of the last."""
+    nodes: dict[str, tuple[Any, ...]] = {}
+    while len(keys) > 1:
+        groups = [list(keys[first : first + _JOINED]) for first in range(0, len(keys), _JOINED)]
+        made = {f"{name}-{len(nodes) + number}": (_merge_all, group) for number, group in enumerate(groups)}
+        nodes |= made
+        keys = list(made)
+    return keys[0], nodes
+
+
+def _merge_all(states: Sequence[State]) -> State:
+    return reduce(merge, states)

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from phbatch.computing.engine import execute, reduce_units
+from phbatch.computing.outcome import Outcome
+from phbatch.computing.tasks import Job, Pool, measure_unit, merge_pools, pool_unit
 from phbatch.frames.light import count_fractions, in_counts
 from phbatch.frames.measure import judge_series
 from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsRow, StatisticsTable
 from phbatch.inputs.image import Source
-from phbatch.kernels.stats import State, finalize, merge
+from phbatch.kernels.stats import State, finalize
 from phbatch.places.place import Place
 from phbatch.places.table_file import MEASURED, describe_measurement, parse_measurement, read_rows
 from phbatch.planning.resolve import ResolvedStatistics
 from phbatch.planning.units import Geometry, Unit
-from phbatch.running.engine import execute
 from phbatch.running.large import measure_large_frames, reduce_large_frames
-from phbatch.running.outcome import Outcome
-from phbatch.running.tasks import Job, measure_unit, pool_unit
 from phbatch.words.axes import FrameGrid
 from phbatch.words.errors import InputError, InterruptedRunError
 from phbatch.words.events import Listener, Notice, UnitFinished, ignore
 from phbatch.words.settings import RunSettings
 
-Pool = tuple[int, int | None]
 Stop = Callable[[], bool]
 
 
@@ -55,6 +54,7 @@ def measure_frames(
         profile=profile,
         retries=settings.retries,
         threads=settings.threads,
+        wait_s=settings.wait_workers,
     )
     geometry = resolved.geometry
     if not resolved.large:
@@ -79,10 +79,10 @@ def measure_frames(
         good = (key for index, key in enumerate(geometry.grid) if not table.flag_bits[index])
         states: dict[Pool, State] = {}
         for key, state in reduce_large_frames(source, good, resolved.recipe.rule.sigma, resolved.workers):
-            _merge_into(states, {resolved.recipe.pool_of(key): state})
+            states = merge_pools((states, {resolved.recipe.pool_of(key): state}))
             if stop():
                 raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
-        _assign_pools(table, states, resolved.recipe, 1, listener)
+        assign_pools(table, states, resolved.recipe, 1, listener)
     return table
 
 
@@ -103,7 +103,7 @@ def measure_before(
     ):
         unit = outcome.unit
         if outcome.result is None:
-            raise _unreadable(outcome)
+            raise unreadable(outcome)
         for index, statistics in outcome.result.items():
             table.put(StatisticsRow(unit.frame_key(*index), statistics).as_dict())
         listener(UnitFinished(unit.key, len(outcome.result)))
@@ -235,6 +235,18 @@ def with_statistics(units: Iterable[Unit], table: StatisticsTable, volumes: bool
         yield replace(unit, measured={index: table.statistics(unit.frame_key(*index)) for index in indices})
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Units that carry the statistics of their frames, as often as they are gone through."""
+
+    units: Iterable[Unit]
+    table: StatisticsTable
+    volumes: bool
+
+    def __iter__(self) -> Iterator[Unit]:
+        return with_statistics(self.units, self.table, self.volumes)
+
+
 def _pool(
     table: StatisticsTable,
     job: Job,
@@ -247,26 +259,20 @@ def _pool(
     listener: Listener,
 ) -> None:
     """Statistics of the pixels of all good frames of a group, from a second reading of these frames."""
-    states: dict[Pool, State] = {}
-    units = with_statistics(geometry.units, table, geometry.volumes)
-    finished = 0
-    for outcome in execute(pool_unit, job, units, workers=workers, scheduler=scheduler, stop=stop, listener=listener):
-        if outcome.result is None:
-            raise _unreadable(outcome)
-        _merge_into(states, outcome.result)
-        finished += 1
-    if finished < len(geometry.units):
+    units = _Measured(geometry.units, table, geometry.volumes)
+    pooled, failed = reduce_units(
+        pool_unit, merge_pools, job, units, workers=workers, scheduler=scheduler, stop=stop, listener=listener
+    )
+    if failed is not None:
+        raise unreadable(failed)
+    if pooled.units < len(geometry.units):
         raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
+    states = pooled.state or {}
     fractions = count_fractions(dtype) if job.recipe.preparation.changes_pixels else 1
-    _assign_pools(table, states, job.recipe, fractions, listener)
+    assign_pools(table, states, job.recipe, fractions, listener)
 
 
-def _merge_into(states: dict[Pool, State], found: Mapping[Pool, State]) -> None:
-    for pool, state in found.items():
-        states[pool] = merge(states[pool], state) if pool in states else state
-
-
-def _assign_pools(
+def assign_pools(
     table: StatisticsTable, states: Mapping[Pool, State], recipe: Recipe, fractions: int, listener: Listener
 ) -> None:
     """Give every frame the statistics of its pool; `fractions` are the steps per count of the states."""
@@ -299,6 +305,7 @@ def _require_complete(table: StatisticsTable) -> None:
         )
 
 
-def _unreadable(outcome: Outcome[Any]) -> InputError:
+def unreadable(outcome: Outcome[Any]) -> InputError:
+    """What is said of a unit that cannot be measured."""
     key = outcome.unit.key
     return InputError(f"unit {key} cannot be read: {outcome.problem}; repair it first.", frame=key)

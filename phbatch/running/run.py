@@ -3,50 +3,75 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from math import prod
-from os import cpu_count
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Unpack
 
-import numpy as np
 import psutil
 from distributed import Client
 
+from phbatch.computing.dashboard import say_dashboard
+from phbatch.computing.devices import choose_devices, name_devices
+from phbatch.computing.machine import going_to, may_leave, plan_for
+from phbatch.computing.tasks import forget_open_stores, load_predictor
+from phbatch.computing.versions import await_workers
 from phbatch.frames.table import StatisticsTable
-from phbatch.inputs.image import open_source
+from phbatch.inputs.image import Source
+from phbatch.inputs.opening import open_input
+from phbatch.inputs.positions import Positions, find_positions
 from phbatch.inputs.presence import require_chunks
-from phbatch.outputs.finished import Finished
+from phbatch.outputs.accounts import keep_account
 from phbatch.outputs.image import finish_image, refusing_storage_errors
 from phbatch.outputs.writer import Sink
 from phbatch.places.lock import hold_output
-from phbatch.places.place import Place
 from phbatch.planning.resolve import resolve_statistics
-from phbatch.planning.units import Geometry, source_reads
+from phbatch.planning.units import Unit
+from phbatch.running.accept_positions import accept_positions, require_same_positions
+from phbatch.running.before import look_at_light, measure_first, statistics_before
 from phbatch.running.begin import (
-    Prepared,
-    available_bytes,
+    AcceptedRun,
+    accept_run,
     meet_cluster,
     must_scan,
-    open_output,
-    prepare,
     require_input,
-    require_same_run,
     search_for_nan,
     settle_network,
 )
-from phbatch.running.cluster import lending
 from phbatch.running.commit import restore_units
-from phbatch.running.illumination import IlluminationResult, estimate_light, keep_light, light_aside, profile_of
-from phbatch.running.measure import describe, measure_before, measure_frames, with_statistics
-from phbatch.running.scale import require_good_frames, require_scale
-from phbatch.running.tasks import Job, forget_open_stores, load_predictor
-from phbatch.words.axes import FrameKey
-from phbatch.words.events import Event, Listener, Notice, RunStarted, Stop, ignore, log, logging_notices, never
+from phbatch.running.drawing import draw_plan
+from phbatch.running.follow import await_input, follow, require_followable
+from phbatch.running.illumination import keep_light, profile_of
+from phbatch.running.local import on_devices
+from phbatch.running.measure import describe, measure_frames, with_statistics
+from phbatch.running.opening import open_output, require_same_run
+from phbatch.running.plan import report_plan, report_plans
+from phbatch.running.positions import run_positions
+from phbatch.running.run_log import keeping_log
+from phbatch.running.told import flagged_frames, frame_pixels, started_event, uncorrected_light
+from phbatch.words.errors import UsageError
+from phbatch.words.events import (
+    Event,
+    Listener,
+    Notice,
+    RunStarted,
+    StageStarted,
+    Stop,
+    UnitFinished,
+    UnitMeasured,
+    ignore,
+    log,
+    logging_notices,
+    never,
+)
 from phbatch.words.option_types import RunOptions, StatisticsOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import PlanReport, RunResult
+from phbatch.words.settings import RunSettings
 
 try:
     import resource
@@ -81,7 +106,10 @@ def run(
     stop : callable
         Asked before each unit whether to stop, such as ``threading.Event().is_set``; what is in flight is finished.
     client : distributed.Client, optional
-        Of a Dask cluster whose workers compute the units, instead of the address `scheduler`; it stays open.
+        Of a Dask cluster whose workers compute the units, instead of the address `scheduler`; it stays open. Without
+        either, the units go where Dask itself would compute in this place: to the active client's workers, where there
+        is one and ``dask.config.set(scheduler="threads")`` does not say otherwise, else to threads of this process.
+        Within a task of the host's, it is the threads of that task's slot: one, unless `workers` says more.
     **options
         All settings: see `phbatch.RunSettings`, and ``phbatch run --help``.
 
@@ -102,7 +130,7 @@ def run(
 
     Examples
     --------
-    >>> import tempfile, zarr
+    >>> import tempfile, numpy as np, zarr
     >>> folder = Path(tempfile.mkdtemp())
     >>> frames = np.random.default_rng(0).normal(1000, 30, (2, 64, 64)).astype("uint16")
     >>> _ = zarr.create_array(folder / "a.zarr", data=frames)
@@ -111,127 +139,194 @@ def run(
     (2, 1.0)
     """
     settings = parse_options("run", options)
-    with lending(client, settings.scheduler) as scheduler:
-        prepared = prepare(str(input), output, settings.model_copy(update={"scheduler": scheduler}))
-        return _run(prepared, command or _python_command(prepared, options), logging_notices(listener), stop)
+    listener = logging_notices(listener)
+    with going_to(client, settings.scheduler, stop, listener) as scheduler:
+        settings = settings.model_copy(update={"scheduler": scheduler})
+        devices = _devices(settings, input, output)
+        if settings.follow:
+            await_input(str(input), settings, listener, stop)
+        if (positions := find_positions(str(input), settings)) is not None:
+            return _run_positions(positions, output, settings, devices, options, command, listener, stop)
+        accepted = accept_run(str(input), output, settings, stop, processes=len(devices))
+        if await_workers(settings, stop, listener):  # memory and threads are planned from those that came
+            accepted = accept_run(str(input), output, settings, stop)
+        say_dashboard(settings.scheduler, stop, listener)
+        command = command or python_command(accepted, options)
+        if settings.follow:
+            require_followable(accepted)
+            require_same_run(accepted)
+        with on_devices(accepted, devices, stop, listener) as there:
+            if not settings.follow:
+                return _run(there, command, listener, stop)
+            allowed = there.resolved.memory.allowed_mem  # as it was planned once, whatever is free later
+
+            def again(settings: RunSettings, listener: Listener, left: Collection[str] | None) -> RunResult:
+                settings = settings.model_copy(update={"memory": allowed})
+                return _run(accept_run(str(input), output, settings, stop), command, listener, stop, left)
+
+            return follow(there, again, listener, stop)
 
 
-def _run(prepared: Prepared, command: str, listener: Listener, stop: Stop) -> RunResult:
+def _run(
+    accepted: AcceptedRun, command: str, listener: Listener, stop: Stop, left: Collection[str] | None = None
+) -> RunResult:
+    """Run, and finish the output, unless more frames will come: then some units may be left for the end."""
     started = perf_counter()
-    require_same_run(prepared)
-    prepared = settle_network(meet_cluster(require_input(prepared), stop, listener))
-    for notice in prepared.notices:
+    require_same_run(accepted)
+    accepted = require_input(accepted)
+    if accepted.settings.scheduler is not None:
+        listener(StageStarted("meeting workers"))
+    accepted = meet_cluster(accepted, stop, listener)
+    if accepted.model is not None:
+        listener(StageStarted("loading the network"))
+    accepted = settle_network(accepted)
+    for notice in accepted.notices:
         listener(notice)
-    units = prepared.resolved.geometry.units
-    if prepared.settings.scheduler is None:
-        load_predictor(prepared.job)
+    units = accepted.resolved.geometry.units
+    if accepted.settings.scheduler is None:
+        load_predictor(accepted.job)
     said: list[Notice] = []
 
     def hear(event: Event) -> None:
         if isinstance(event, Notice):
             said.append(event)
+        elif isinstance(event, UnitFinished):
+            listener(UnitMeasured(event.unit, event.frames))
+        else:
+            listener(event)
 
-    search_for_nan(prepared, stop, hear)
-    prepared, light = _estimate_light(prepared, listener)
-    measured = _measure_first(prepared, light, stop, hear)
-    with hold_output(prepared.output, prepared.job.token):
-        with refusing_storage_errors(prepared.output):
-            finished = open_output(prepared, command)
-            keep_light(prepared, light)
+    if must_scan(accepted):
+        listener(StageStarted("searching for NaN"))
+    search_for_nan(accepted, stop, hear)
+    accepted, light = look_at_light(accepted, listener)
+    measured = measure_first(accepted, light, stop, hear)
+    with hold_output(accepted.output, accepted.job.token), ExitStack() as stack:
+        with refusing_storage_errors(accepted.output):
+            finished = open_output(accepted, command)
+            keep_light(accepted, light)
         skipped, frames_before = len(finished), finished.frames
         todo = len(units) - skipped
+        if todo or not finished.complete:  # what is finished stays as it is
+            listener = stack.enter_context(keeping_log(accepted.output, command, listener, accepted.notices))
         if measured is None and todo:
-            measured = _statistics_before(prepared, prepared.job, stop, hear)
+            measured = statistics_before(accepted, accepted.job, stop, hear)
         for notice in said:
             listener(notice)
-        listener(_started(prepared, finished))
-        work = finished.todo()
+        listener(started_event(accepted, finished))
+        work: Iterator[Unit] = (unit for unit in finished.todo() if unit.key not in (left or ()))
         if measured is not None:
-            work = with_statistics(work, measured, prepared.resolved.recipe.volumes)
+            work = with_statistics(work, measured, accepted.resolved.recipe.volumes)
         restoring = perf_counter()
-        failed = restore_units(prepared, work, finished, stop, listener)
+        failed = restore_units(accepted, work, finished, stop, listener)
         restoring_seconds = perf_counter() - restoring
-        if len(finished) == len(units) and (todo or not finished.complete):
-            with refusing_storage_errors(prepared.output):
-                finish_image(Sink(prepared.output), prepared.image, finished.table)
-    notices = [notice.text for notice in (*prepared.notices, *said)]
-    if uncorrected := _uncorrected(finished.table):
-        listener(uncorrected)
-        notices.append(uncorrected.text)
-    return RunResult(
-        output=prepared.output.path,
-        frames=prepared.resolved.geometry.frames,
+        if left is None and len(finished) == len(units) and (todo or not finished.complete):
+            listener(StageStarted("finishing"))
+            with refusing_storage_errors(accepted.output):
+                finish_image(Sink(accepted.output), accepted.image, finished.table, finished.shown)
+        if uncorrected := uncorrected_light(finished.table):
+            listener(uncorrected)
+    notices = [notice.text for notice in (*accepted.notices, *said, *([uncorrected] if uncorrected else []))]
+    result = RunResult(
+        output=accepted.output.path,
+        frames=accepted.resolved.geometry.frames,
         units=len(units),
         units_done=len(finished) - skipped,
         units_skipped=skipped,
         seconds=perf_counter() - started,
-        pixels=(finished.frames - frames_before) * _frame_pixels(prepared.resolved.geometry),
+        pixels=(finished.frames - frames_before) * frame_pixels(accepted.resolved.geometry),
         peak_rss_bytes=peak_rss_bytes(),
         clipped=finished.clipped,
         failed=failed,
-        flagged=_flagged(finished.table),
-        workers=prepared.resolved.workers,
+        flagged=flagged_frames(finished.table),
+        workers=accepted.resolved.workers,
         restoring_seconds=restoring_seconds,
         stages=finished.stages,
         notices=tuple(notices),
     )
+    if result.units_done or result.failed:
+        _keep_account(accepted, result)
+    return result
 
 
-def plan(input: str | Path, output: str | Path | None = None, **options: Unpack[RunOptions]) -> PlanReport:
+def _run_positions(
+    positions: Positions,
+    output: str | Path | None,
+    settings: RunSettings,
+    devices: tuple[str, ...],
+    options: Mapping[str, Any],
+    command: str,
+    listener: Listener,
+    stop: Stop,
+) -> RunResult:
+    await_workers(settings, stop, listener)
+    accepted = accept_positions(positions, output, settings, stop, processes=len(devices))
+    command = command or _call_of(positions.input, accepted.output.path, options)
+    with on_devices(accepted.leader, devices, stop, listener, len(accepted.units)) as there:
+        result = run_positions(accepted.on(there.settings.scheduler), command, listener, stop)
+    return replace(result, peak_rss_bytes=peak_rss_bytes())
+
+
+def plan(
+    input: str | Path,
+    output: str | Path | None = None,
+    *,
+    graph: str | Path | None = None,
+    client: Client | None = None,
+    **options: Unpack[RunOptions],
+) -> PlanReport:
     """What `run` would do with the same arguments; no pixel is read and nothing is written.
 
     Metadata alone are looked at: whether the chunks that they name are there, `run` finds out.
 
     Parameters
     ----------
-    input, output, **options
+    input, output, client, **options
         As for `run`.
+    graph : str or Path, optional
+        Where to draw the Dask graph of the first units: a file that ends in .svg, .png, .pdf or .txt. It is text where
+        graphviz is missing.
 
     Raises
     ------
     UsageError, InputError, ModelError, OutputError, MemoryLimitError
         What `run` would refuse.
     """
-    prepared = prepare(str(input), output, parse_options("plan", options))
-    require_same_run(prepared)
-    resolved, recipe, source = prepared.resolved, prepared.resolved.recipe, prepared.source
-    geometry = resolved.geometry
-    for notice in prepared.notices:
+    settings = parse_options("plan", options)
+    with going_to(client, settings.scheduler) as scheduler:
+        return _plan(input, output, graph, settings.model_copy(update={"scheduler": scheduler}))
+
+
+def _plan(input: str | Path, output: str | Path | None, graph: str | Path | None, settings: RunSettings) -> PlanReport:
+    devices = _devices(settings, input, output)
+    if (positions := find_positions(str(input), settings)) is not None:
+        if graph is not None:
+            raise UsageError(f"--graph draws the graph of one image and {input} is many; give one of them.")
+        several = accept_positions(positions, output, settings, processes=len(devices))
+        require_same_positions(several)
+        notices = (*several.notices, *_shared(devices))
+        for notice in notices:
+            log(notice)
+        return report_plans(several, notices)
+    accepted = accept_run(str(input), output, settings, processes=len(devices))
+    require_same_run(accepted)
+    drawn = [draw_plan(accepted, graph)] if graph is not None else []
+    notices = (*accepted.notices, *_shared(devices), *drawn)
+    for notice in notices:
         log(notice)
-    scan = must_scan(prepared)
-    itemsize = np.dtype(recipe.dtype).itemsize + (4 if recipe.uncertainty else 0)
-    return PlanReport(
-        input=source.path,
-        output=prepared.output.path,
-        axes=prepared.image.metadata.axes,
-        shape=source.shape,
-        output_shape=geometry.output_shape,
-        output_chunks=geometry.output_chunks,
-        dtype=recipe.dtype,
-        model=prepared.model.name if prepared.model else None,
-        normalization=recipe.rule.describe(),
-        preparation=recipe.preparation.describe(upscaled=recipe.upscale_to is not None),
-        units=len(geometry.units),
-        frames=geometry.frames,
-        passes=scan + recipe.passes,
-        passes_reason=f"{recipe.reason}{'; a float input is searched for NaN first' if scan else ''}",
-        bytes_read=source_reads(geometry) * source.dtype.itemsize * (scan + recipe.passes),
-        bytes_written=prod(geometry.output_shape) * itemsize,
-        tile=recipe.tiles.tile if recipe.tiles else None,
-        tiles_per_frame=len(recipe.tiles.tiles) if recipe.tiles else 0,
-        halo=recipe.tiles.halo if recipe.tiles else 0,
-        tile_overhead=recipe.tiles.overhead if recipe.tiles else 0.0,
-        batch=recipe.batch,
-        network=recipe.network if prepared.model else None,
-        workers=resolved.workers,
-        projected_mem=resolved.memory.projected_mem,
-        allowed_mem=resolved.memory.allowed_mem,
-        notices=tuple(notice.text for notice in prepared.notices),
-    )
+    return report_plan(accepted, notices)
+
+
+def _shared(devices: tuple[str, ...]) -> list[Notice]:
+    return [Notice(f"{name_devices(devices)}: memory and workers are of one of them.")] if devices else []
 
 
 def statistics(
-    input: str | Path, *, listener: Listener = ignore, stop: Stop = never, **options: Unpack[StatisticsOptions]
+    input: str | Path,
+    *,
+    listener: Listener = ignore,
+    stop: Stop = never,
+    client: Client | None = None,
+    **options: Unpack[StatisticsOptions],
 ) -> StatisticsTable:
     """Statistics of every frame of an image.
 
@@ -241,11 +336,12 @@ def statistics(
         As for `run`.
     listener : callable
         Called with every event.
-    stop : callable
+    stop, client
         As for `run`.
     **options
-        `axes`, `channel`, `frames`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`, `scope`, `illumination`,
-        `illumination_mode`, `downscale`, `memory`, `workers`, `threads`, `scheduler`, `retries`, `storage_options`.
+        `axes`, `channel`, `frames`, `pattern`, `position`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`,
+        `scope`, `illumination`, `illumination_mode`, `downscale`, `memory`, `workers`, `threads`, `scheduler`,
+        `wait_workers`, `retries`, `storage_options`.
 
     Returns
     -------
@@ -265,8 +361,14 @@ def statistics(
         `stop` said so.
     """
     settings, listener = parse_options("statistics", options), logging_notices(listener)
-    source = open_source(Place.at(input, settings.storage_options), settings.axes)
-    resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+    source = open_input(input, settings)
+    with going_to(client, settings.scheduler, stop, listener) as scheduler:
+        return _statistics(source, settings.model_copy(update={"scheduler": scheduler}), listener, stop)
+
+
+def _statistics(source: Source, settings: RunSettings, listener: Listener, stop: Stop) -> StatisticsTable:
+    await_workers(settings, stop, listener)
+    resolved = plan_for(settings.scheduler, partial(resolve_statistics, settings, source), stop)
     geometry = resolved.geometry
     for text in (*source.notices, *require_chunks(source, geometry.times, geometry.channels)):
         listener(Notice(text))
@@ -275,7 +377,7 @@ def statistics(
         forget_open_stores()
         table = measure_frames(resolved, source, settings, profile, stop, listener)
     table.measured = describe(source, resolved.recipe)
-    if uncorrected := _uncorrected(table):
+    if uncorrected := uncorrected_light(table):
         listener(uncorrected)
     return table
 
@@ -291,80 +393,24 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _estimate_light(prepared: Prepared, listener: Listener) -> tuple[Prepared, IlluminationResult | None]:
-    """Estimate the profile of a run that needs one, and say what is wrong with it."""
-    said = len(prepared.notices)
-    prepared, light = estimate_light(prepared)
-    for notice in prepared.notices[said:]:
-        listener(notice)
-    return prepared, light
-
-
-def _measure_first(
-    prepared: Prepared, light: IlluminationResult | None, stop: Stop, listener: Listener
-) -> StatisticsTable | None:
-    """Refuse a new run that no frame has a scale in; returns the statistics where they are known with that."""
-    if prepared.given is not None or prepared.continued:
-        return prepared.given
-    if light is not None and prepared.settings.scheduler is not None:
-        return None  # workers elsewhere read an estimated profile from the new output
-    resolved = prepared.resolved
-    with light_aside(prepared, light) as job:
-        if resolved.recipe.passes > 1:
-            return _statistics_before(prepared, job, stop, listener)
-        require_scale(
-            job, resolved.geometry.units, workers=resolved.workers, scheduler=prepared.settings.scheduler, stop=stop
-        )
-    return None
-
-
-def _statistics_before(prepared: Prepared, job: Job, stop: Stop, listener: Listener) -> StatisticsTable | None:
-    """Statistics that must be known before the first frame is restored; None where each unit measures its own."""
-    if prepared.given is not None or prepared.resolved.recipe.passes == 1:
-        return prepared.given
-    resolved = prepared.resolved
-    table = measure_before(
-        job,
-        resolved.geometry,
-        prepared.source.dtype,
-        workers=resolved.workers,
-        scheduler=prepared.settings.scheduler,
-        stop=stop,
-        listener=listener,
+def _keep_account(accepted: AcceptedRun, result: RunResult) -> None:
+    memory = accepted.resolved.memory
+    names = ("seconds", "restoring_seconds", "units_done", "pixels", "peak_rss_bytes", "workers", "stages", "failed")
+    planned = {"projected_mem": memory.projected_mem, "allowed_mem": memory.allowed_mem}
+    keep_account(
+        accepted.output, planned | {name: getattr(result, name) for name in names} | {"notices": list(result.notices)}
     )
-    require_good_frames(table, resolved.recipe)
-    return table
 
 
-def _python_command(prepared: Prepared, options: Mapping[str, Any]) -> str:
+def _devices(settings: RunSettings, input: str | Path, output: str | Path | None) -> tuple[str, ...]:
+    return choose_devices(settings, str(input), str(output), may_leave=may_leave())
+
+
+def python_command(accepted: AcceptedRun, options: Mapping[str, Any]) -> str:
+    """The call in Python that reproduces a run."""
+    return _call_of(accepted.source.path, accepted.output.path, options)
+
+
+def _call_of(input: str, output: str, options: Mapping[str, Any]) -> str:
     arguments = "".join(f", {name}={value!r}" for name, value in sorted(options.items()) if name != "storage_options")
-    return f"phbatch.run({prepared.source.path!r}, {prepared.output.path!r}{arguments})"
-
-
-def _started(prepared: Prepared, finished: Finished) -> Event:
-    geometry = prepared.resolved.geometry
-    units, pixels = len(geometry.units), _frame_pixels(geometry)
-    return RunStarted(prepared.output.path, units, len(finished), geometry.frames, finished.frames, pixels)
-
-
-def _frame_pixels(geometry: Geometry) -> int:
-    return prod(geometry.shape[2 if geometry.volumes else 3 :])
-
-
-def _uncorrected(table: StatisticsTable) -> Notice | None:
-    """What is said where the light of frames could not be corrected."""
-    keys = [key for key, words in _flagged(table).items() if "uncorrected" in words]
-    if not keys:
-        return None
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return Notice(
-        f"the light of {len(keys)} of {len(table)} frames ({', '.join(keys[:3])}{more}) is not corrected and they are"
-        " flagged uncorrected: their background is not above 0, so that nothing can be divided by it; leave"
-        " --illumination out for images whose background was subtracted, or take --illumination-mode subtract.",
-        warning=True,
-    )
-
-
-def _flagged(table: StatisticsTable) -> dict[str, list[str]]:
-    rows = (table[int(index)] for index in np.flatnonzero(table.flag_bits))
-    return {str(FrameKey(row["t"], row["c"], row["z"])): row["flags"] for row in rows}
+    return f"phbatch.run({input!r}, {output!r}{arguments})"

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from phbatch.computing.engine import execute
+from phbatch.computing.tasks import Job, find_scale
 from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsTable
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import FLAG_NAMES, flag_bits
 from phbatch.planning.units import Unit
-from phbatch.running.engine import execute
 from phbatch.running.measure import Stop
-from phbatch.running.tasks import Job, find_scale
 from phbatch.words.errors import InputError, InterruptedRunError
 
 _KEPT_AS_THEY_ARE = flag_bits(("constant", "nonfinite"))

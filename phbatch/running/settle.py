@@ -1,4 +1,4 @@
-"""What is settled where the run will be, before it starts: form and precision of the network, tile and batch."""
+"""What is settled where the run will be, before it starts: precision and form of the network, tile and batch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.computing.engine import call_there
+from phbatch.computing.tasks import Job, read_unit
 from phbatch.frames.light import Preparation
 from phbatch.frames.restore import restore_block
 from phbatch.kernels.tiling import TilePlan
@@ -20,9 +22,7 @@ from phbatch.network.tuning.precision import PrecisionCheck, choose_precision
 from phbatch.network.tuning.tile import Cut, CutChoice, choose_cut
 from phbatch.planning.memory import MemoryPlan
 from phbatch.planning.units import Unit
-from phbatch.running.engine import call_there
-from phbatch.running.tasks import Job, read_unit
-from phbatch.words.settings import FRAME_BACKGROUNDS, Precision
+from phbatch.words.choices import FRAME_BACKGROUNDS, Precision
 
 _SAMPLED_UNITS = 3
 _SAMPLED_TILES = 6
@@ -34,11 +34,11 @@ def choose_network(job: Job, frames: int, scheduler: str | None) -> Choice:
     Parameters
     ----------
     job : Job
-        With a network.
+        With a network whose precision is settled.
     frames : int
         How many the network will see.
     scheduler : str or None
-        As for `phbatch.running.engine.execute`. One worker measures or remembers, and all use what it says.
+        As for `phbatch.computing.engine.execute`. One worker measures or remembers, and all use what it says.
     """
     return call_there(_choose_network, scheduler, job, frames)
 
@@ -57,7 +57,7 @@ def settle_cut(job: Job, memory: MemoryPlan, frames: int, asked: tuple[bool, boo
     asked : (bool, bool)
         Whether the user asked for a tile, and for a batch.
     scheduler : str or None
-        As for `phbatch.running.engine.execute`.
+        As for `phbatch.computing.engine.execute`.
     """
     return call_there(_choose_cut, scheduler, job, memory.network_room, frames, asked)
 
@@ -70,7 +70,7 @@ def settle_precision(
     Parameters
     ----------
     job : Job
-        With a network whose form is settled.
+        With a network, of whatever form.
     units : sequence of Unit
         All units; the first, the middle and the last one give tiles.
     frames : int
@@ -78,7 +78,7 @@ def settle_precision(
     asked, bound
         As for `phbatch.network.tuning.precision.choose_precision`.
     scheduler : str or None
-        As for `phbatch.running.engine.execute`.
+        As for `phbatch.computing.engine.execute`.
     """
     picked = [units[int(index)] for index in np.unique(np.linspace(0, len(units) - 1, _SAMPLED_UNITS).round())]
     return call_there(_choose_precision, scheduler, job, picked, frames, asked, bound)
@@ -87,7 +87,16 @@ def settle_precision(
 def _choose_network(job: Job, frames: int) -> Choice:
     folder, tiles = _network_of(job)
     pixels = frames * _pixels_per_frame(tiles)
-    return choose_form(open_model(folder), tiles.tile, job.recipe.batch, job.backend, pixels)
+    recipe = job.recipe
+    return choose_form(
+        open_model(folder),
+        tiles.tile,
+        recipe.batch,
+        job.backend,
+        pixels,
+        precision=recipe.precision,
+        steps=recipe.steps,
+    )
 
 
 def _choose_cut(job: Job, room: int, frames: int, asked: tuple[bool, bool]) -> CutChoice:
@@ -100,7 +109,7 @@ def _choose_cut(job: Job, room: int, frames: int, asked: tuple[bool, bool]) -> C
         job.backend,
         recipe.network,
         recipe.precision,
-        max_pixels=room // model.config.workspace_bytes_per_pixel,
+        room=room,
         frames=frames,
         tiles=not asked[0],
         batches=not asked[1],
@@ -127,6 +136,7 @@ def _choose_precision(
         bound,
         sample,
         frames * _pixels_per_frame(tiles),
+        rule=f"{recipe.rule.describe()}, {recipe.preparation}",
     )
 
 

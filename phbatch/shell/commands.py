@@ -5,31 +5,44 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shlex
+import os
 import sys
-import tomllib
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import click
 
 import phbatch
-from phbatch.running.signals import stop_on_signal
+from phbatch.computing.signals import stop_on_signal
+from phbatch.shell.cluster_commands import cancel_command, logs_command, status_command, submit_command
+from phbatch.shell.convert_commands import convert_command
+from phbatch.shell.doctor_commands import VARIABLE, completion_command, doctor_command, know_places
+from phbatch.shell.export_commands import export_command
 from phbatch.shell.options import (
     GroupedCommand,
     common_options,
+    probe_options,
     quiet_option,
     repair_options,
     run_options,
     settings_of,
+    take_probe_options,
     verify_options,
 )
-from phbatch.words.errors import OutputError, PhbatchError, UsageError
-from phbatch.words.settings import SETTINGS
+from phbatch.shell.part_commands import begin_parts_command, run_part_command
+from phbatch.shell.picture_commands import explain_command, preview_command, report_command, report_on, report_option
+from phbatch.shell.plain import (
+    given,
+    print_record,
+    print_records,
+    recorded_command,
+    require_folder,
+    with_config,
+    writing,
+    written,
+)
+from phbatch.words.errors import PhbatchError, UsageError
 from phbatch.words.wording import speaking_command_line
 
 
@@ -46,20 +59,31 @@ def cli() -> None:
 @cli.command()
 @run_options
 @click.option("--profile", is_flag=True, help="Show which stage the time went to.")
+@report_option
 @quiet_option
 @common_options
-def run(input: str, output: str | None, profile: bool, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
+def run(
+    input: str,
+    output: str | None,
+    profile: bool,
+    with_report: bool,
+    quiet: bool,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> int:
     """Normalize and restore every frame of INPUT into OUTPUT.
 
     A run that was stopped continues when it is called again. OUTPUT is <stem>.phbatch.zarr beside INPUT unless it is
     given.
     """
-    chosen = _with_config(options)
-    command = shlex.join(["phbatch", *_without_storage_options(sys.argv[1:])])
+    chosen = with_config(options)
+    command = recorded_command()
     with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
         result = phbatch.run(input, output, listener=listener, command=command, stop=stop, **chosen)
+    page = report_on(result, quiet=quiet or as_json) if with_report else None
     if as_json:
-        _print_record(result.as_dict())
+        print_record(result.as_dict() | ({"report": page} if page else {}))
         return result.exit_code
     phbatch.report.print_result(result)
     if profile:
@@ -69,14 +93,38 @@ def run(input: str, output: str | None, profile: bool, quiet: bool, as_json: boo
 
 @cli.command()
 @run_options
+@click.option(
+    "--graph",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Draw the Dask graph of the first units: .svg, .png, .pdf or .txt.",
+)
+@probe_options
 @common_options
-def plan(input: str, output: str | None, as_json: bool, debug: bool, **options: Any) -> None:
-    """Show what `run` would do; no pixel is read."""
-    report = phbatch.plan(input, output, **_with_config(options))
+def plan(input: str, output: str | None, graph: str | None, as_json: bool, debug: bool, **options: Any) -> None:
+    """Show what `run` would do; no pixel is read, but with --probe.
+
+    With --probe a few units are restored, and nothing is written: then it says what to ask a cluster for, where
+    --workers are the cluster's.
+    """
+    if graph is not None:
+        require_folder(graph, input, "--graph")
+    asked = take_probe_options(options)
+    chosen = with_config(options)
+    wanted = chosen.pop("workers", None) if asked.probe else None
+    report = phbatch.plan(input, output, graph=graph, **chosen)
+    request = None
+    if asked.probe:
+        with stop_on_signal() as stop:
+            request = phbatch.request_cluster(
+                input, output, cluster_workers=wanted, walltime=asked.walltime, price=asked.price, stop=stop, **chosen
+            )
     if as_json:
-        _print_record(report.as_dict())
-    else:
-        phbatch.report.print_plan(report)
+        print_record(report.as_dict() | ({"request": request.as_dict()} if request is not None else {}))
+        return
+    phbatch.report.print_plan(report)
+    if request is not None:
+        phbatch.report.print_request(request, asked.cluster, input, report.output, written(chosen))
 
 
 @cli.command()
@@ -95,13 +143,13 @@ def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: boo
     """Measure every frame of INPUT: one row each."""
     if output is not None:
         phbatch.report.require_table_name(output)
-    _require_folder(output, input)
+    require_folder(output, input)
     with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
-        rows = phbatch.statistics(input, listener=listener, stop=stop, **_given(options))
+        rows = phbatch.statistics(input, listener=listener, stop=stop, **given(options))
     if output is not None:
         phbatch.report.save_statistics(output, rows)
     if as_json:
-        _print_records(rows)
+        print_records(rows)
     elif output is not None:
         print(output)
     else:
@@ -131,13 +179,13 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
     """Show which normalization keeps the background of INPUT steady, and recommend one."""
     if output is not None and Path(output).suffix.lower() not in (".html", ".png"):
         raise UsageError(f"--output {output} does not end in .html or .png; give a name that does.")
-    _require_folder(output, input)
-    found = phbatch.compare_rules(input, samples=samples, **_given(options))
+    require_folder(output, input)
+    found = phbatch.compare_rules(input, samples=samples, **given(options))
     if output is not None:
-        with _writing(output):
+        with writing(output):
             phbatch.report.save_comparison(Path(output), found, Path(input).name)
     if as_json:
-        _print_record(found.as_dict())
+        print_record(found.as_dict())
         return
     phbatch.report.print_comparison(found)
     if output is not None:
@@ -158,14 +206,14 @@ def compare(input: str, output: str | None, samples: int, as_json: bool, debug: 
 @common_options
 def illumination(input: str, output: str, method: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Estimate the uneven light of INPUT, for `run --illumination PROFILE.zarr`; a picture lies beside the profile."""
-    found = phbatch.illumination(input, output, method=method, **_given(options))
+    found = phbatch.illumination(input, output, method=method, **given(options))
     picture = f"{output.rstrip('/').removesuffix('.zarr')}.png"
-    with _writing(picture):
+    with writing(picture):
         phbatch.report.save_profile(Path(picture), found)
     for text in found.notices:
         print(f"warning: {text}", file=sys.stderr)
     if as_json:
-        _print_record(found.facts)
+        print_record(found.facts)
         return
     print(f"sampled   {len(found.facts['frames'])} frames over t")
     print(f"profile   {output}")
@@ -184,9 +232,9 @@ def illumination(input: str, output: str, method: str, as_json: bool, debug: boo
 def verify(output: str, deep: int, seed: int, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
     """Check that OUTPUT is whole: every unit finished, every object there, every checksum right."""
     with phbatch.report.ProgressReport(quiet=quiet) as listener:
-        found = phbatch.verify(output, deep=deep, seed=seed, listener=listener, **_given(options))
+        found = phbatch.verify(output, deep=deep, seed=seed, listener=listener, **given(options))
     if as_json:
-        _print_record(found.as_dict())
+        print_record(found.as_dict())
     else:
         phbatch.report.print_verification(found)
     return found.exit_code
@@ -200,9 +248,9 @@ def verify(output: str, deep: int, seed: int, quiet: bool, as_json: bool, debug:
 def repair(output: str, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
     """Do again exactly what is missing or wrong in OUTPUT, with the settings that made it."""
     with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
-        result = phbatch.repair(output, listener=listener, stop=stop, **_given(options))
+        result = phbatch.repair(output, listener=listener, stop=stop, **given(options))
     if as_json:
-        _print_record(result.as_dict())
+        print_record(result.as_dict())
     else:
         phbatch.report.print_result(result)
     return result.exit_code
@@ -215,9 +263,9 @@ def repair(output: str, quiet: bool, as_json: bool, debug: bool, **options: Any)
 @common_options
 def info(path: str, benchmark: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Show what is at PATH: an image, an output of phbatch, or a model."""
-    facts = phbatch.info(path, benchmark=benchmark, **_given(options))
+    facts = phbatch.info(path, benchmark=benchmark, **given(options))
     if as_json:
-        _print_record(facts)
+        print_record(facts)
     else:
         phbatch.report.print_info(facts)
 
@@ -231,7 +279,7 @@ def demo(folder: str, quiet: bool, as_json: bool, debug: bool) -> None:
     with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
         result = phbatch.run_demo(Path(folder), listener=listener, stop=stop)
     if as_json:
-        _print_record({name: str(value) if isinstance(value, Path) else value for name, value in vars(result).items()})
+        print_record({name: str(value) if isinstance(value, Path) else value for name, value in vars(result).items()})
         return
     print(
         f"PSNR {result.psnr_before:.2f} dB -> {result.psnr_after:.2f} dB, SSIM {result.ssim_before:.3f} ->"
@@ -240,6 +288,14 @@ def demo(folder: str, quiet: bool, as_json: bool, debug: bool) -> None:
     print(f"noisy     {result.noisy}")
     print(f"restored  {result.restored}")
     print(f"picture   {result.picture}")
+
+
+for command in (
+    *(convert_command, export_command, preview_command, report_command, explain_command),
+    *(submit_command, status_command, cancel_command, logs_command, begin_parts_command, run_part_command),
+    *(doctor_command, completion_command),
+):
+    cli.add_command(command)
 
 
 def main() -> None:
@@ -259,8 +315,10 @@ def _call() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no µ shows it escaped
             stream.reconfigure(errors="backslashreplace")
+    if VARIABLE in os.environ:
+        know_places(cli)
     try:
-        return cli.main(standalone_mode=False) or 0
+        return cli.main(standalone_mode=False, complete_var=VARIABLE) or 0
     except click.ClickException as error:
         error.show()
         _print_error_record(error.format_message(), error.exit_code)
@@ -284,74 +342,3 @@ def _complain(message: str, code: int, *, debug: bool = False) -> int:
 def _print_error_record(message: str, code: int) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": message, "exit_code": code}))
-
-
-def _require_folder(output: str | None, input: str) -> None:
-    """Refuse a file in no folder, or in the input, before the work, not after it."""
-    if output is None:
-        return
-    folder = Path(output).absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"--output {output} lies in no folder; make {folder} first.")
-    if folder.resolve().is_relative_to(Path(input.removeprefix("file://")).expanduser().resolve()):
-        raise OutputError(f"--output {output} lies inside the input; choose another place.")
-
-
-@contextmanager
-def _writing(output: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"--output {output} cannot be written ({error.strerror}); choose another place.") from error
-
-
-def _without_storage_options(arguments: list[str]) -> list[str]:
-    """Arguments of a command line that may be recorded."""
-    name = "--storage-options"
-    return [
-        argument
-        for before, argument in zip(["", *arguments], arguments, strict=False)
-        if name not in (before, argument) and not argument.startswith(f"{name}=")
-    ]
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _with_config(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of the configuration file, overruled by those of the command line."""
-    path = options.pop("config", None)
-    if path is None:
-        return _given(options)
-    try:
-        with Path(path).open("rb") as file:
-            stored = tomllib.load(file)
-    except (OSError, ValueError) as error:  # text that is not UTF-8 is no TOMLDecodeError
-        raise UsageError(f"--config {path} cannot be read as TOML ({error}); correct it or leave it out.") from error
-    unknown = sorted(stored.keys() - SETTINGS.keys())
-    if unknown:
-        raise UsageError(f"{unknown[0]!r} is no setting of phbatch; see `phbatch run --help` for their names.")
-    return stored | _given(options)
-
-
-def _print_record(record: Any) -> None:
-    print(json.dumps(_plain(record), allow_nan=False))
-
-
-def _print_records(records: Iterable[Any]) -> None:
-    """Print a list, one record in memory at a time."""
-    separator = "["
-    for record in records:
-        print(separator, json.dumps(_plain(record), allow_nan=False), sep="", end="")
-        separator = ", "
-    print("]" if separator == ", " else "[]")
-
-
-def _plain(value: Any) -> Any:
-    """A value without NaN and infinity, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not isfinite(value) else value

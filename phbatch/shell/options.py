@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, get_args
 
 import click
 
+from phbatch.clusters.settings import CLUSTER
+from phbatch.words.choices import MOST_READERS, MOST_WORKERS
+from phbatch.words.errors import UsageError
 from phbatch.words.rows import Function, Group, Setting
-from phbatch.words.settings import MOST_READERS, MOST_WORKERS, SETTINGS
+from phbatch.words.settings import SETTINGS
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -38,7 +41,9 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def settings_of(function: Function, helps: Mapping[str, str] | None = None) -> Decorator:
+def settings_of(
+    function: Function, helps: Mapping[str, str] | None = None, *, without: Collection[str] = ()
+) -> Decorator:
     """Options for all settings that a public function acts on.
 
     Parameters
@@ -47,8 +52,10 @@ def settings_of(function: Function, helps: Mapping[str, str] | None = None) -> D
         Its name.
     helps : mapping of str to str, optional
         What a setting is for and its default, where that is not what its row says.
+    without : collection of str
+        Settings that are decided otherwise.
     """
-    taken = [setting for setting in SETTINGS.values() if setting.acts_in(function)]
+    taken = [setting for setting in SETTINGS.values() if setting.acts_in(function) and setting.name not in without]
     return grouped(*(_option(setting, function, (helps or {}).get(setting.name, "")) for setting in taken))
 
 
@@ -92,14 +99,41 @@ common_options = grouped(
     click.option("--debug", is_flag=True, help="Show the traceback of an error."),
 )
 
-run_options = grouped(
-    click.argument("input"),
-    click.argument("output", required=False),
-    settings_of("run"),
-    click.option(
-        "--config", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Options by name; the command line wins."
-    ),
+config_option = click.option(
+    "--config", type=click.Path(dir_okay=False), metavar="FILE.toml", help="Options by name; the command line wins."
 )
+
+run_options = grouped(
+    click.argument("input"), click.argument("output", required=False), settings_of("run"), config_option
+)
+
+cluster_options = grouped(*(_option(setting, "run", "") for setting in CLUSTER.values()))
+
+probe_options = grouped(
+    click.option("--probe", is_flag=True, help="Measure units for some seconds, and say what to ask a cluster for."),
+    click.option("--cluster", metavar="KIND", help="Also show the `phbatch submit` that asks this kind of cluster."),
+    click.option("--walltime", metavar="TIME", help="That a job may take, such as 4h.  [default: what --workers need]"),
+    click.option("--price", type=click.FloatRange(0), metavar="P", help="Of a worker, per hour."),
+)
+
+
+class Asked(NamedTuple):
+    """What `probe_options` were given."""
+
+    probe: bool
+    cluster: str | None
+    walltime: str | None
+    price: float | None
+
+
+def take_probe_options(options: dict[str, Any]) -> Asked:
+    """Take these out of all options; without --probe they say nothing, and are refused."""
+    asked = Asked(*(options.pop(name) for name in Asked._fields))
+    for name in Asked._fields[1:]:
+        if getattr(asked, name) is not None and not asked.probe:
+            raise UsageError(f"--{name} says what to ask a cluster for, which follows from a unit; add --probe.")
+    return asked
+
 
 _AGAIN = {
     "input": "The input, where it was moved.  [default: the one that was read]",
@@ -107,6 +141,9 @@ _AGAIN = {
     "workers": f"Objects checked at once, and units computed.  [1 or more; default: one per core, up to {MOST_READERS}"
     f" and up to {MOST_WORKERS}]",
 }
+
+PART_HELP = {name: _AGAIN[name] for name in ("input", "model")}
+"""What is said of options of `run-part`."""
 
 verify_options = grouped(click.option("--input", metavar="PATH", help=_AGAIN["input"]), settings_of("verify", _AGAIN))
 

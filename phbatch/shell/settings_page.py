@@ -33,6 +33,8 @@ def settings_page() -> str:
     parts = [_HEAD]
     for group in get_args(Group):
         rows = [_row(setting) for setting in SETTINGS.values() if setting.row.group == group]
+        if not rows:  # what is asked of a cluster is no setting of a run
+            continue
         table = [_line(_COLUMNS), _line("---" for _ in _COLUMNS), *map(_line, rows)]
         parts.append(f"## {group.capitalize()}\n\n" + "\n".join(table) + "\n")
     return "\n".join([*parts, _TAIL])

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from phbatch.words import settings
+from phbatch.words import choices, settings
 from phbatch.words.rows import Setting
 from phbatch.words.settings import SETTINGS
 
@@ -21,13 +21,15 @@ _CLASSES = {
     "CompareOptions": ("compare_rules", "`phbatch.compare_rules`", ""),
     "StatisticsOptions": ("statistics", "`phbatch.statistics`", ""),
     "RunOptions": ("run", "`phbatch.run` and `phbatch.plan`", ""),
+    "ConvertOptions": ("convert", "`phbatch.convert`", ""),
     "NormalizeOptions": ("normalize", "`phbatch.normalize`", "normalize"),
     "RestoreOptions": ("restore", "`phbatch.restore`", "model"),
     "RedoOptions": ("verify", "`phbatch.verify` and `phbatch.repair`", ""),
+    "PartOptions": ("run_part", "`phbatch.run_part`", ""),
 }
 """Name of a class: its function, who takes it, and the setting that is an argument of its own there."""
 
-_ALIASES = {str(kind): name for name, kind in vars(settings).items() if get_origin(kind) is Literal}
+_ALIASES = {str(kind): name for name, kind in vars(choices).items() if get_origin(kind) is Literal}
 
 _HEAD = '''"""What each function takes, typed as a person writes it; `phbatch.shell.settings_types` writes this file."""
 
@@ -37,7 +39,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from phbatch.words.settings import (
+from phbatch.words.choices import (
 {aliases}
 )
 '''

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import cpu_count
 from pathlib import Path
 from time import perf_counter
 from typing import Unpack
@@ -18,10 +17,12 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.computing.machine import machine_of
 from phbatch.frames.light import PreparedFrame, Profile, prepare_frame
 from phbatch.frames.measure import percentiles_for
-from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.image import Source
 from phbatch.inputs.light_profile import read_profile
+from phbatch.inputs.opening import open_input
 from phbatch.inputs.presence import require_chunks
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.histogram import STD_PER_MAD
@@ -30,9 +31,7 @@ from phbatch.kernels.smoothing import smooth_float
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.places.ome import ImageMetadata
-from phbatch.places.place import Place
 from phbatch.planning.resolve import ResolvedStatistics, resolve_rule, resolve_statistics
-from phbatch.running.begin import available_bytes
 from phbatch.running.illumination import profile_of
 from phbatch.tools.comparison import Comparison, ComparisonReport, Picture
 from phbatch.words.axes import FrameKey, to_region
@@ -75,7 +74,8 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
         Number of frames, of the first channel (or that of `channel`) and the middle plane.
     **options
         `model` (for its rule; default: the bundled one), `sigma`, `pmin`, `pmax`, `value`, `illumination`,
-        `illumination_mode`, `downscale`, `axes`, `channel`, `frames`, `memory`, `storage_options`: as for `run`.
+        `illumination_mode`, `downscale`, `axes`, `channel`, `frames`, `pattern`, `position`, `memory`,
+        `storage_options`: as for `run`.
 
     Returns
     -------
@@ -91,8 +91,8 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
     """
     settings = parse_options("compare_rules", options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
-    source = open_source(Place.at(input, settings.storage_options), settings.axes)
-    with _Sampler.open(source, settings, samples) as sampler:
+    source = open_input(input, settings)
+    with Sampler.open(source, settings, samples) as sampler:
         rules, keys, notices = _choose_rules(sampler, settings, model)
         found = [_measure_rules(sampler.frame(key), rules) for key in keys]
         shown = [keys[int(index)] for index in np.unique(np.linspace(0, len(keys) - 1, _PICTURES).round())]
@@ -111,7 +111,7 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
     )
 
 
-class _Sampler:
+class Sampler:
     """Frames sampled over time, prepared as those of a run; one in memory at once."""
 
     def __init__(self, source: Source, resolved: ResolvedStatistics, samples: int, profile: Profile | None) -> None:
@@ -123,17 +123,21 @@ class _Sampler:
 
     @classmethod
     @contextmanager
-    def open(cls, source: Source, settings: RunSettings, samples: int) -> Iterator[_Sampler]:
-        resolved = resolve_statistics(settings, source, available_bytes=available_bytes(), cores=cpu_count() or 1)
+    def open(cls, source: Source, settings: RunSettings, samples: int) -> Iterator[Sampler]:
+        """While inside, with a profile of light that is estimated where one is asked for."""
+        machine = machine_of(None)
+        resolved = resolve_statistics(settings, source, available_bytes=machine.available_bytes, cores=machine.cores)
         require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
         with profile_of(settings, source, resolved.geometry, ignore) as place:
             profile = Profile(*read_profile(place)) if place else None
             yield cls(source, resolved, samples, profile)
 
     def frames(self) -> Iterator[tuple[FrameKey, PreparedFrame]]:
+        """All that are sampled."""
         return ((key, self.frame(key)) for key in self.keys)
 
     def frame(self, key: FrameKey) -> PreparedFrame:
+        """One frame, sampled or not."""
         start, stop = (key.t, key.c, key.z or 0), (key.t + 1, key.c + 1, (key.z or 0) + 1)
         block = self._source.read_or_refuse(to_region((*start, 0, 0), (*stop, *self._source.shape[3:])))
         correction = self._correction
@@ -142,7 +146,7 @@ class _Sampler:
 
 
 def _choose_rules(
-    sampler: _Sampler, settings: RunSettings, model: Model | None
+    sampler: Sampler, settings: RunSettings, model: Model | None
 ) -> tuple[list[Normalization], list[FrameKey], tuple[str, ...]]:
     """Rules that apply to the image, frames to which they do, and what is left out."""
     given = {name: getattr(settings, name) for name in ("sigma", "pmin", "pmax") if getattr(settings, name) is not None}

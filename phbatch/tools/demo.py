@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from phbatch.inputs.image import open_source
-from phbatch.outputs.writer import ArrayLayout, Sink, create_output, read_output_attributes, remove_output
-from phbatch.places.lock import ROOT_DOCUMENTS
+from phbatch.outputs.writer import ArrayLayout, Sink, create_output, remove_output
 from phbatch.places.ome import ImageMetadata, make_image_attributes
+from phbatch.places.own import ROOT_DOCUMENTS
 from phbatch.places.place import Place
-from phbatch.report import save_before_after
+from phbatch.places.table_file import read_rows
 from phbatch.running.run import run
 from phbatch.simulate import PhaseContrast
+from phbatch.tools.pictures import save_before_after
 from phbatch.words.axes import to_region
 from phbatch.words.errors import OutputError
 from phbatch.words.events import Listener, Stop, ignore, never
@@ -116,8 +117,7 @@ def run_demo(
         remove_output(place)
         write_time_lapse(place.path, simulation, clean=is_clean)
     result = run(noisy.path, restored.path, overwrite=True, listener=listener, stop=stop)
-    attributes = read_output_attributes(restored) or {}
-    divisors = attributes["statistics"]["divisor"]
+    divisors = [row["divisor"] for row in read_rows(restored)]
     scores = []
     frames: tuple[NDArray[Any], ...] = ()
     for t in range(n_frames):

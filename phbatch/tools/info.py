@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from phbatch.inputs.image import open_source
+from phbatch.inputs.positions import Positions, find_positions
 from phbatch.network.model import Model, bundled_models, open_model
 from phbatch.network.tuning.form import measure_forms
 from phbatch.network.weights import read_weights
 from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.place import Place
+from phbatch.planning.positions import PositionUnits
 from phbatch.planning.units import Geometry
+from phbatch.running.accept_positions import geometries_of
+from phbatch.words.choices import Backend
 from phbatch.words.errors import OutputError, UsageError
-from phbatch.words.settings import Backend, parse_settings
+from phbatch.words.settings import parse_settings
 
 _BENCHMARK_TILES = {2: (512, 512), 3: (32, 96, 96)}  # by the number of dimensions
 
@@ -41,8 +45,9 @@ def info(
     Returns
     -------
     dict
-        Plain values; ``kind`` is ``"image"`` or ``"model"``. With `benchmark` there is ``forms``: for every form its
-        name, MPx/s, the same over plain's, and the largest difference to plain over the output's standard deviation.
+        Plain values; ``kind`` is ``"image"``, ``"plate"``, ``"collection"``, ``"images"`` or ``"model"``. With
+        `benchmark` there is ``forms``: for every form its name, MPx/s, the same over plain's, and the largest
+        difference to plain over the output's standard deviation.
 
     Raises
     ------
@@ -59,7 +64,10 @@ def info(
         return _model_info(model) | ({"forms": _measure(model, backend)} if benchmark else {})
     if benchmark:
         raise UsageError(f"--benchmark measures models and {path} is none; give a model folder or a bundled name.")
-    options = parse_settings({"storage_options": storage_options}).storage_options
+    settings = parse_settings({"storage_options": storage_options})
+    options = settings.storage_options
+    if (positions := find_positions(str(path), settings)) is not None:
+        return _positions_info(positions)
     source = open_source(Place.at(path, options))
     array, metadata = source.array, source.metadata
     compressors = [str(codec.to_dict()) if hasattr(codec, "to_dict") else str(codec) for codec in array.compressors]
@@ -97,6 +105,23 @@ def _progress(output: Place, attributes: Mapping[str, Any]) -> dict[str, Any]:
     units = geometry.units
     finished = sum(record["unit"] in units for record in Ledger(output).current(units))
     return {"frames": geometry.frames, "finished": f"{finished} of {len(units)} units"}
+
+
+def _positions_info(positions: Positions) -> dict[str, Any]:
+    """What is at a plate, a collection or a pattern, and how far an output is."""
+    found: dict[str, Any] = {"kind": positions.kind, "path": positions.input, "images": len(positions.paths)}
+    if positions.wells:
+        found["wells"] = len(positions.wells)
+    found["first"] = list(positions.paths[:4])
+    with suppress(OutputError):
+        attributes = read_output_attributes(positions.root) or {}
+        if "kinds" in attributes:
+            geometries = geometries_of(attributes)
+            units = PositionUnits(geometries)
+            finished = sum(record["unit"] in units for record in Ledger(positions.root).current(units))
+            found["frames"] = sum(geometry.frames for geometry in geometries.values())
+            found |= {"finished": f"{finished} of {len(units)} units", "phbatch": attributes}
+    return found
 
 
 def _model_info(model: Model) -> dict[str, Any]:

@@ -12,31 +12,42 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+from distributed import Client
 from numpy.typing import NDArray
 
+from phbatch.computing.engine import execute
+from phbatch.computing.machine import going_to
+from phbatch.computing.tasks import Job, compute_unit, forget_open_stores, images_of, load_predictor, region_of
 from phbatch.frames.table import StatisticsTable
-from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.image import Source
+from phbatch.inputs.opening import open_input
 from phbatch.outputs.audit import Expected, expected_objects, find_problems
 from phbatch.outputs.image import commit_metadata, refusing_storage_errors
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import ATTRIBUTE, IMAGE, UNCERTAINTY, Sink, read_output_attributes
-from phbatch.places.lock import ROOT_DOCUMENTS, hold_output, is_held, new_token
+from phbatch.outputs.positions import commit_positions
+from phbatch.outputs.writer import ATTRIBUTE, Sink, read_output_attributes
+from phbatch.places.lock import hold_output, is_held, new_token
+from phbatch.places.own import ROOT_DOCUMENTS
 from phbatch.places.place import Place
+from phbatch.planning.positions import PositionUnits
 from phbatch.planning.units import Geometry, Unit, Units
-from phbatch.running.begin import PROFILE, prepare, require_unchanged
-from phbatch.running.engine import execute
+from phbatch.running.accept_positions import geometries_of
+from phbatch.running.begin import PROFILE, accept_run
 from phbatch.running.measure import with_statistics
+from phbatch.running.opening import recorded_options, require_unchanged
+from phbatch.running.positions import require_unchanged_inputs
 from phbatch.running.run import run
-from phbatch.running.tasks import Job, compute_unit, forget_open_stores, load_predictor
+from phbatch.tools.made import Made, all_frames
 from phbatch.words.bits import Bits
+from phbatch.words.choices import MOST_READERS
 from phbatch.words.errors import OutputError, UsageError
 from phbatch.words.events import Listener, RunStarted, Stop, UnitFinished, ignore, never
 from phbatch.words.option_types import RedoOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import Damage, RunResult, VerifyReport
-from phbatch.words.settings import MOST_READERS, RunSettings
+from phbatch.words.settings import RunSettings
 
-_OF_DEEP = ("input", "model", "memory", "scheduler", "retries")
+_OF_DEEP = ("input", "model", "memory", "scheduler", "wait_workers", "retries", "client")
 _TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
 
 
@@ -47,7 +58,13 @@ class AgainOptions(RedoOptions, total=False):
 
 
 def verify(
-    output: str | Path, *, deep: int = 0, seed: int = 0, listener: Listener = ignore, **options: Unpack[AgainOptions]
+    output: str | Path,
+    *,
+    deep: int = 0,
+    seed: int = 0,
+    listener: Listener = ignore,
+    client: Client | None = None,
+    **options: Unpack[AgainOptions],
 ) -> VerifyReport:
     """Check that an output is whole: every unit in the ledger, every object there, every checksum right.
 
@@ -61,9 +78,11 @@ def verify(
         Of the draw.
     listener : callable
         Called with every unit that is computed again.
+    client : distributed.Client, optional
+        Of the Dask cluster that computes these units, as for `phbatch.run`.
     **options
         `workers` and `storage_options` as for `phbatch.run`; with `deep` also `input` where it was moved, `model`,
-        `memory`, `scheduler` and `retries`.
+        `memory`, `scheduler`, `wait_workers` and `retries`.
 
     Returns
     -------
@@ -89,18 +108,27 @@ def verify(
     """
     settings = _redo_settings("verify", options)
     place = Place.at(output, settings.storage_options)
-    _require_deep(deep, options)
-    report, provenance, geometry = _verify_objects(place, settings.workers)
+    _require_deep(deep, {**options, "client": client})
+    report, made = _verify_objects(place, settings.workers)
     if not deep:
         return report
+    if made.several:
+        raise UsageError(f"{place} is of many images, of which none is computed again yet; leave --deep out.")
     hurt = {damage.unit for damage in report.damages}
-    sample = _draw(Ledger(place), geometry.units, hurt, deep, seed)
-    found, largest = _recompute(place, provenance, sample, listener, options)
+    sample = _draw(Ledger(place), made.units, hurt, deep, seed)
+    with going_to(client, settings.scheduler) as scheduler:
+        there = {**options, "scheduler": scheduler}
+        found, largest = _recompute(place, made.provenance, sample, listener, there)
     return replace(report, damages=(*report.damages, *found), recomputed=len(sample), largest_difference=largest)
 
 
 def repair(
-    output: str | Path, *, listener: Listener = ignore, stop: Stop = never, **options: Unpack[AgainOptions]
+    output: str | Path,
+    *,
+    listener: Listener = ignore,
+    stop: Stop = never,
+    client: Client | None = None,
+    **options: Unpack[AgainOptions],
 ) -> RunResult:
     """Do again exactly what is missing or wrong, with the settings of the run that made the output.
 
@@ -110,11 +138,11 @@ def repair(
         Of `phbatch.run`, finished or not.
     listener : callable
         Called with every event.
-    stop : callable
+    stop, client
         As for `phbatch.run`.
     **options
-        `input` where it was moved; `model`, `memory`, `workers`, `scheduler`, `retries`, `storage_options` as for
-        `phbatch.run`.
+        `input` where it was moved; `model`, `memory`, `workers`, `scheduler`, `wait_workers`, `retries`,
+        `storage_options` as for `phbatch.run`.
 
     Returns
     -------
@@ -132,27 +160,31 @@ def repair(
     place = Place.at(output, settings.storage_options)
     _provenance(place, Ledger(place).metadata())  # nothing is put into what is no output
     with hold_output(place, new_token()):
-        report, provenance, geometry = _verify_objects(place, settings.workers)
-        arguments = _recorded_options(provenance, options)
+        report, made = _verify_objects(place, settings.workers)
+        arguments = recorded_options(made.provenance, options)
         if report.damages:
-            moved = Place.at(arguments["input"], settings.storage_options)
-            _require_inputs(open_source(moved, arguments["axes"]), place, geometry, report)
+            given = parse_options("run", {name: value for name, value in arguments.items() if name != "input"})
+            hurt = frozenset(damage.unit for damage in report.damages if damage.unit is not None)
+            if made.several:
+                require_unchanged_inputs(place, made.provenance, hurt, arguments, settings)
+            else:
+                _require_inputs(open_input(arguments["input"], given), place, made.geometries[""], hurt)
             with refusing_storage_errors(place):
-                _take_back(place, report.damages)
-    return run(output=place.path, listener=listener, stop=stop, **arguments)
+                _take_back(place, report.damages, made)
+    return run(output=place.path, listener=listener, stop=stop, client=client, **arguments)
 
 
-def _draw(ledger: Ledger, units: Units, hurt: set[str | None], count: int, seed: int) -> list[Unit]:
+def _draw(ledger: Ledger, units: Units | PositionUnits, hurt: set[str | None], count: int, seed: int) -> list[Unit]:
     """Some of the units that are done and not hurt."""
     whole = Bits(len(units))
     for record in ledger.current(units):
-        place = units.find(record["unit"])
-        if place is not None and record["unit"] not in hurt:
-            whole.add(place)
+        position = units.find(record["unit"])
+        if position is not None and record["unit"] not in hurt:
+            whole.add(position)
     ranks = random.Random(seed).sample(range(len(whole)), min(count, len(whole)))  # noqa: S311
     drawn = set(ranks)
-    places = {rank: place for rank, place in enumerate(whole) if rank in drawn}
-    return [units[places[rank]] for rank in ranks]
+    positions = {rank: position for rank, position in enumerate(whole) if rank in drawn}
+    return [units[positions[rank]] for rank in ranks]
 
 
 def _redo_settings(function: str, options: Mapping[str, Any]) -> RunSettings:
@@ -170,7 +202,7 @@ def _require_deep(deep: int, options: Mapping[str, Any]) -> None:
 class _Ledgered:
     """What the ledger of an output tells of the units of a run, gone through once, an object at a time."""
 
-    def __init__(self, ledger: Ledger, units: Units) -> None:
+    def __init__(self, ledger: Ledger, units: Units | PositionUnits) -> None:
         self._ledger, self._units = ledger, units
         self.done = Bits(len(units))
         self.objects = self.bytes = 0
@@ -186,19 +218,20 @@ class _Ledgered:
                 yield expected
 
 
-def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, dict[str, Any], Geometry]:
-    """The report on all objects, the provenance of the run, and the shape of its work."""
+def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, Made]:
+    """The report on all objects, and what the run made."""
     ledger = Ledger(output)
     metadata = ledger.metadata()
     provenance = _provenance(output, metadata)
-    geometry = Geometry.from_dict(provenance["geometry"])
-    units, damages = geometry.units, []
+    several = "positions" in provenance
+    made = Made(provenance, geometries_of(provenance) if several else {"": Geometry.from_dict(provenance["geometry"])})
+    units, damages = made.units, list[Damage]()
     ledgered = _Ledgered(ledger, units)
     readers = workers or min(MOST_READERS, cpu_count() or 1)
     for expected, problem in find_problems(output, ledgered, workers=readers):
-        place = units.find(expected.owner)
-        unit = None if place is None else units[place]
-        frames = _frames_of(expected.key, unit, geometry, provenance["axes"]) if unit is not None else ()
+        position = units.find(expected.owner)
+        unit = None if position is None else units[position]
+        frames = made.frames_of(expected.key, unit) if unit is not None else ()
         damages.append(Damage(expected.key, problem, unit.key if unit is not None else None, frames))
     complete = metadata is not None and bool(metadata["complete"])
     missing = len(units) - len(ledgered.done)
@@ -209,7 +242,7 @@ def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, d
             damages = [damage for damage in damages if damage.place not in ROOT_DOCUMENTS]
     if complete:
         for unit in map(units.__getitem__, ledgered.done.absent()):
-            damages.append(Damage(unit.key, "is not in the ledger", unit.key, _all_frames(unit, geometry)))
+            damages.append(Damage(unit.key, "is not in the ledger", unit.key, made.all_frames(unit)))
     running = not complete and is_held(output)
     report = VerifyReport(
         output.path,
@@ -218,11 +251,11 @@ def _verify_objects(output: Place, workers: int | None) -> tuple[VerifyReport, d
         ledgered.bytes,
         tuple(damages),
         finished=len(ledgered.done),
-        missing=() if complete else tuple(units[place].key for place in ledgered.done.absent()),
+        missing=() if complete else tuple(units[position].key for position in ledgered.done.absent()),
         complete=complete,
         running=running,
     )
-    return report, provenance, geometry
+    return report, made
 
 
 def _says_complete(output: Place) -> bool:
@@ -242,7 +275,7 @@ def _provenance(output: Place, metadata: Mapping[str, Any] | None) -> dict[str, 
         found = json.loads(documents[".zattrs"]).get(ATTRIBUTE)
     else:
         found = _root_attributes(output)
-    if not isinstance(found, dict) or "geometry" not in found:
+    if not isinstance(found, dict) or not ("geometry" in found or "kinds" in found):
         raise OutputError(f"{output} is no output of `phbatch run`, or one that was not begun; give the path of one.")
     return found
 
@@ -259,44 +292,14 @@ def _root_attributes(output: Place) -> dict[str, Any] | None:
         return None
 
 
-def _all_frames(unit: Unit, geometry: Geometry) -> tuple[str, ...]:
-    return tuple(str(unit.frame_key(*index)) for index in unit.frame_indices(volumes=geometry.volumes))
-
-
-def _frames_of(key: str, unit: Unit, geometry: Geometry, axes: str) -> tuple[str, ...]:
-    """Frames, in the input, that a chunk of the output holds pixels of."""
-    along = dict(zip(axes, (int(part) for part in key.split("/")[-len(axes) :]), strict=True))
-    chunk_t, chunk_c, chunk_z = (along.get(axis, 0) for axis in "tcz")
-    length_t, length_c, length_z = (geometry.output_shards or geometry.output_chunks)[:3]
-    start_t, start_c, start_z = (part.start for part in unit.output[:3])
-    count = geometry.n_output
-    found = []
-    for t, c, z in unit.frame_indices(volumes=geometry.volumes):
-        channels = range(count) if geometry.stacked else range(c * count, (c + 1) * count)
-        if (
-            (start_t + t) // length_t == chunk_t
-            and any((start_c + channel) // length_c == chunk_c for channel in channels)
-            and (z is None or (start_z + z) // length_z == chunk_z)
-        ):
-            found.append(str(unit.frame_key(t, c, z)))
-    return tuple(found)
-
-
-def _recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that repeat the run, overruled by those given now."""
-    given = {name: value for name, value in options.items() if value is not None}
-    return {"input": provenance["input"]} | dict(provenance["settings"]) | given
-
-
-def _require_inputs(source: Source, output: Place, geometry: Geometry, report: VerifyReport) -> None:
+def _require_inputs(source: Source, output: Place, geometry: Geometry, hurt: frozenset[str]) -> None:
     """Refuse to do a unit again from other pixels than the first time."""
-    hurt = {damage.unit for damage in report.damages}
     current = Ledger(output).current(geometry.units)
     records = (record for record in current if record["unit"] in hurt)
     require_unchanged(source, geometry, records, output)
 
 
-def _take_back(output: Place, damages: Iterable[Damage]) -> None:
+def _take_back(output: Place, damages: Iterable[Damage], made: Made) -> None:
     """Mend documents from the ledger, and have everything else that is hurt done again by the next run."""
     ledger = Ledger(output)
     metadata = ledger.metadata()
@@ -312,7 +315,10 @@ def _take_back(output: Place, damages: Iterable[Damage]) -> None:
     forget_open_stores()
     attributes = read_output_attributes(output) or {}
     Sink(output).update_attributes(attributes | {"status": "running"})
-    commit_metadata(output, complete=False)
+    if made.several:
+        commit_positions(output, made.geometries, complete=False)
+    else:
+        commit_metadata(output, complete=False)
 
 
 @dataclass(frozen=True)
@@ -328,10 +334,10 @@ def _recompute(
     output: Place, provenance: Mapping[str, Any], units: Sequence[Unit], listener: Listener, options: Mapping[str, Any]
 ) -> tuple[list[Damage], float]:
     """Damages that computing units again brings to light, and the largest difference of a pixel."""
-    arguments = _recorded_options(provenance, options)
-    prepared = prepare(str(arguments.pop("input")), output.path, parse_options("run", arguments))
-    prepared = replace(prepared, job=replace(prepared.job, token=new_token()))
-    geometry = prepared.resolved.geometry
+    arguments = recorded_options(provenance, options)
+    accepted = accept_run(str(arguments.pop("input")), output.path, parse_options("run", arguments))
+    accepted = replace(accepted, job=replace(accepted.job, token=new_token()))
+    geometry = accepted.resolved.geometry
     table, records = StatisticsTable(geometry.grid), dict[str, dict[str, Any]]()
     sampled = {unit.key for unit in units}
     for record in Ledger(output).current(geometry.units):
@@ -340,19 +346,19 @@ def _recompute(
             for row in record["statistics"]:
                 table.put(row)
     work: Iterable[Unit] = units
-    if prepared.given is not None or prepared.resolved.recipe.passes > 1:
-        work = with_statistics(units, table, prepared.resolved.recipe.volumes)
-    if prepared.settings.scheduler is None:
-        load_predictor(prepared.job)
-    damages, largest, volumes = list[Damage](), 0.0, prepared.resolved.recipe.volumes
+    if accepted.given is not None or accepted.resolved.recipe.passes > 1:
+        work = with_statistics(units, table, accepted.resolved.recipe.volumes)
+    if accepted.settings.scheduler is None:
+        load_predictor(accepted.job)
+    damages, largest, volumes = list[Damage](), 0.0, accepted.resolved.recipe.volumes
     counts = {unit.key: sum(1 for _ in unit.frame_indices(volumes=volumes)) for unit in units}
-    listener(RunStarted(output.path, len(units), 0, sum(counts.values()), 0, prod(prepared.source.shape[3:])))
+    listener(RunStarted(output.path, len(units), 0, sum(counts.values()), 0, prod(accepted.source.shape[3:])))
     for outcome in execute(
         _compare_unit,
-        prepared.job,
+        accepted.job,
         work,
-        workers=prepared.resolved.workers,
-        scheduler=prepared.settings.scheduler,
+        workers=accepted.resolved.workers,
+        scheduler=accepted.settings.scheduler,
         listener=listener,
     ):
         unit, key = outcome.unit, outcome.unit.key
@@ -369,7 +375,7 @@ def _recompute(
         if wrong:
             damages.append(Damage(key, "has other pixels than those computed again", key, wrong))
         if not _same_rows(rows, records[key]["statistics"]):
-            frames = _all_frames(unit, geometry)
+            frames = all_frames(unit, geometry)
             damages.append(Damage(key, "has other statistics than those computed again", key, frames))
     return damages, largest
 
@@ -378,9 +384,9 @@ def _compare_unit(job: Job, unit: Unit) -> tuple[list[_Comparison], list[dict[st
     """Compute a unit and read what is stored of it."""
     restored, rows, digest = compute_unit(job, unit)
     sink, recipe = Sink(job.output), job.recipe
-    pairs = [(restored.image, sink.read(IMAGE, job.output_axes, unit.output))]
-    if restored.uncertainty is not None:
-        pairs.append((restored.uncertainty, sink.read(UNCERTAINTY, job.output_axes, unit.output)))
+    pairs = [
+        (pixels, sink.read(path, job.output_axes, region_of(unit, pixels))) for path, pixels in images_of(job, restored)
+    ]
     found = []
     for t, c, z in unit.frame_indices(volumes=recipe.volumes):
         group = slice(None) if recipe.stacked else slice(c * recipe.n_output, (c + 1) * recipe.n_output)

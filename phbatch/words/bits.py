@@ -55,5 +55,5 @@ class Bits:
     def _numbers(self, mask: int) -> Iterator[int]:
         for first in range(0, len(self._bytes), _BYTES_AT_ONCE):
             part = np.frombuffer(bytes(self._bytes[first : first + _BYTES_AT_ONCE]), np.uint8)
-            places = np.flatnonzero(np.unpackbits(part ^ np.uint8(mask), bitorder="little")) + 8 * first
-            yield from places[places < self._bound].tolist()
+            positions = np.flatnonzero(np.unpackbits(part ^ np.uint8(mask), bitorder="little")) + 8 * first
+            yield from positions[positions < self._bound].tolist()

@@ -4,11 +4,14 @@
 
     PhbatchError                 exit code 1
     ├── UsageError               2   options that contradict each other or the documentation
+    │   └── ClusterError         3   a Dask cluster has no workers, or none that may be used
     ├── InputError               3   the input cannot be processed
     ├── ModelError               3   the model folder cannot be used
     ├── OutputError              3   the output place cannot be used
     ├── MemoryLimitError         3   the plan does not fit the memory allowed
+    ├── DeviceError              1   a GPU failed, which is nothing that a unit did
     └── InterruptedRunError      130 stopped before its end; the run can be continued
+        └── WorkersGoneError     3   all workers of a Dask cluster went and none came; it is a ClusterError, too
 
 Exit code 4, some units failed, is no error: the result of the run names them.
 """
@@ -48,6 +51,12 @@ class UsageError(PhbatchError):
     exit_code = 2
 
 
+class ClusterError(UsageError):
+    """A Dask cluster has no workers, or none of them can do the work."""
+
+    exit_code = 3
+
+
 class InputError(PhbatchError):
     """The input cannot be processed: not a Zarr, unknown axes, a frame with NaN, and so on."""
 
@@ -72,10 +81,20 @@ class MemoryLimitError(PhbatchError):
     exit_code = 3
 
 
+class DeviceError(PhbatchError):
+    """A GPU, its driver or its libraries failed: what was to be computed there is to be computed elsewhere."""
+
+
 class InterruptedRunError(PhbatchError):
     """The run was stopped before its end; calling it again continues it."""
 
     exit_code = 130
+
+
+class WorkersGoneError(InterruptedRunError, ClusterError):
+    """All workers of a Dask cluster went in the middle of a run, and no others came in time; it can be continued."""
+
+    exit_code = 3
 
 
 def first_line(error: BaseException | None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from phbatch.words.wording import say
 
@@ -23,6 +24,8 @@ class RunStarted:
         The same in frames.
     frame_pixels : int
         Pixels of one frame.
+    planned_bytes : int
+        Memory that the plan projects for this process; 0 where others compute, or nobody planned.
     """
 
     output: str
@@ -31,14 +34,53 @@ class RunStarted:
     frames: int
     frames_done: int
     frame_pixels: int
+    planned_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage of a run begins, before its `RunStarted` or after all its units.
+
+    Attributes
+    ----------
+    stage : str
+        In words, such as ``"measuring"``.
+    frames : int
+        Of which a `UnitMeasured` tells each; 0 where nobody counts.
+    """
+
+    stage: str
+    frames: int = 0
+
+
+@dataclass(frozen=True)
+class UnitMeasured:
+    """A unit is measured, before any is restored."""
+
+    unit: str
+    frames: int
 
 
 @dataclass(frozen=True)
 class UnitFinished:
-    """A unit is committed."""
+    """A unit is committed.
+
+    Attributes
+    ----------
+    unit : str
+        Its key.
+    frames : int
+        How many it has.
+    stages : mapping of str to float
+        Seconds that it spent in each stage, see `phbatch.frames.clock`.
+    flagged : mapping of str to sequence of str
+        Why, of its frames that are flagged.
+    """
 
     unit: str
     frames: int
+    stages: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
+    flagged: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -51,25 +93,53 @@ class UnitFailed:
 
 @dataclass(frozen=True)
 class Notice:
-    """A choice that phbatch made, or a warning, in one line."""
+    """A choice that phbatch made, or a warning, in one line; `logger` is the module that says it."""
 
     text: str
     warning: bool = False
+    logger: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", say(self.text))
+        if not self.logger:
+            frame = inspect.currentframe()  # of this, of __init__, of who says it
+            speaker = frame.f_back.f_back if frame and frame.f_back else None
+            name = str(speaker.f_globals.get("__name__", "")) if speaker else ""
+            object.__setattr__(self, "logger", name if name.startswith("phbatch.") else "phbatch")
 
 
-_LOG = logging.getLogger("phbatch")
-
-
-def log(notice: Notice) -> None:
-    """Tell a notice to the logger ``phbatch``: without handlers, Python prints warnings, and no choices."""
-    _LOG.log(logging.WARNING if notice.warning else logging.INFO, notice.text)
-
-
-Event = RunStarted | UnitFinished | UnitFailed | Notice
+Event = RunStarted | StageStarted | UnitMeasured | UnitFinished | UnitFailed | Notice
 Listener = Callable[[Event], None]
+
+
+def in_words(event: Event) -> tuple[str, int, str]:
+    """What is logged of an event: the logger, which has the name of a module, the level, and a line.
+
+    Examples
+    --------
+    >>> in_words(UnitFailed("t3/c0", "the disk is full"))
+    ('phbatch.running.commit', 30, 'unit t3/c0 failed: the disk is full')
+    """
+    match event:
+        case Notice():
+            return event.logger, logging.WARNING if event.warning else logging.INFO, event.text
+        case UnitFailed():
+            return "phbatch.running.commit", logging.WARNING, f"unit {event.unit} failed: {event.error}"
+        case UnitFinished():
+            return "phbatch.running.commit", logging.DEBUG, f"unit {event.unit} of {event.frames} frames is finished"
+        case UnitMeasured():
+            return "phbatch.running.measure", logging.DEBUG, f"unit {event.unit} of {event.frames} frames is measured"
+        case StageStarted():
+            return "phbatch.running.run", logging.DEBUG, event.stage
+        case RunStarted():
+            text = f"{event.units - event.units_done} of {event.units} units are to be done of {event.output}"
+            return "phbatch.running.run", logging.DEBUG, text
+
+
+def log(event: Event) -> None:
+    """Tell an event to its logger below ``phbatch``: without handlers, Python prints warnings, and nothing else."""
+    name, level, text = in_words(event)
+    logging.getLogger(name).log(level, "%s", text)
 
 
 Stop = Callable[[], bool]
@@ -85,11 +155,20 @@ def ignore(event: Event) -> None:
     """Listener that does nothing."""
 
 
+_COMMITS = logging.getLogger("phbatch.running.commit")
+
+
 def logging_notices(listener: Listener) -> Listener:
-    """A listener that has notices logged, too, for whoever did not give one."""
+    """A listener that has events logged, too, for whoever did not give one, and hears each notice once."""
+    said: set[Notice] = set()
 
     def listen(event: Event) -> None:
         if isinstance(event, Notice):
+            if event in said:
+                return
+            said.add(event)
+            log(event)
+        elif isinstance(event, UnitFailed) or _COMMITS.isEnabledFor(logging.DEBUG):
             log(event)
         listener(event)
 

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from phbatch.words.settings import (
+from phbatch.words.choices import (
     Backend,
     BadFrames,
     Codec,
     IlluminationMode,
+    LevelMethod,
     NanPolicy,
     Network,
+    OmeZarr,
     OutputDtype,
     Precision,
     Scope,
@@ -26,6 +28,8 @@ class SampleOptions(TypedDict, total=False):
     axes: str | None
     channel: int | str | None
     frames: int | str | None
+    pattern: str | None
+    position: int | str | None
     storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     memory: int | str | None
 
@@ -36,6 +40,8 @@ class CompareOptions(TypedDict, total=False):
     axes: str | None
     channel: int | str | None
     frames: int | str | None
+    pattern: str | None
+    position: int | str | None
     storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     sigma: float | None
     pmin: float | None
@@ -54,6 +60,8 @@ class StatisticsOptions(TypedDict, total=False):
     axes: str | None
     channel: int | str | None
     frames: int | str | None
+    pattern: str | None
+    position: int | str | None
     storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     sigma: float | None
     pmin: float | None
@@ -67,7 +75,8 @@ class StatisticsOptions(TypedDict, total=False):
     memory: int | str | None
     workers: int | None
     threads: int | None
-    scheduler: str | None
+    scheduler: str | Path | None
+    wait_workers: float | str | None
     retries: int | None
 
 
@@ -75,8 +84,15 @@ class RunOptions(TypedDict, total=False):
     """What `phbatch.run` and `phbatch.plan` is given; None is as if it were not."""
 
     axes: str | None
+    wells: str | Sequence[str] | None
+    fields: str | int | Sequence[int] | None
     channel: int | str | None
     frames: int | str | None
+    pattern: str | None
+    position: int | str | None
+    pixel_size: float | str | Sequence[float] | None
+    interval: float | str | None
+    channel_names: Sequence[str] | str | None
     storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
     normalize: str | None
     factor: float | None
@@ -109,11 +125,46 @@ class RunOptions(TypedDict, total=False):
     codec: Codec | None
     shuffle: Shuffle | None
     shard: int | str | None
+    levels: int | str | None
+    level_method: LevelMethod | None
+    ome_zarr: OmeZarr | None
+    overwrite: bool | None
+    follow: bool | None
+    follow_timeout: float | str | None
+    follow_until: str | Path | None
+    memory: int | str | None
+    workers: int | None
+    threads: int | None
+    scheduler: str | Path | None
+    wait_workers: float | str | None
+    devices: str | int | Sequence[str | int] | None
+    retries: int | None
+
+
+class ConvertOptions(TypedDict, total=False):
+    """What `phbatch.convert` is given; None is as if it were not."""
+
+    axes: str | None
+    channel: int | str | None
+    frames: int | str | None
+    pattern: str | None
+    position: int | str | None
+    pixel_size: float | str | Sequence[float] | None
+    interval: float | str | None
+    channel_names: Sequence[str] | str | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
+    codec: Codec | None
+    shuffle: Shuffle | None
+    shard: int | str | None
+    levels: int | str | None
+    level_method: LevelMethod | None
+    ome_zarr: OmeZarr | None
     overwrite: bool | None
     memory: int | str | None
     workers: int | None
     threads: int | None
-    scheduler: str | None
+    scheduler: str | Path | None
+    wait_workers: float | str | None
     retries: int | None
 
 
@@ -159,5 +210,17 @@ class RedoOptions(TypedDict, total=False):
     model: str | Path | None
     memory: int | str | None
     workers: int | None
-    scheduler: str | None
+    scheduler: str | Path | None
+    wait_workers: float | str | None
+    retries: int | None
+
+
+class PartOptions(TypedDict, total=False):
+    """What `phbatch.run_part` is given; None is as if it were not."""
+
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
+    model: str | Path | None
+    memory: int | str | None
+    workers: int | None
+    threads: int | None
     retries: int | None

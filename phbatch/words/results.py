@@ -50,6 +50,8 @@ class PlanReport:
         Bytes.
     network : str or None
         Form of the network; "auto" where the fastest is chosen at the start of the run.
+    levels : tuple of tuple of int
+        Lengths along y and x of every resolution of the output.
     notices : tuple of str
         Choices and warnings.
     """
@@ -79,6 +81,7 @@ class PlanReport:
     projected_mem: int
     allowed_mem: int
     network: str | None = None
+    levels: tuple[tuple[int, ...], ...] = ()
     notices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,6 +147,39 @@ class RunResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self) | {"exit_code": self.exit_code}
+
+
+@dataclass(frozen=True)
+class PartsReport:
+    """What `phbatch.begin_parts` prepared.
+
+    Attributes
+    ----------
+    output : str
+        Where the result will lie.
+    parts : int
+        Tasks that share it.
+    units, units_done : int
+        Of the whole output, and finished already.
+    passes : int
+        How often all parts must be run: more than once where statistics must be known first.
+    complete : bool
+        Whether nothing is left to do.
+    notices : tuple of str
+        Choices and warnings.
+    """
+
+    output: str
+    parts: int
+    units: int
+    units_done: int
+    passes: int
+    complete: bool = False
+    notices: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -222,3 +258,57 @@ class VerifyReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self) | {"frames": self.frames, "unfinished": self.unfinished, "exit_code": self.exit_code}
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What `phbatch.run_part` did.
+
+    Attributes
+    ----------
+    output : str
+        Where the result lies.
+    part, parts : int
+        Which part it was, and of how many; 0 where the output was complete before.
+    units, units_done, units_skipped : int
+        Of the part: all, those restored now, and those finished before.
+    measured : int
+        Units that were measured now, for statistics that must be known first.
+    waiting : tuple of int
+        Parts that must be measured before any unit can be restored.
+    failed : mapping of str to str
+        Error of every unit that failed.
+    missing : int
+        Units of the whole output that are not finished.
+    complete : bool
+        Whether the output is.
+    verified : VerifyReport or None
+        Of the whole output, where this call finished it.
+    seconds : float
+        Wall time.
+    """
+
+    output: str
+    part: int
+    parts: int
+    units: int = 0
+    units_done: int = 0
+    units_skipped: int = 0
+    measured: int = 0
+    waiting: tuple[int, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    missing: int = 0
+    complete: bool = False
+    verified: VerifyReport | None = None
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command line: 0; 3 where the output is damaged; 4 where units failed, or nothing could be done yet."""
+        if self.verified is not None and self.verified.damages:
+            return 3
+        return 4 if self.failed or (self.waiting and not self.measured) else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self) | {"exit_code": self.exit_code}

@@ -13,14 +13,25 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
-Group = Literal["input", "numbers", "network", "output", "machine"]
+Group = Literal["input", "numbers", "network", "output", "machine", "cluster"]
 """Where a setting is listed."""
 
 Touches = Literal["numbers", "speed", "place"]
 """What a setting changes: what the output holds, how fast it is there, or where things are read, kept and computed."""
 
 Function = Literal[
-    "run", "plan", "statistics", "illumination", "compare_rules", "normalize", "restore", "verify", "repair", "info"
+    "run",
+    "plan",
+    "convert",
+    "statistics",
+    "illumination",
+    "compare_rules",
+    "normalize",
+    "restore",
+    "verify",
+    "repair",
+    "run_part",
+    "info",
 ]
 """Public functions that act on settings; `run` and `plan` on all."""
 

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, ByteSize, Field, ValidationError, model_validator
 
+from phbatch.words.choices import (
+    MOST_WORKERS,
+    Codec,
+    LevelMethod,
+    OmeZarr,
+    OutputDtype,
+    Shuffle,
+)
 from phbatch.words.errors import UsageError
 from phbatch.words.given import (
     AUTO,
-    FRAMES,
+    DEVICES,
+    DURATION,
     LOWER_CASE,
-    NUMBERS,
     PATH,
     RANGE,
-    parse_storage_options,
+    first_problem,
+    require_positive,
     select_indices,
 )
-from phbatch.words.normalization import METHODS, Divisor, Factor, Frozen, Method, Normalization, Percentile, Sigma
+from phbatch.words.pixel_settings import AGAIN, CONVERTS, IMAGES, RULE, PixelSettings
 from phbatch.words.rows import Function, Row, describe, read_rows, setting
+from phbatch.words.storing import require_one_range
 from phbatch.words.wording import learn_flags, say
 
 if TYPE_CHECKING:
@@ -26,65 +36,15 @@ if TYPE_CHECKING:
 
     from phbatch.words.option_types import RunOptions
 
-OutputDtype = Literal["float32", "float16", "uint16", "uint8"]
-Backend = Literal["tensorflow", "jax"]
-Network = Literal["auto", "plain", "upsampling", "polyphase-1", "polyphase-2", "polyphase-3"]
-Codec = Literal["auto", "blosc-lz4", "blosc-zstd", "zstd", "none"]
-Shuffle = Literal["auto", "byte", "bit"]
-Precision = Literal["auto", "float32", "tf32", "float16", "bfloat16"]
-FLOAT32: Precision = "float32"
-NanPolicy = Literal["refuse", "skip"]
-BadFrames = Literal["normalize", "skip", "copy"]
-Scope = Literal["image", "position", "series"]
-IlluminationMode = Literal["divide", "subtract"]
-
-MOST_WORKERS = 16
-"""Units at once unless more are asked for: a core prepares some 70 MPx/s, and a GPU restores a thousand."""
-
-MOST_READERS = 4
-"""Objects of an output that are checked at once unless more are asked for."""
-
-FRAME_BACKGROUNDS = ("gaussian", "polynomial")
-"""Backgrounds that are estimated of every frame by itself."""
-
-ESTIMATED_BACKGROUNDS = (*FRAME_BACKGROUNDS, "temporal", "basic")
-"""Backgrounds that are estimated of a sample of frames; what is none of them is the path of a profile."""
-
-StorageOptions = Annotated[SecretStr | None, BeforeValidator(parse_storage_options)]
-"""Credentials and endpoints of object stores, as JSON: they are neither printed nor recorded."""
-
 Ordinary = Annotated[float, Field(ge=-1e30, le=1e30)]
 """What float32 can hold, with room to calculate."""
 
 
-def of_rule(name: str, also: tuple[Function, ...], *, metavar: str, methods: tuple[str, ...], unit: str = "") -> Any:
-    """Field of a setting that is one of the normalization, which says what it is and its default."""
-    field = Normalization.model_fields[name]
-    return setting(
-        None,
-        str(field.description),
-        Row(
-            "numbers",
-            "numbers",
-            also,
-            metavar,
-            unit=unit,
-            unset="" if field.default is None else f"{field.default:g}",
-            of_model=True,
-            stands=f"{_RULE}{name}",
-            methods=methods,
-        ),
-    )
+_ANYWHERE: tuple[Function, ...] = ("convert", "statistics", "verify", "repair")
+_CONFIGURED = "$DASK_SCHEDULER_ADDRESS, or this process"
 
 
-_RULE = "settings.normalization."
-_IMAGES: tuple[Function, ...] = ("statistics", "illumination", "compare_rules")
-_MEASURES: tuple[Function, ...] = ("statistics", "compare_rules")
-_LAZY: tuple[Function, ...] = ("normalize", "restore")
-_AGAIN: tuple[Function, ...] = ("verify", "repair")
-
-
-class RunSettings(Frozen):
+class RunSettings(PixelSettings):
     """What a user asks for; None leaves the choice to phbatch.
 
     Each field is the row of one setting: all that is said of it anywhere comes from there.
@@ -94,175 +54,6 @@ class RunSettings(Frozen):
     >>> RunSettings(memory="8GB").memory
     8000000000
     """
-
-    axes: str | None = setting(
-        None,
-        "Axes of a bare array, such as tyx.",
-        Row("input", "numbers", _IMAGES, "AXES", unset="the image's own", stands="input.axes"),
-    )
-    channel: int | str | None = setting(
-        None,
-        "Channel to process.",
-        Row("input", "numbers", _IMAGES, "INDEX|NAME", unset="all", stands="settings.channels"),
-    )
-    frames: Annotated[str | None, FRAMES] = setting(
-        None,
-        "Frames along t, as in Python: one, or a range; negative numbers count from the end.",
-        Row(
-            "input", "numbers", _IMAGES, "T|START:STOP[:STEP]", given="int | str", unset="all", stands="settings.frames"
-        ),
-    )
-    storage_options: StorageOptions = setting(
-        None,
-        "Credentials and endpoint of s3://, gs://, https://; never recorded.",
-        Row(
-            "input",
-            "place",
-            (*_IMAGES, *_AGAIN, "info"),
-            "JSON|KEY=VALUE",
-            given="Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]",
-            repeated=True,
-        ),
-        exclude=True,
-    )
-
-    normalize: Method | None = setting(
-        None,
-        f"How a frame is normalized: {', '.join(METHODS)}, or one that an installed package registered.",
-        Row(
-            "numbers",
-            "numbers",
-            _LAZY,
-            "METHOD",
-            unset="percentile; median without a model",
-            of_model=True,
-            stands=f"{_RULE}method",
-        ),
-    )
-    factor: Factor | None = of_rule("factor", _LAZY, metavar="F", methods=("median", "mode"))
-    sigma: Sigma | None = of_rule(
-        "sigma", (*_MEASURES, *_LAZY), metavar="PX", unit="px", methods=("median", "mode", "zscore")
-    )
-    pmin: Percentile | None = of_rule("pmin", (*_MEASURES, *_LAZY), metavar="P", methods=("percentile",))
-    pmax: Percentile | None = of_rule("pmax", (*_MEASURES, *_LAZY), metavar="P", methods=("percentile",))
-    value: Divisor | None = of_rule("value", ("compare_rules", *_LAZY), metavar="V", unit="counts", methods=("fixed",))
-    percentiles: Annotated[tuple[Percentile, ...], NUMBERS] = setting(
-        (),
-        "More percentiles for the table of statistics, such as 1,50,99.",
-        Row("numbers", "numbers", ("statistics",), "P,P,...", given="Sequence[float] | str"),
-    )
-    scope: Scope = setting(
-        "image",
-        "Whose pixels the statistic is of: a frame's, or pooled over t (position), or over t and z (series).",
-        Row("numbers", "numbers", ("statistics",)),
-    )
-    smooth_time: int = setting(
-        1,
-        "Running median of the statistic over this odd number of frames.",
-        Row("numbers", "numbers", ("statistics",), "N", unit="frames"),
-        ge=1,
-    )
-    stats: Annotated[str | None, PATH] = setting(
-        None,
-        "Table of `phbatch stats`, read in place of measuring.",
-        Row("numbers", "numbers", (), "FILE", given="str | Path", stands="given.statistics"),
-    )
-    illumination: Annotated[str, PATH] = setting(
-        "none",
-        "Uneven light: none, gaussian or polynomial (per frame), temporal or basic (per position), or a profile.",
-        Row("numbers", "numbers", (*_MEASURES, "restore"), "NAME|PATH", given="str | Path"),
-    )
-    illumination_mode: IlluminationMode = setting(
-        "divide",
-        "What is done with the uneven light: divide by it, or subtract it.",
-        Row("numbers", "numbers", (*_MEASURES, "restore")),
-    )
-    downscale: int = setting(
-        1,
-        "Area average over N x N pixels before everything else.",
-        Row("numbers", "numbers", (*_MEASURES, "restore"), "N"),
-        ge=1,
-        le=16,
-    )
-    nan: NanPolicy = setting("refuse", "What is done with a frame that has NaN or infinity.", Row("numbers", "numbers"))
-    bad_frames: BadFrames = setting(
-        "normalize", "What is done with a frame that is an outlier of its series.", Row("numbers", "numbers")
-    )
-
-    model: Annotated[str | None, PATH] = setting(
-        None,
-        "Bundled name or CSBDeep model folder; none normalizes only.",
-        Row(
-            "network",
-            "numbers",
-            ("compare_rules", "restore", *_AGAIN),
-            "NAME|DIR|none",
-            given="str | Path",
-            unset="the bundled one",
-            stands="model",
-        ),
-    )
-    uncertainty: bool = setting(
-        False, "Also write the scale of a probabilistic model, as a second image.", Row("network", "numbers")
-    )
-    tile: Annotated[int | None, AUTO] = setting(
-        None,
-        "Length of a tile, halo included.",
-        Row(
-            "network",
-            "numbers",
-            ("restore",),
-            "AUTO|N",
-            unit="px",
-            given="int | str",
-            unset="auto, the fastest measured",
-            stands="settings.tile",
-        ),
-        ge=1,
-    )
-    batch: Annotated[int | None, AUTO] = setting(
-        None,
-        "Tiles per call of the network.",
-        Row(
-            "network",
-            "numbers",
-            ("restore",),
-            "AUTO|N",
-            given="int | str",
-            unset="auto, the fastest measured",
-            stands="settings.batch",
-        ),
-        ge=1,
-    )
-    backend: Backend = setting(
-        "tensorflow",
-        "What computes the network, by Keras.",
-        Row("network", "numbers", ("restore", "info"), stands="settings.backend"),
-    )
-    network: Annotated[Network, LOWER_CASE] = setting(
-        "auto",
-        "Form of the network: auto, plain, upsampling, polyphase-1 to -3.",
-        Row(
-            "network",
-            "numbers",
-            ("restore",),
-            "AUTO|FORM",
-            unset="auto, the fastest measured",
-            stands="settings.network",
-        ),
-    )
-    precision: Annotated[Precision, LOWER_CASE] = setting(
-        "auto",
-        "Of the network: auto, float32, tf32, float16 or bfloat16; a reduced one only where it was checked on this"
-        " input.",
-        Row("network", "numbers", ("restore",), "AUTO|PRECISION", stands="settings.precision"),
-    )
-    precision_bound: float = setting(
-        1e-2,
-        "Largest difference to float32 that is allowed, at 99.9 % of the pixels, over the output's std.",
-        Row("network", "numbers", (), "B", stands="settings.precision"),
-        gt=0,
-    )
 
     dtype: OutputDtype = setting("float32", "Pixel type of the output.", Row("output", "numbers", ("restore",)))
     rescale: bool = setting(
@@ -287,16 +78,61 @@ class RunSettings(Frozen):
         False, "Return to the grid of the input at the end, bilinearly.", Row("output", "numbers", ("restore",))
     )
     codec: Codec = setting(
-        "auto", "Compression of the output.", Row("output", "numbers", unset="auto, which is blosc-lz4")
+        "auto", "Compression of the output.", Row("output", "numbers", CONVERTS, unset="auto, which is blosc-lz4")
     )
-    shuffle: Shuffle = setting("auto", "Of bytes or bits before Blosc compresses them.", Row("output", "numbers"))
-    shard: ByteSize | None = setting(
+    shuffle: Shuffle = setting(
+        "auto", "Of bytes or bits before Blosc compresses them.", Row("output", "numbers", CONVERTS)
+    )
+    shard: Annotated[Literal["auto"] | ByteSize | None, LOWER_CASE, AfterValidator(require_positive)] = setting(
         None,
-        "Size of the shards of the output, such as 64MB.",
-        Row("output", "numbers", (), "SIZE", given="int | str", unset="no shards"),
-        gt=0,
+        "Size of the shards of the output, such as 64MB; auto is 64MB, none in OME-Zarr 0.4.",
+        Row("output", "numbers", CONVERTS, "AUTO|SIZE", given="int | str", unset="no shards"),
     )
-    overwrite: bool = setting(False, "Start afresh where an output of phbatch exists.", Row("output", "place"))
+    levels: Annotated[int | None, AUTO] = setting(
+        None,
+        "Resolutions of the output: 1 is no pyramid.",
+        Row(
+            "output",
+            "numbers",
+            CONVERTS,
+            "AUTO|N",
+            given="int | str",
+            unset="auto: halved along y and x until none is above 1024 px",
+            stands="settings.levels",
+        ),
+        ge=1,
+    )
+    level_method: LevelMethod = setting(
+        "mean",
+        "Pixels of coarser levels: means of those of the image, or the most frequent one (labels).",
+        Row("output", "numbers", CONVERTS),
+    )
+    ome_zarr: OmeZarr | None = setting(
+        None,
+        "Version of OME-Zarr to write: 0.5 is Zarr 3, and 0.4 is Zarr 2.",
+        Row("output", "numbers", CONVERTS, unset="the input's, or 0.5"),
+    )
+    overwrite: bool = setting(
+        False, "Start afresh where an output of phbatch exists.", Row("output", "place", CONVERTS)
+    )
+
+    follow: bool = setting(
+        False,
+        "Restore frames as the microscope writes them, until no more come.",
+        Row("input", "place"),
+    )
+    follow_timeout: Annotated[float, DURATION] = setting(
+        1800.0,
+        "With --follow: how long nothing new may come before the input counts as ended, such as 30m.",
+        Row("input", "place", (), "TIME", given="float | str", unset="30m"),
+        gt=0,
+        allow_inf_nan=False,
+    )
+    follow_until: Annotated[str | None, PATH] = setting(
+        None,
+        "With --follow: a file whose appearance says that the input is ended.",
+        Row("input", "place", (), "FILE", given="str | Path"),
+    )
 
     memory: ByteSize | None = setting(
         None,
@@ -304,7 +140,7 @@ class RunSettings(Frozen):
         Row(
             "machine",
             "speed",
-            (*_IMAGES, *_AGAIN, "restore"),
+            (*IMAGES, *AGAIN, "restore"),
             "SIZE",
             given="int | str",
             unset="half of what is free",
@@ -317,7 +153,7 @@ class RunSettings(Frozen):
         Row(
             "machine",
             "speed",
-            ("statistics", *_AGAIN),
+            ("convert", "statistics", *AGAIN),
             "N",
             unset=f"one per core up to {MOST_WORKERS}, as the memory allows",
             flags=("--inflight",),
@@ -327,18 +163,30 @@ class RunSettings(Frozen):
     threads: int | None = setting(
         None,
         "Threads of the codecs, and of TensorFlow on a CPU.",
-        Row("machine", "speed", ("statistics",), "N", unset="all cores"),
+        Row("machine", "speed", ("convert", "statistics", "run_part"), "N", unset="all cores"),
         ge=1,
     )
-    scheduler: str | None = setting(
+    scheduler: Annotated[str | None, PATH] = setting(
         None,
-        "Address of a Dask scheduler to run on.",
-        Row("machine", "place", ("statistics", *_AGAIN), "ADDRESS", unset="this process"),
+        "Dask scheduler to run on: its address, or the file that it writes.",
+        Row("machine", "place", _ANYWHERE, "ADDRESS|FILE", given="str | Path", unset=_CONFIGURED),
+    )
+    wait_workers: Annotated[float, DURATION] = setting(
+        600.0,
+        "How long a run waits for workers of a Dask cluster that has none, such as 10m.",
+        Row("machine", "speed", _ANYWHERE, "TIME", given="float | str", unset="10m"),
+        ge=0,
+        allow_inf_nan=False,
+    )
+    devices: Annotated[tuple[str, ...] | None, DEVICES] = setting(
+        None,
+        "GPUs of this machine, by their numbers, with a process each.",
+        Row("machine", "speed", (), "ALL|N,N", given="str | int | Sequence[str | int]", unset="all that are visible"),
     )
     retries: int = setting(
         3,
         "Attempts after the first one, where a unit fails to be read or written.",
-        Row("machine", "speed", ("statistics", *_AGAIN), "N"),
+        Row("machine", "speed", ("convert", "statistics", *AGAIN), "N"),
         ge=0,
         le=100,
     )
@@ -363,34 +211,16 @@ class RunSettings(Frozen):
             )
         if self.upscale_back and self.downscale == 1:
             raise ValueError(say("--upscale-back needs a downscale of 2 or more: add --downscale, or leave it out"))
+        if self.devices is not None and self.scheduler is not None:
+            raise ValueError(say("--devices are of this machine and --scheduler of a cluster: leave one out"))
         if self.illumination_mode != "divide" and self.illumination == "none":
             raise ValueError(say("--illumination-mode needs an illumination: add --illumination, or leave it out"))
         if self.shuffle != "auto" and self.codec in ("zstd", "none"):
             raise ValueError(f"codec {self.codec} does not shuffle: leave shuffle out, or choose a Blosc codec")
-        self._check_storing()
+        if not self.follow and (self.follow_until is not None or "follow_timeout" in self.model_fields_set):
+            raise ValueError(say("--follow-timeout and --follow-until say when --follow ends: add --follow"))
+        require_one_range(self.dtype, self.value_range, self.scale, rescale=self.rescale)
         return self
-
-    def _check_storing(self) -> None:
-        """Integers need a stated range, of which there is one; for floats it would do nothing."""
-        given = {"rescale": self.rescale, "range": self.value_range is not None, "scale": self.scale is not None}
-        stated = [name for name, is_given in given.items() if is_given]
-        if self.dtype.startswith("uint"):
-            if not stated:
-                raise ValueError(
-                    say(
-                        f"--dtype={self.dtype} needs a stated range: add --rescale to write the input's intensities, or"
-                        " --range LOW:HIGH or --scale N to write normalized values"
-                    )
-                )
-            if len(stated) > 1:
-                raise ValueError(f"{' and '.join(stated)} are two ways to store a value: leave one out")
-        elif stated not in ([], ["rescale"]):
-            raise ValueError(
-                say(f"{stated[-1]} is for integers and dtype is {self.dtype}: add --dtype uint16, or leave it out")
-            )
-        if self.value_range is not None and not self.value_range[1] - self.value_range[0] > 1e-30:
-            low, high = self.value_range
-            raise ValueError(f"range {low:g}:{high:g} is LOW:HIGH, of which the second must be above the first")
 
     def select_frames(self, count: int) -> range:
         """Indices along t that `frames` selects of `count`; may be empty.
@@ -409,9 +239,9 @@ SETTINGS = read_rows(RunSettings)
 """The table of settings, by the names that a person gives and that are recorded."""
 
 OF_RULE = {
-    setting.row.stands.removeprefix(_RULE): setting
+    setting.row.stands.removeprefix(RULE): setting
     for setting in SETTINGS.values()
-    if setting.row.stands.startswith(_RULE)
+    if setting.row.stands.startswith(RULE)
 }
 """The settings that make a `Normalization`, by its fields."""
 
@@ -432,16 +262,3 @@ def parse_settings(options: dict[str, Any]) -> RunSettings:
         return RunSettings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         raise UsageError(first_problem(error)) from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first problem of a validation error in one sentence, with the value and the rule."""
-    problem = error.errors()[0]
-    message = problem["msg"].removeprefix("Value error, ")
-    name = ".".join(str(part) for part in problem["loc"])
-    if not name:
-        return f"{message}."
-    if problem["type"] == "extra_forbidden":
-        return f"{name!r} is no setting of phbatch; see `phbatch run --help` for their names."
-    value = "(not shown)" if name.startswith("storage_options") else repr(problem["input"])
-    return f"--{name.replace('_', '-')} {value} is not valid: {message[:1].lower()}{message[1:]}."

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import phbatch
+from phbatch.computing.tasks import Job
 from phbatch.frames.light import PreparedFrame
 from phbatch.inputs.image import Source
 from phbatch.network.predictor import Predictor
@@ -25,7 +26,6 @@ from phbatch.places.place import Place
 from phbatch.planning import units as planning
 from phbatch.planning.units import Unit
 from phbatch.running import commit
-from phbatch.running.tasks import Job
 from phbatch.words.events import UnitFinished
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.handmade import write_model
@@ -201,6 +201,7 @@ def inject(fault: Fault, key: str) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     attempts: Counter[str] = Counter()
     current = [""]
+    committing = threading.get_ident()  # and not computing: meanwhile another unit may be under way
     original_unit, original_append = commit.restore_unit, Ledger._append
 
     def restore(job: Job, unit: Unit) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def inject(fault: Fault, key: str) -> Iterator[None]:
         return current[0] == key and attempts[current[0]] <= fault.attempts
 
     def append(self: Ledger, line: bytes) -> None:
-        if b'"unit": "t' in line and fails():
+        if f'"unit": "{key}"'.encode() in line:
             if fault.attempts > 1:  # torn: half of the line is on the disk
                 original_append(self, line[: len(line) // 2])
             raise ERRORS[fault.error]()
@@ -226,7 +227,7 @@ def inject(fault: Fault, key: str) -> Iterator[None]:
         original = getattr(owner, name)
 
         def stage(*arguments: Any, **options: Any) -> Any:
-            if fails():
+            if threading.get_ident() != committing and fails():
                 raise ERRORS[fault.error]()
             return original(*arguments, **options)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import phbatch
+from phbatch.computing.tasks import Job
 from phbatch.planning.units import Unit
 from phbatch.running import commit
-from phbatch.running.tasks import Job
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.handmade import write_model
 

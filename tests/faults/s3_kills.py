@@ -18,7 +18,7 @@ import phbatch
 from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.places.place import Place
 from phbatch.words.events import UnitFinished
-from phbatch.words.settings import parse_storage_options
+from phbatch.words.given import parse_storage_options
 from tests.faults.inputs import make_time_lapse
 from tests.faults.proxy import KINDS, FaultProxy, run_proxy
 from tests.faults.stores import Bucket, local_bytes, remote_bytes, upload

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from random import Random
+from typing import Any
 
 from phbatch.places import retry
 from tests.faults.faults import BENCHES, Bench, small_units, table
@@ -17,11 +19,12 @@ from tests.faults.inputs import LAYOUTS
 from tests.faults.kills import WORKERS, Victims
 from tests.faults.s3_kills import kill_on_s3, lose_a_worker_on_s3
 from tests.faults.stores import VARIABLES, new_bucket, run_s3
+from tests.faults.tasks import Tasks
 from tests.faults.workers import MEMORY_CASES, concurrency_cases, lose_a_worker, lose_nothing, measure_memory
 from tests.handmade import write_model
 
 SEED = 5
-PARTS = ["kills", "clusters", "s3", "faults", "workers", "memory"]
+PARTS = ["kills", "clusters", "s3", "array", "faults", "workers", "memory"]
 
 
 def main() -> None:
@@ -32,6 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=100, help="kill -9 at random moments, over all layouts")
     parser.add_argument("--s3", type=int, default=20, help="runs on S3 through a bad network that are killed")
+    parser.add_argument("--array", type=int, default=20, help="stops of tasks that share an output, and as many on S3")
     parser.add_argument("--clusters", type=int, default=3, help="clusters that lose a worker, and as many on S3")
     parser.add_argument("--faults", type=int, default=10_000, help="single faults of each kind and format, at most")
     chosen = parser.parse_args()
@@ -41,6 +45,7 @@ def main() -> None:
             "kills": lambda: kill_rows(Path(folder), chosen.kills),
             "clusters": lambda: [cluster_row(Path(folder), chosen.clusters)],
             "s3": lambda: s3_rows(Path(folder), chosen.s3, chosen.clusters),
+            "array": lambda: array_rows(Path(folder), chosen.array),
             "faults": lambda: fault_rows(Path(folder), chosen.faults),
             "workers": lambda: [concurrency_row(Path(folder))],
         }
@@ -122,6 +127,26 @@ def s3_rows(folder: Path, kills: int, clusters: int) -> Iterable[Row]:
         )
         yield f"{name}, {killed[0]} kills in all", *numbers  # type: ignore[misc]
         yield tried("a worker of a cluster killed, on S3", [partial(lose, number) for number in range(clusters)])
+
+
+def array_rows(folder: Path, stops: int) -> Iterable[Row]:
+    """Tasks of arrays stopped at random, some of them where statistics must be known first; on a disk and on S3."""
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    cases: list[dict[str, Any]] = [{}, {"layout": "zarr 3, sharded output"}, {"smooth_time": 3}, {"scope": "series"}]
+    with run_s3() as port:
+        for where in ("a disk", "S3"):
+            draw, stopped = Random(SEED), [0]
+
+            def stop(case: int, where: str = where, draw: Random = draw, stopped: list[int] = stopped) -> None:
+                bucket = new_bucket(port) if where == "S3" else None
+                place = folder / f"array-{where}-{case}".replace(" ", "-")
+                stopped[0] += Tasks(place, bucket=bucket, **cases[case % len(cases)]).stop_at_random(draw)
+
+            name, *numbers = tried(
+                f"a task of an array stopped, on {where}", [partial(stop, at) for at in range(stops)]
+            )
+            yield f"{name}; {stopped[0]} before their end", *numbers  # type: ignore[misc]
 
 
 def fault_rows(folder: Path, limit: int) -> Iterable[Row]:

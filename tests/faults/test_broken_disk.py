@@ -174,7 +174,7 @@ def test_a_full_disk_is_said_and_what_is_written_stays(
     frames = np.random.default_rng(3).integers(100, 200, (8, 1040, 1010), "uint16")
     frames[:4] = np.arange(1010) // 100 + 100
     zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 520, 1010))
-    settings: dict[str, Any] = {"model": "none", "dtype": "float16", "command": "same", "workers": workers}
+    settings: dict[str, Any] = {"model": "none", "dtype": "float16", "levels": 1, "command": "same", "workers": workers}
     whole = phbatch.run(tmp_path / "in.zarr", tmp_path / "whole.zarr", **settings)
     folder, filled = full_disk
     with filled(), pytest.raises(OutputError, match=r"cannot take more \(.*(No space left|too large).*make room"):

@@ -18,7 +18,7 @@ from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCo
 from phbatch.inputs.image import open_source
 from phbatch.places.place import Place
 from phbatch.words.axes import to_region
-from phbatch.words.settings import parse_storage_options
+from phbatch.words.given import parse_storage_options
 from tests.faults.damage import DAMAGES, KINDS, make_image
 from tests.faults.stores import Bucket, upload
 from tests.handmade import CommandLine

@@ -101,14 +101,15 @@ def contents(world: Path) -> dict[str, bytes | None]:
 
 def require_untouched(before: dict[str, Any], after: dict[str, Any], line: Line, said: str) -> None:
     """Nothing has changed but the output, and there nothing that was no output."""
-    ours = tuple(f"work/{place}" for place in line.places if place not in (".", ""))
+    places = [f"work/{place}" for place in line.places if place not in (".", "")]
+    ours = (*places, *(f"{place.removesuffix('.zarr')}.report.html" for place in places))
     changed = {key for key in before.keys() | after.keys() if before.get(key, "") != after.get(key, "")}
     foreign = {key for key in changed if not any(key == place or key.startswith(f"{place}/") for place in ours)}
     precious = {
         key for key in changed if before.get(key) is not None and key.startswith(("work/mine", "work/note", "work/in."))
     }
     written = ("work/in.phbatch.zarr", "work/in.ome.phbatch.zarr", "work/mine/new.zarr")  # by an earlier line
-    precious -= {key for key in precious if key.startswith(written)}
+    precious -= {key for key in precious if key.startswith(written) or key.endswith(".report.html")}
     assert not foreign | precious, f"{sorted(foreign | precious)[:5]} changed\n{said}"
 
 

@@ -20,7 +20,7 @@ from phbatch.places.lock import LOCK, hold_output, read_token
 from phbatch.places.object_store import swap_object
 from phbatch.places.place import ObjectPlace, Place, Seen
 from phbatch.words.errors import OutputError
-from phbatch.words.settings import parse_storage_options
+from phbatch.words.given import parse_storage_options
 from tests.faults.google_store import run_google_store
 from tests.faults.stores import Bucket
 

@@ -19,6 +19,7 @@ import pytest
 import phbatch
 from phbatch.outputs.writer import ArrayLayout, Sink, create_output, read_output_attributes, remove_output
 from phbatch.places import lock
+from phbatch.places.holder import encode_holder
 from phbatch.places.lock import LOCK, hold_output, read_token
 from phbatch.places.place import LocalPlace, Place
 from phbatch.words.axes import to_region
@@ -137,7 +138,7 @@ def test_a_file_system_without_locks_gets_a_lease(tmp_path: Path, monkeypatch: p
 def test_a_lease_on_a_disk_is_never_seen_torn(tmp_path: Path) -> None:
     """Else whoever looks while it is rewritten would take it for one that was let go of."""
     output, holder = Place.at(tmp_path / "out.zarr"), {"token": "first", "host": "h", "process": 1}
-    output.write(LOCK, lock._encode(holder, 0))
+    output.write(LOCK, encode_holder(holder, 0))
     seen, ended = set(), threading.Event()
 
     def look() -> None:
@@ -148,7 +149,7 @@ def test_a_lease_on_a_disk_is_never_seen_torn(tmp_path: Path) -> None:
     for thread in looking:
         thread.start()
     for beat in range(400):
-        output.write(LOCK, lock._encode(holder, beat))
+        output.write(LOCK, encode_holder(holder, beat))
     ended.set()
     for thread in looking:
         thread.join()
@@ -225,3 +226,15 @@ def test_what_is_no_output_is_not_removed(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="is not an output of phbatch"):
             phbatch.run(source, precious.parent, model="none", **options)
     assert [path.name for path in precious.parent.iterdir()] == ["notes.txt"]
+
+
+def test_a_marked_folder_without_a_lock_is_ours_only_where_nothing_else_is_in_it(tmp_path: Path) -> None:
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    (alone / ".phbatch" / "scratch").mkdir(parents=True)
+    assert read_output_attributes(Place.at(alone)) == {"status": "creating"}
+    (alone / "zarr.0123.partial").write_text("{")  # of a disk that failed while the root was written, for good
+    assert read_output_attributes(Place.at(alone)) == {"status": "creating"}
+    (beside / ".phbatch" / "scratch").mkdir(parents=True)
+    (beside / "0").mkdir()
+    with pytest.raises(OutputError, match="is not an output of phbatch"):
+        read_output_attributes(Place.at(beside))

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 import phbatch
+from phbatch.computing.tasks import Job
 from phbatch.inputs.stamps import ABSENT, Stamps
 from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.outputs.writer import Sink
 from phbatch.places import lock
 from phbatch.places.lock import LOCK, hold_output, new_token, read_token
 from phbatch.places.place import ObjectPlace, Place, Seen
-from phbatch.running.begin import prepare
-from phbatch.running.tasks import Job
+from phbatch.running.begin import accept_run
 from phbatch.words.errors import OutputError
-from phbatch.words.settings import StorageOptions, parse_storage_options
+from phbatch.words.given import StorageOptions, parse_storage_options
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input, make_time_lapse
 from tests.faults.proxy import FaultProxy, run_proxy
@@ -122,7 +122,7 @@ def test_one_run_holds_an_output_and_lets_go_of_it(
     bucket: Bucket, options: StorageOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.1)
-    monkeypatch.setattr(lock, "_died_here", lambda holder: False)
+    monkeypatch.setattr(lock, "lives", lambda holder: holder is not None)
     place, token = Place.at(bucket.url("held.zarr"), options), new_token()
     with hold_output(place, token):
         assert read_token(place) == token
@@ -134,14 +134,14 @@ def test_one_run_holds_an_output_and_lets_go_of_it(
 
 
 def test_a_worker_that_outlived_its_run_writes_nothing(bucket: Bucket, output: str, options: StorageOptions) -> None:
-    prepared = prepare(bucket.url("in.zarr"), output, phbatch.RunSettings(**SETTINGS, storage_options=options))
-    job: Job = prepared.job
-    before = prepared.output.files()
-    unit = prepared.resolved.geometry.units[0]
-    block = np.zeros([part.stop - part.start for part in unit.output], prepared.image.dtype)
+    accepted = accept_run(bucket.url("in.zarr"), output, phbatch.RunSettings(**SETTINGS, storage_options=options))
+    job: Job = accepted.job
+    before = accepted.output.files()
+    unit = accepted.resolved.geometry.units[0]
+    block = np.zeros([part.stop - part.start for part in unit.output], accepted.image.dtype)
     with pytest.raises(OutputError, match="is not held by this run any more"):
-        Sink(prepared.output, token=job.token).write("0", job.output_axes, unit.output, block)
-    assert prepared.output.files() == before
+        Sink(accepted.output, token=job.token).write("0", job.output_axes, unit.output, block)
+    assert accepted.output.files() == before
 
 
 def test_a_store_that_is_gone_does_not_keep_a_run_from_ending(

@@ -18,13 +18,14 @@ import zarr
 from pydantic import SecretStr
 
 import phbatch
+from phbatch.computing import tasks
+from phbatch.computing.tasks import Job
 from phbatch.inputs.image import open_source
 from phbatch.places.place import Place
 from phbatch.planning.units import Unit
-from phbatch.running import commit, tasks
-from phbatch.running.begin import prepare
-from phbatch.running.tasks import Job
-from phbatch.words.settings import parse_storage_options
+from phbatch.running import commit
+from phbatch.running.begin import accept_run
+from phbatch.words.given import parse_storage_options
 from tests.faults.google_store import run_google_store
 from tests.faults.proxy import KINDS, REFUSALS, FaultProxy, run_proxy
 from tests.faults.stores import SECRET, Bucket, local_bytes, remote_bytes, upload
@@ -297,7 +298,7 @@ def test_a_server_that_repeats_the_credential_is_not_quoted(
 def test_a_job_carries_the_options_and_does_not_show_them(bucket: Bucket, image: Path, tmp_path: Path) -> None:
     source = upload(image, bucket, "in.zarr")
     settings = phbatch.RunSettings(model="none", storage_options=bucket.options())
-    job = prepare(source, tmp_path / "out.zarr", settings).job
+    job = accept_run(source, tmp_path / "out.zarr", settings).job
     assert SECRET not in repr(job) + str(job) + repr(settings) + json.dumps(settings.model_dump(mode="json"))
     copied = pickle.loads(pickle.dumps(job))
     assert copied == job

@@ -28,6 +28,8 @@ HIDE = """
         for name in names.split():
             if hasattr(owner, name):
                 delattr(owner, name)
+    if hasattr(os, "process_cpu_count"):  # Python 3.13 and newer; it asks for the affinity where systems know it
+        os.process_cpu_count = os.cpu_count
 """
 
 WINDOWS = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import signal
 import socket
@@ -21,17 +22,19 @@ import zarr
 from distributed import Client, LocalCluster, get_worker
 
 import phbatch
+from phbatch.computing import cluster, crew
+from phbatch.computing.engine import Outcome, execute
+from phbatch.computing.tasks import NOWHERE, Job, restore_unit
 from phbatch.frames.recipe import Recipe
-from phbatch.places import lock
+from phbatch.places.holder import LOCK, held_error
+from phbatch.places.place import Place
 from phbatch.planning.memory import MemoryPlan
 from phbatch.planning.units import Geometry, Unit
-from phbatch.running import begin as prepare
-from phbatch.running import cluster, workers
-from phbatch.running.engine import Outcome, execute
-from phbatch.running.tasks import NOWHERE, Job, restore_unit
+from phbatch.running import begin
 from phbatch.words.errors import OutputError
 from phbatch.words.events import Event, Listener, Notice, UnitFinished
 from phbatch.words.normalization import Normalization
+from tests.clusters import open_cluster
 from tests.faults.faults import small_units
 from tests.faults.inputs import make_input, units_of
 
@@ -42,24 +45,35 @@ def make_units(count: int) -> tuple[Unit, ...]:
     return tuple(Geometry((count, 1, 1, 2048, 2048), (1, 1, 1, 2048, 2048), range(count), (0,)).units)
 
 
-def open_cluster(workers: int) -> LocalCluster:
-    """Scheduler and workers of one thread each, in this process."""
-    return LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    )
-
-
 @pytest.fixture(scope="module")
 def pair() -> Iterator[LocalCluster]:
     """Two workers."""
     with open_cluster(2) as found:
         yield found
+
+
+class Complaining(LocalCluster):
+    """What is torn down in the middle of its work logs on, once Dask lets it be shown again."""
+
+    async def _close(self) -> None:
+        await super()._close()
+        logging.getLogger("distributed.batched").info("Batched Comm Closed")
+
+
+def test_what_we_close_is_quiet_and_others_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger, heard, handler = logging.getLogger("distributed.batched"), list[str](), logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: heard.append(record.getMessage()))
+    logging.getLogger("distributed").addHandler(handler)
+    try:
+        found = Complaining(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+        heard.clear()
+        with cluster.quiet(found):
+            logger.info("of the host's own")
+            found.close()
+        assert heard == ["of the host's own"]
+        assert not logger.filters
+    finally:
+        logging.getLogger("distributed").removeHandler(handler)
 
 
 def addresses(found: LocalCluster) -> list[str]:
@@ -134,7 +148,7 @@ def test_the_address_of_a_worker_is_none_of_a_scheduler(pair: LocalCluster) -> N
 
 PATIENT = """\
 import sys
-from phbatch.running import cluster
+from phbatch.computing import cluster
 from phbatch.shell import commands as cli
 cluster.ANSWER_S = 300
 cli.main()
@@ -165,11 +179,11 @@ def echo(job: Job, unit: Unit) -> str:
     return unit.key
 
 
-def test_a_cluster_without_workers_is_awaited_and_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "WORKERS_S", 0.3)
+def test_a_cluster_without_workers_is_awaited_and_refused(tmp_path: Path) -> None:
     source, events = time_lapse(tmp_path), list[Event]()
-    with open_cluster(0) as empty, pytest.raises(phbatch.UsageError, match="has no workers"):
-        phbatch.run(source, model="none", scheduler=empty.scheduler_address, listener=events.append)
+    with open_cluster(0) as empty, pytest.raises(phbatch.ClusterError, match=r"has no workers, 0.3 s long") as caught:
+        phbatch.run(source, model="none", scheduler=empty.scheduler_address, wait_workers=0.3, listener=events.append)
+    assert caught.value.exit_code == 3
     (notice,) = events
     assert isinstance(notice, Notice)
     assert notice.warning
@@ -177,8 +191,7 @@ def test_a_cluster_without_workers_is_awaited_and_refused(tmp_path: Path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["in.zarr"]
 
 
-def test_workers_that_come_while_they_are_awaited_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "WORKERS_S", 120)
+def test_workers_that_come_while_they_are_awaited_are_used() -> None:
     units = make_units(5)
     with open_cluster(0) as growing:
 
@@ -193,14 +206,14 @@ def test_workers_that_come_while_they_are_awaited_are_used(monkeypatch: pytest.M
     ("attribute", "value", "reason"),
     [
         ("NUMBERS_NAME", "phbatch_of_nobody:NUMBERS_VERSION", "it has no phbatch"),
-        ("NUMBERS_NAME", "phbatch.running.identity:NOTHING", "cannot be loaded"),
+        ("NUMBERS_NAME", "phbatch.computing.identity:NOTHING", "cannot be loaded"),
         ("NUMBERS_VERSION", 99, "computes other numbers"),
     ],
 )
 def test_workers_with_another_phbatch_are_refused(
     tmp_path: Path, pair: LocalCluster, monkeypatch: pytest.MonkeyPatch, attribute: str, value: object, reason: str
 ) -> None:
-    monkeypatch.setattr(cluster, attribute, value)
+    monkeypatch.setattr(crew, attribute, value)
     source = time_lapse(tmp_path)
     with pytest.raises(phbatch.UsageError, match=reason) as caught:
         phbatch.run(source, model="none", scheduler=pair.scheduler_address)
@@ -251,13 +264,13 @@ def test_a_worker_without_phbatch_is_left_out_and_named() -> None:
 def test_versions_of_workers_are_recorded_and_what_differs_is_said(
     tmp_path: Path, pair: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet = prepare.meet_workers
+    meet = begin.meet_workers
 
     def with_another_numpy(*arguments: object) -> dict[str, dict[str, str]]:
         first, second = meet(*arguments).items()  # type: ignore[arg-type]
         return dict([first, (second[0], second[1] | {"numpy": "0.1"})])
 
-    monkeypatch.setattr(prepare, "meet_workers", with_another_numpy)
+    monkeypatch.setattr(begin, "meet_workers", with_another_numpy)
     source = time_lapse(tmp_path, 2)
     result = phbatch.run(source, model="none", scheduler=pair.scheduler_address)
     recorded = zarr.open_group(result.output, mode="r").attrs.asdict()["phbatch"]
@@ -346,8 +359,6 @@ def end_workers(found: LocalCluster) -> None:
 
 
 def test_a_run_that_loses_all_workers_ends_and_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "WORKERS_S", 1.0)
-    monkeypatch.setattr(workers, "WORKERS_S", 1.0)
     source, output, notices = time_lapse(tmp_path, 60), tmp_path / "out.zarr", list[str]()
     with open_cluster(1) as shrinking, small_units():
 
@@ -357,8 +368,11 @@ def test_a_run_that_loses_all_workers_ends_and_is_continued(tmp_path: Path, monk
             elif isinstance(event, Notice):
                 notices.append(event.text)
 
-        with pytest.raises(phbatch.InterruptedRunError, match=r"all workers of the Dask scheduler at .* are gone"):
-            slow_run(monkeypatch, source, output, shrinking, leave)
+        gone = r"all workers of the Dask scheduler at .* are gone, 1 s long \(wait_workers\); what is finished stays"
+        with pytest.raises(phbatch.InterruptedRunError, match=gone) as refused:
+            slow_run(monkeypatch, source, output, shrinking, leave, wait_workers="1s")
+        assert isinstance(refused.value, phbatch.ClusterError)
+        assert refused.value.exit_code == 3
         monkeypatch.undo()
         assert any("all workers are gone; waiting up to 1 s" in text for text in notices)
         done = phbatch.run(source, output, model="none", workers=1)
@@ -367,12 +381,23 @@ def test_a_run_that_loses_all_workers_ends_and_is_continued(tmp_path: Path, monk
 
 
 def slow_run(
-    monkeypatch: pytest.MonkeyPatch, source: Path, output: Path, where: LocalCluster, listener: Listener
+    monkeypatch: pytest.MonkeyPatch,
+    source: Path,
+    output: Path,
+    where: LocalCluster,
+    listener: Listener,
+    wait_workers: str = "2m",
 ) -> phbatch.RunResult:
     """A run whose units take a tenth of a second, so that what happens in its middle does."""
     monkeypatch.setattr("phbatch.running.commit.restore_unit", slow_unit)
     return phbatch.run(
-        source, output, model="none", scheduler=where.scheduler_address, listener=listener, command="same"
+        source,
+        output,
+        model="none",
+        scheduler=where.scheduler_address,
+        wait_workers=wait_workers,
+        listener=listener,
+        command="same",
     )
 
 
@@ -382,8 +407,6 @@ def slow_unit(job: Job, unit: Unit) -> dict[str, object]:
 
 
 def test_a_worker_that_comes_after_all_went_finishes_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "WORKERS_S", 120)
-    monkeypatch.setattr(workers, "WORKERS_S", 120)
     source, output = time_lapse(tmp_path, 30), tmp_path / "out.zarr"
     with open_cluster(1) as changing, small_units():
         said: list[str] = []
@@ -441,7 +464,7 @@ def test_a_scheduler_that_dies_leaves_one_sentence(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     *progress, last = [line for line in errors.splitlines() if line.strip()]
     assert last.startswith("error: the work was cancelled on the Dask scheduler at "), errors
-    assert all("frames/s" in line for line in progress), errors
+    assert all("frames/s" in line or line.startswith("dashboard: ") for line in progress), errors
 
 
 # What a host lends
@@ -470,7 +493,7 @@ def run_within(folder: str, index: int) -> int:
 def test_a_lock_that_names_no_process_is_held_all_the_same(tmp_path: Path) -> None:
     for holder in ({"token": "x"}, {"token": "x", "host": "h"}, {"token": "x", "process": 1}):
         with pytest.raises(OutputError, match="is being written by another run"):
-            raise lock._held(str(tmp_path), holder)
+            raise held_error(Place.at(tmp_path), LOCK, holder)
 
 
 def test_no_cluster_of_ours_asks_for_a_port_that_may_be_taken() -> None:

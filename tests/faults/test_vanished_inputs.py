@@ -15,13 +15,13 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.computing.tasks import Job, restore_unit
 from phbatch.inputs import image as sources
 from phbatch.inputs.stamps import Stamps
 from phbatch.places import place as places
 from phbatch.planning.memory import UnitMemory
 from phbatch.planning.units import Unit
-from phbatch.running.tasks import Job, restore_unit
-from phbatch.words.settings import parse_storage_options
+from phbatch.words.given import parse_storage_options
 from tests.faults.inputs import files
 from tests.faults.stores import Bucket, upload
 from tests.handmade import CommandLine

@@ -65,6 +65,16 @@ def test_statistics_are_those_of_the_image_alone(outline: str, dtype: str) -> No
     assert row.mode == pytest.approx(measure_frame(whole, 2.0).mode, rel=0.02)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_focus_is_a_variance_about_the_mean_of_what_is_not_padding(dtype: str) -> None:
+    """Over a whole frame the Laplacian has the mean 0; here it is 4 wherever it counts."""
+    bowl = (1000 + (Y - 80.0) ** 2 + (X - 70.0) ** 2).astype(dtype)
+    inside = OUTLINES["circle"]
+    laplacian = ndimage.laplace(ndimage.gaussian_filter(bowl.astype(float), 2.0), mode="reflect")[clear_of(inside)]
+    assert laplacian.mean() == pytest.approx(4)
+    assert abs(measure_frame(np.where(inside, bowl, 0).astype(dtype), 2.0).focus - laplacian.var()) < 0.1
+
+
 def finalized_from_blocks(frame: np.ndarray, rows: list[int], columns: list[int]) -> FrameStatistics:
     spans = [list(pairwise(sorted({0, SIZE, *cuts}))) for cuts in (rows, columns)]
     runs = [[Runs.from_block(frame[slice(*ys), slice(*xs)]) for xs in spans[1]] for ys in spans[0]]

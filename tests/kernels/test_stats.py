@@ -149,6 +149,11 @@ def test_flags(dtype: str) -> None:
     assert measure_frame(np.arange(72).reshape(9, 8).astype(dtype), 2.0).flags == ()
 
 
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_a_constant_below_zero_is_not_zero(dtype: str) -> None:
+    assert measure_frame(np.full((9, 8), -7, dtype), 2.0).flags == ("constant",)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nonfinite_frames_have_no_statistics(bad: float) -> None:
     image = np.ones((9, 8), np.float32)

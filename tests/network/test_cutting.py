@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import phbatch
 from phbatch.kernels.tiling import TilePlan, choose_tile
+from phbatch.network.device import Device
 from phbatch.network.model import Model, open_model
 from phbatch.network.tuning import memory_probe as probe
 from phbatch.network.tuning import tile as cutting
@@ -77,7 +78,7 @@ class TestChoice:
             return {str(cut): state["speeds"][cut.batch] for cut in cuts}
 
         monkeypatch.setattr(cutting, "measure_cuts", measure)
-        monkeypatch.setattr(cutting, "describe_device", lambda _: ("a device", state["gpu"]))
+        monkeypatch.setattr(cutting, "find_device", lambda _: Device("a device", state["gpu"]))
         monkeypatch.setattr(
             cutting, "fits_on_device", lambda folder, tile, batch, *_: batch * prod(tile) <= state["room"]
         )
@@ -91,7 +92,7 @@ class TestChoice:
             "tensorflow",
             form,
             "float32",
-            max_pixels=1 << 24,
+            room=1 << 34,
             frames=frames,
             folder=folder,
         )
@@ -127,6 +128,20 @@ class TestChoice:
         assert chosen.reason == "measured the fastest that a device has memory for"
         state["room"] = 0  # the run itself will halve its batch, or say what is wrong
         assert self.choose(model, tmp_path / "other").cut.batch == 1
+
+
+def test_a_gpu_of_a_cluster_takes_whole_frames_where_one_worker_knows_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    card = Device("a card", True, True, 80 << 30)
+    monkeypatch.setattr(cutting, "find_device", lambda _: card)
+    arguments: dict[str, Any] = {"room": 1 << 34, "frames": 10, "folder": tmp_path}
+    planned = Cut((1056, 2048), 1)
+    whole = choose_cut(model, (2048, 2048), planned, "tensorflow", "plain", "float16", **arguments)
+    assert whole.cut == Cut((2048, 2048), 1)
+    assert whole.host_bytes == model.config.staging_bytes((2048, 2048), 1)
+    asked = choose_cut(model, (2048, 2048), planned, "tensorflow", "plain", "float16", tiles=False, **arguments)
+    assert asked.cut.tile == planned.tile
 
 
 def test_measuring_counts_the_halo(model: Model) -> None:

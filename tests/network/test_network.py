@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from csbdeep.internals.nets import common_unet
 
+from phbatch.network.forms import build_form, list_forms
 from phbatch.network.unet import NetworkConfig, build_network, list_layers
 
 HEADS = ("mean", "scale")
@@ -129,3 +131,15 @@ def test_a_halo_one_block_shorter_would_not_do_for_depth_2_kernel_5(axis: int, b
 
     assert changes(halo) == 0
     assert changes(halo - grid) > 1e-5 * whole.std()
+
+
+@pytest.mark.parametrize("config", [make_config(probabilistic=True), make_config(n_dim=3, depth=1)], ids=["2d", "3d"])
+def test_building_draws_no_random_kernels(config: NetworkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shape of them would be a program to compile: a second per layer and more with JAX."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a random kernel")
+
+    monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", refuse)
+    for form in list_forms(config):
+        build_form(config, make_weights(config), form, (2 * config.grid,) * config.n_dim)

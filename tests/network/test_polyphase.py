@@ -173,7 +173,7 @@ class TestChoice:
         """Speeds that measuring finds, and how often it was asked."""
         state: dict[str, Any] = {"relative": {"plain": 1.0, "upsampling": 1.2, "polyphase-1": 1.4}, "calls": 0}
 
-        def measure(*_: Any) -> list[FormSpeed]:
+        def measure(*_: Any, **__: Any) -> list[FormSpeed]:
             state["calls"] += 1
             return [FormSpeed(form, speed, speed, 0.0) for form, speed in state["relative"].items()]
 

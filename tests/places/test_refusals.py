@@ -47,7 +47,7 @@ def test_zips_and_other_files(tmp_path: Path) -> None:
         assert "is a zip" in said(path)
         assert "unpack it" in said(path)
     (tmp_path / "in.tif").write_bytes(b"II*\0")
-    assert "is a file and no Zarr" in said(tmp_path / "in.tif")
+    assert "in.tif cannot be read as TIFF" in said(tmp_path / "in.tif")
 
 
 def test_plates_and_wells(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.network.device import find_device
 from phbatch.network.forms import PLAIN, POLYPHASE, list_forms
 from phbatch.network.model import Model
-from phbatch.network.predictor import Predictor, describe_device
+from phbatch.network.predictor import Predictor
+from phbatch.network.steps import Steps, Windows
+from phbatch.network.tuning.defaults import default_form
 from phbatch.network.tuning.remembered import Remembered
 from phbatch.network.unet import NetworkConfig, count_operations
-from phbatch.words.settings import FLOAT32, Backend, Precision
+from phbatch.words.choices import FLOAT32, Backend, Precision
 
 WORTH_CPU = 5e11
 """Multiply-adds of a run from which measuring pays on a CPU, within a few such runs."""
@@ -72,12 +75,20 @@ class Choice:
 
 
 def choose_form(
-    model: Model, tile: tuple[int, ...], batch: int, backend: Backend, pixels: int, cache: Path | None = None
+    model: Model,
+    tile: tuple[int, ...],
+    batch: int,
+    backend: Backend,
+    pixels: int,
+    cache: Path | None = None,
+    *,
+    precision: Precision = FLOAT32,
+    steps: Steps = Steps(),  # noqa: B008, frozen
 ) -> Choice:
-    """The fastest form of a network for a tile and a batch on this machine.
+    """The fastest form of a network for a tile, a batch and a precision on this machine.
 
     What was measured before is remembered; else it is measured where the work is worth it, which takes a few seconds.
-    Forms differ by float32 rounding, under 3e-5 of the output's standard deviation.
+    Forms differ by the rounding of their sums: in float32, under 3e-5 of the output's standard deviation.
 
     Parameters
     ----------
@@ -91,25 +102,30 @@ def choose_form(
         Of Keras.
     pixels : int
         Of all tiles of the run together. A run of less than 5e11 multiply-adds (2e15 on a GPU, where compiling takes
-        longer), some seconds, is not worth measuring: it takes ``plain``, unless the answer is remembered.
+        longer), some seconds, is not worth measuring: it takes what `default_form` says, unless the answer is
+        remembered.
     cache : Path, optional
         Folder of what is remembered; default: ``phbatch`` in the user's cache directory. A file of it that cannot be
         read is ignored, and one that cannot be written is not missed.
+    precision, steps
+        Of the run, as for `phbatch.network.predictor.Predictor`: what wins in one precision loses in another.
 
     Returns
     -------
     Choice
         ``plain`` unless another form is at least 3 % faster.
     """
-    device, on_gpu = describe_device(backend)
-    case = describe_case(model.config, tile, batch, backend, device, FLOAT32)
+    found = find_device(backend)
+    device, on_gpu = found.name, found.on_gpu
+    case = describe_case(model.config, tile, batch, backend, device, precision) | {"steps": asdict(steps)}
     remembered = Remembered("network", case, cache)
     relative, how = remembered.recall(), "remembered"
     if relative is None or not {PLAIN} <= relative.keys() <= set(list_forms(model.config)):
         if pixels * count_operations(model.config) < (_WORTH_GPU if on_gpu else WORTH_CPU):
-            return Choice(PLAIN, "too little work to measure other forms")
+            return Choice(default_form(model.config, found, precision), "too little work to measure other forms")
         measured = tile if on_gpu else shrink_tile(tile, model.config.grid, _CPU_PIXELS)
-        relative = {speed.form: speed.relative for speed in measure_forms(model, measured, batch, backend)}
+        speeds = measure_forms(model, measured, batch, backend, precision=precision, steps=steps)
+        relative = {speed.form: speed.relative for speed in speeds}
         how = "measured"
         remembered.write(relative)
     fastest = max(relative, key=lambda form: relative[form])
@@ -119,38 +135,50 @@ def choose_form(
 
 
 def measure_forms(
-    model: Model, tile: tuple[int, ...], batch: int, backend: Backend, *, thorough: bool = False
+    model: Model,
+    tile: tuple[int, ...],
+    batch: int,
+    backend: Backend,
+    *,
+    thorough: bool = False,
+    precision: Precision = FLOAT32,
+    steps: Steps = Steps(),  # noqa: B008, frozen
 ) -> list[FormSpeed]:
     """Measure the forms of a network side by side.
 
     Every form is called once to compile it, then all in turn in up to three rounds, so that other load on the machine
     meets all of them alike: the speed relative to plain is the median over the rounds, the rate that of the best call.
     The former is of processor time on a CPU, since that other load hardly disturbs it, and of wall time on a GPU.
-    A form that is far slower than the fastest is left out of further rounds, and ``polyphase-n`` is tried only where
-    ``polyphase-(n - 1)`` was the fastest so far.
+    A form that is far slower than the fastest is left out of further rounds. On a device without matrix units,
+    ``polyphase-n`` is tried only where ``polyphase-(n - 1)`` was the fastest so far; with them all forms are tried,
+    since there more channels may win where some more lost.
 
     Parameters
     ----------
-    model, tile, batch, backend
+    model, tile, batch, backend, precision, steps
         As for `choose_form`.
     thorough : bool
         All forms in all rounds, however long that takes.
     """
-    draw = np.random.default_rng(0)
-    tiles = draw.normal(size=(batch, *tile, model.config.n_channel_in)).astype(np.float32)
-    results: dict[str, NDArray[np.float32]] = {}
+    tiles = _draw_windows((batch, *tile, model.config.n_channel_in), steps)
+    results: dict[str, NDArray[Any]] = {}
     predictors: dict[str, Predictor] = {}
-    clock = perf_counter if describe_device(backend)[1] else process_time
+    device = find_device(backend)
+    clock = perf_counter if device.on_gpu else process_time
     seconds: dict[str, list[float]] = {}
     walls: dict[str, float] = {}
     started = perf_counter()
     forms = list_forms(model.config)
     for index, form in enumerate(forms):
         deeper = index > forms.index(f"{POLYPHASE}1")
-        if deeper and not thorough and min(seconds, key=lambda name: seconds[name]) != forms[index - 1]:
+        if (
+            deeper
+            and not (thorough or device.matrix_units)
+            and min(seconds, key=lambda name: seconds[name]) != forms[index - 1]
+        ):
             break
-        predictors[form] = Predictor(model.folder, tile, batch, backend, form)
-        results[form] = predictors[form](tiles)
+        predictors[form] = Predictor(model.folder, tile, batch, backend, form, precision, steps)
+        results[form] = predictors[form].restore(tiles).image.astype(np.float32)
         used, walls[form] = _time(predictors[form], tiles, clock)
         seconds[form] = [used]
     for _ in range(1, _ROUNDS):
@@ -168,7 +196,7 @@ def measure_forms(
             form=form,
             mpx_per_s=batch * prod(tile) / walls[form] / 1e6,
             relative=median(reference / own for reference, own in zip(seconds[PLAIN], seconds[form], strict=False)),
-            difference=float(np.abs(result - plain).max() / plain.std()),
+            difference=float(np.abs(result - plain).max() / max(float(plain.std()), np.finfo(np.float32).tiny)),
         )
         for form, result in results.items()
     ]
@@ -189,10 +217,19 @@ def shrink_tile(tile: tuple[int, ...], grid: int, max_pixels: int) -> tuple[int,
     return tuple(lengths)
 
 
-def _time(predictor: Predictor, tiles: NDArray[np.float32], clock: Callable[[], float]) -> tuple[float, float]:
+def _draw_windows(shape: tuple[int, ...], steps: Steps) -> Windows:
+    """Random tiles as they go to the device, normalized there."""
+    draw, windows = np.random.default_rng(0), np.dtype(steps.windows)
+    if windows.kind == "f":
+        return Windows.plain(draw.normal(size=shape).astype(windows))
+    plain = Windows.plain(draw.integers(0, 100, shape).astype(windows))
+    return replace(plain, scaling=plain.scaling + np.array([[50], [28], [0], [0]], np.float32))
+
+
+def _time(predictor: Predictor, tiles: Windows, clock: Callable[[], float]) -> tuple[float, float]:
     """Seconds of one call by a clock, and on the wall."""
     started, wall = clock(), perf_counter()
-    predictor(tiles)
+    predictor.restore(tiles)
     return clock() - started, perf_counter() - wall
 
 

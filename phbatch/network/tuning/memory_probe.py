@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from phbatch.network.predictor import Predictor
-from phbatch.words.settings import Backend, Precision
+from phbatch.words.choices import Backend, Precision
 
 TIMEOUT_S = 300.0
 """A child that takes longer counts as one that does not fit."""

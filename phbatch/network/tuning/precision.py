@@ -11,15 +11,19 @@ from time import perf_counter, process_time
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.network.device import find_device
 from phbatch.network.model import Model
-from phbatch.network.predictor import describe_device, get_predictor
-from phbatch.network.tuning.form import WORTH_CPU, shrink_tile
+from phbatch.network.predictor import get_predictor
+from phbatch.network.tuning.defaults import default_form
+from phbatch.network.tuning.form import WORTH_CPU, describe_case, shrink_tile
+from phbatch.network.tuning.remembered import Remembered
 from phbatch.network.unet import count_operations
+from phbatch.words.choices import FLOAT32, Backend, Precision
 from phbatch.words.errors import UsageError
-from phbatch.words.settings import FLOAT32, Backend, Precision
 
-_REDUCED: tuple[Precision, ...] = ("float16", "bfloat16", "tf32")
+_REDUCED: tuple[Precision, ...] = ("float16", "bfloat16", "tf32")  # from the fastest on
 _UNITS = frozenset(("avx512_bf16", "amx_bf16"))  # as Linux names them
+_CPU_FACTS = Path("/proc/cpuinfo")
 _CPU_PIXELS = 1 << 16  # of the part of a sample tile that is looked at on a CPU
 _GAIN = 1.05  # by which another precision must be faster than float32
 _CALLS = 3
@@ -59,62 +63,97 @@ def choose_precision(
     bound: float,
     sample: Callable[[], NDArray[np.float32]],
     pixels: int,
+    *,
+    rule: str = "",
+    cache: Path | None = None,
 ) -> tuple[PrecisionCheck, str]:
     """The precision of a run, and why; the reason is empty where there was nothing to choose.
 
+    It comes before the form of the network, since the form that wins in float32 may lose in another precision.
+
     Parameters
     ----------
-    model, tile, batch, backend, form
+    model, tile, batch, backend
         As for `phbatch.network.predictor.Predictor`.
+    form : str
+        The same; ``auto`` is what `default_form` says of every precision.
     asked : {"auto", "float32", "tf32", "float16", "bfloat16"}
-        ``auto`` takes the fastest that holds the bound. On a CPU that is float32, unless it has units for bfloat16
-        (AVX512_BF16 or AMX) and the run is of 5e11 multiply-adds or more, some seconds: less is not worth checking.
+        ``auto`` takes the first, in the order of what matrix units make of them, that holds the bound and is faster
+        than float32. On a CPU that is float32, unless it has units for bfloat16 (AVX512_BF16 or AMX) and the run is of
+        5e11 multiply-adds or more, some seconds: less is not worth checking.
     bound : float
         Largest 99.9th percentile of the differences, over the standard deviation of the output.
     sample : callable
         Gives ``(n, *tile, channel)`` normalized windows of this very input, in float32; a CPU looks at their middle.
     pixels : int
         Of all tiles of the run together.
+    rule : str
+        How frames are normalized, in words.
+    cache : Path, optional
+        Folder of what is remembered for a model, a rule and a device: how much faster a precision is. One that is
+        taken is checked on every input nevertheless. That none held the bound is remembered on a CPU, where checking
+        costs time of a run that would be float32 anyway.
 
     Raises
     ------
     UsageError
         The precision that was asked for does not hold the bound, or nothing can be sampled.
     """
-    _, on_gpu = describe_device(backend)
-    candidates = (asked,) if asked != "auto" else _REDUCED if on_gpu else _reduced_of_cpu(model, pixels)
+    device = find_device(backend)
+    candidates = (asked,) if asked != "auto" else _REDUCED if device.on_gpu else _reduced_of_cpu(model, pixels)
+    exact = PrecisionCheck(FLOAT32, 0.0, 0.0, 0.0)
     if candidates in ((), (FLOAT32,)):
-        return PrecisionCheck(FLOAT32, 0.0, 0.0, 0.0), ""
+        return exact, ""
+    case = describe_case(model.config, tile, batch, backend, device.name, asked)
+    remembered = Remembered("precision", case | {"sha256": model.sha256, "rule": rule, "bound": bound}, cache)
+    known = (remembered.recall() if asked == "auto" else None) or {}
+    tried = [name for name in candidates if known.get(name, _GAIN) >= _GAIN]
+    if not tried:
+        return exact, f"remembered: no faster precision holds the bound of {bound:g}"
     tiles = sample()
-    if not on_gpu:
+    if not device.on_gpu:
         tile = shrink_tile(tile, model.config.grid, _CPU_PIXELS)
         tiles = _middle(tiles, tile)
     if len(tiles) == 0:
         if asked == "auto":
-            return PrecisionCheck(FLOAT32, 0.0, 0.0, 0.0), "no sampled frame can be normalized"
+            return exact, "no sampled frame can be normalized"
         raise UsageError(
             f"--precision {asked} cannot be checked, since no sampled frame can be normalized; use float32."
         )
-    checks = check_precisions(model, tile, batch, backend, form, candidates, tiles)
-    exact, *reduced = checks
-    holding = [check for check in reduced if check.p99_9 <= bound]
+
+    def check(name: Precision) -> tuple[PrecisionCheck, PrecisionCheck]:
+        taken = form if form != "auto" else default_form(model.config, device, name)
+        reference, checked = check_precisions(model, tile, batch, backend, taken, (name,), tiles)
+        return reference, checked
+
     if asked != "auto":
-        if not holding:
-            raise UsageError(
-                f"--precision {asked} differs from float32 by {reduced[0].describe()}, on tiles of this input, and"
-                f" --precision-bound is {bound:g}; use float32, or raise the bound."
-            )
-        return holding[0], f"asked for; differs by {holding[0].describe()}"
-    fastest = min([exact, *holding], key=lambda check: check.seconds)
-    if exact.seconds < _GAIN * fastest.seconds:
-        return exact, f"no faster precision holds the bound of {bound:g}"
-    return fastest, f"{exact.seconds / fastest.seconds:.2f} x float32; differs by {fastest.describe()}"
+        _, found = check(asked)
+        if found.p99_9 <= bound:
+            return found, f"asked for; differs by {found.describe()}"
+        raise UsageError(
+            f"--precision {asked} differs from float32 by {found.describe()}, on tiles of this input, and"
+            f" --precision-bound is {bound:g}; use float32, or raise the bound."
+        )
+    gains: dict[str, float] = {}
+    chosen, reason = exact, f"no faster precision holds the bound of {bound:g}"
+    for name in tried:  # one is compiled at first, and mostly none but that
+        reference, found = check(name)
+        gain = known.get(name) or reference.seconds / max(found.seconds, 1e-9)
+        holds = found.p99_9 <= bound
+        if holds or not device.on_gpu:
+            gains[name] = gain if holds else 0.0
+        if holds and gain >= _GAIN:
+            chosen, how = found, "remembered " if name in known else ""
+            reason = f"{how}{gain:.2f} x float32; differs by {found.describe()}"
+            break
+    if gains and not known:
+        remembered.write(gains)
+    return chosen, reason
 
 
 def _reduced_of_cpu(model: Model, pixels: int) -> tuple[Precision, ...]:
     """What may be faster on a CPU than float32."""
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(encoding="utf-8").split() if info.exists() else []
+    flags = _CPU_FACTS.read_text(encoding="utf-8").split() if _CPU_FACTS.exists() else []
     known = not _UNITS.isdisjoint(flags)
     return ("bfloat16",) if known and pixels * count_operations(model.config) >= WORTH_CPU else ()
 
@@ -135,7 +174,7 @@ def check_precisions(
     tiles: NDArray[np.float32],
 ) -> list[PrecisionCheck]:
     """Measure float32 and other precisions on tiles ``(n, *tile, channel)``; parameters as for `choose_precision`."""
-    clock = perf_counter if describe_device(backend)[1] else process_time
+    clock = perf_counter if find_device(backend).on_gpu else process_time
     checks: list[PrecisionCheck] = []
     reference = np.empty(0, np.float32)
     for precision in (FLOAT32, *precisions):

@@ -7,7 +7,7 @@ depends on the device and the network, so that candidates are timed, with their 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -16,14 +16,15 @@ from time import perf_counter, process_time
 import numpy as np
 
 from phbatch.kernels.tiling import TilePlan, choose_tile
+from phbatch.network.device import Device, find_device, tile_room
 from phbatch.network.forms import PLAIN
 from phbatch.network.model import Model
-from phbatch.network.predictor import Predictor, describe_device
+from phbatch.network.predictor import Predictor
 from phbatch.network.tuning.form import describe_case
 from phbatch.network.tuning.memory_probe import fits_on_device
 from phbatch.network.tuning.remembered import Remembered
 from phbatch.network.unet import NetworkConfig, count_operations
-from phbatch.words.settings import Backend, Precision
+from phbatch.words.choices import Backend, Precision
 
 _WORTH_CPU, _WORTH_GPU = 3e13, 1e16  # multiply-adds of a run from which measuring pays: minutes
 _ROUNDS = 3
@@ -50,6 +51,8 @@ class CutChoice:
 
     cut: Cut
     reason: str = ""
+    host_bytes: int | None = field(default=None, compare=False)
+    """What the network takes of the memory of the machine then."""
 
 
 def list_cuts(
@@ -112,7 +115,7 @@ def choose_cut(
     form: str,
     precision: Precision,
     *,
-    max_pixels: int,
+    room: int,
     frames: int,
     tiles: bool = True,
     batches: bool = True,
@@ -124,8 +127,10 @@ def choose_cut(
     ----------
     model, backend, form, precision
         As for `phbatch.network.predictor.Predictor`.
-    shape, planned, max_pixels, frames, tiles, batches
-        As for `list_cuts`.
+    shape, planned, frames, tiles, batches
+        As for `list_cuts`. What is planned for a GPU is as large as the GPU allows.
+    room : int
+        Bytes of this machine's memory that the network may take.
     folder : Path, optional
         Of what is remembered.
 
@@ -136,9 +141,48 @@ def choose_cut(
         GPU), some minutes, is not worth measuring. On a CPU the plain network takes one tile at a time, which has the
         bits of CSBDeep.
     """
-    device, on_gpu = describe_device(backend)
-    config = model.config
+    found = find_device(backend)
+    on_gpu, config = found.on_gpu, model.config
+    if on_gpu and tiles:
+        fitting = min(room // config.staging_bytes_per_pixel, tile_room(config, found, 1)) // planned.batch
+        planned = Cut(choose_tile(shape, config.halo, config.grid, fitting), planned.batch)
+    choice = _choose(
+        model,
+        shape,
+        planned,
+        backend,
+        form,
+        precision,
+        found,
+        room,
+        frames,
+        tiles=tiles,
+        batches=batches,
+        folder=folder,
+    )
+    bytes_of = config.staging_bytes if on_gpu else config.workspace_bytes
+    return replace(choice, host_bytes=bytes_of(choice.cut.tile, choice.cut.batch))
+
+
+def _choose(
+    model: Model,
+    shape: tuple[int, ...],
+    planned: Cut,
+    backend: Backend,
+    form: str,
+    precision: Precision,
+    found: Device,
+    room: int,
+    frames: int,
+    *,
+    tiles: bool,
+    batches: bool,
+    folder: Path | None,
+) -> CutChoice:
+    device, on_gpu, config = found.name, found.on_gpu, model.config
     batches = batches and (on_gpu or form != PLAIN)
+    max_pixels = room // (config.staging_bytes_per_pixel if on_gpu else config.workspace_bytes_per_pixel)
+    max_pixels = min(max_pixels, tile_room(config, found, 1)) if on_gpu else max_pixels
     cuts = list_cuts(
         planned, shape, config, max_pixels=max_pixels, frames=frames, on_gpu=on_gpu, tiles=tiles, batches=batches
     )

@@ -1,0 +1,189 @@
+"""What a pyramid costs as part of a run, against making it afterwards; and how many objects an output is.
+
+    python benchmarks/pyramid.py [--size 2048] [--frames 16] [--runs 3] [--json FILE]
+
+Processor time of processes of their own, which take turns, each warmed up on two frames. *without* and *with* are
+``phbatch run --model none --normalize median`` with ``--levels 1`` and with as many as the size gets by itself. *copy*
+is what is least: area means of float32 frames by NumPy, read and written by zarr. *ngff-zarr* and *ome-zarr* make and
+write the same number of levels of the finished output, as far as they are installed; both write level 0 again, since
+they have no other way: its time is measured alone and taken off.
+
+The table of objects is arithmetic, of uint16 frames of 2048 x 2048: objects per TB of pixels, and the bytes that a
+viewer decodes for a tile of 256 x 256 pixels at a random place. The latency of such a tile is measured on this disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
+from normalize_only import write_frames
+
+import phbatch
+from phbatch.planning.units import Geometry
+
+PROGRAM = """
+import json, sys, time, warnings
+warnings.simplefilter("ignore")
+source, few, output, levels = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+{work}
+make(few, output + ".few")
+start = time.process_time()
+make(source, output)
+print(json.dumps(time.process_time() - start))
+"""
+
+PHBATCH = """
+import phbatch
+def make(source, output):
+    phbatch.run(source, output, axes="tyx", model="none", normalize="median", levels=levels, workers=2)
+"""
+
+COPY = """
+import numpy as np, zarr
+def make(source, output):
+    frames, group = zarr.open_array(source + "/0", mode="r"), zarr.create_group(output)
+    lengths = [tuple(-(-size // 2**level) for size in frames.shape[1:]) for level in range(levels)]
+    made = [group.create_array(str(level), shape=(frames.shape[0], *lengths[level]), dtype="float32",
+                               chunks=(1, *(min(size, 1024) for size in lengths[level]))) for level in range(1, levels)]
+    for t in range(frames.shape[0]):
+        frame = frames[t]
+        for level, array in enumerate(made, 1):
+            sums, areas = frame.astype(np.float64), np.ones(frame.shape)
+            for axis in (0, 1):
+                starts = np.arange(0, frame.shape[axis], 2**level)
+                sums, areas = (np.add.reduceat(values, starts, axis) for values in (sums, areas))
+            array[t] = sums / areas
+"""
+
+NGFF_ZARR = """
+import ngff_zarr, zarr
+def make(source, output):
+    frames = zarr.open_array(source + "/0", mode="r")
+    image = ngff_zarr.to_ngff_image(frames, dims=["t", "y", "x"])
+    scales = [{"y": 2**level, "x": 2**level} for level in range(1, levels)]
+    made = ngff_zarr.to_multiscales(image, scale_factors=scales, method=ngff_zarr.Methods.ITKWASM_BIN_SHRINK)
+    ngff_zarr.to_ngff_zarr(output, made, version="0.5")
+"""
+
+OME_ZARR = """
+import dask.array as da, zarr
+from ome_zarr.scale import Scaler
+from ome_zarr.writer import write_image
+def make(source, output):
+    frames = da.from_zarr(source + "/0")
+    scaler = Scaler(max_layer=levels - 1, method="local_mean") if levels > 1 else None
+    write_image(frames, zarr.open_group(output, mode="w"), scaler=scaler, axes="tyx")
+"""
+
+AFTERWARDS = {"copy": COPY, "ngff-zarr": NGFF_ZARR, "ome-zarr": OME_ZARR}
+
+
+def compare(size: int, frames: int, runs: int) -> dict[str, Any]:
+    """Ratios of processor times, run by run."""
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        for stem, count in (("in", frames), ("few", 2)):
+            write_frames(scratch / f"{stem}.zarr", size, count, 0)
+            phbatch.run(scratch / f"{stem}.zarr", scratch / f"{stem}.out", axes="tyx", model="none", levels=1)
+        levels = len(phbatch.plan(scratch / "in.zarr", axes="tyx", model="none").levels)
+
+        def run_side(work: str, suffix: str, levels: int) -> float:
+            output = scratch / "made"
+            for path in (output, scratch / "made.few"):
+                shutil.rmtree(path, ignore_errors=True)
+            paths = (f"{scratch}/in.{suffix}", f"{scratch}/few.{suffix}", str(output))
+            return float(measure(PROGRAM.replace("{work}", work), *paths, str(levels)))
+
+        sides = {
+            "without": partial(run_side, PHBATCH, "zarr", 1),
+            "with": partial(run_side, PHBATCH, "zarr", levels),
+        }
+        for side, work in AFTERWARDS.items():
+            try:
+                run_side(work, "out", levels)
+            except RuntimeError as error:
+                print(f"{side} cannot be measured here: {str(error).splitlines()[-1]}")
+                continue
+            sides[side] = partial(run_side, work, "out", levels)
+            if side != "copy":
+                sides[f"{side} level 0"] = partial(run_side, work, "out", 1)
+        found = alternate(runs, sides)
+    row: dict[str, Any] = {"size": size, "frames": frames, "levels": levels}
+    row["over_without"] = spread_of_ratios(found["with"], found["without"])
+    own = [max(a - b, 1e-3) for a, b in zip(found["with"], found["without"], strict=True)]
+    for side in AFTERWARDS:
+        if side in found:
+            alone = found.get(f"{side} level 0", [0.0] * runs)
+            spent = [a - b for a, b in zip(found[side], alone, strict=True)]
+            row[f"{side}_over_own"] = spread_of_ratios(spent, own)
+    row["seconds"] = {side: round(statistics.median(times), 2) for side, times in found.items()}
+    return row
+
+
+def count_objects(shard_bytes: int, frames: int = 100_000) -> tuple[float, float]:
+    """Objects per TB of pixels (uint16, 2048 x 2048, levels and all), and MB of one of level 0 at most."""
+    shape = (frames, 1, 1, 2048, 2048)
+    geometry = Geometry(shape, (1, *shape[1:]), range(frames), (0,), shard_pixels=shard_bytes // 2, levels=2)
+    objects = 0
+    for level in geometry.output_levels:
+        stored = level.shards or level.chunks
+        objects += prod(-(-size // length) for size, length in zip(level.shape, stored, strict=True))
+    stored = geometry.output_shards or geometry.output_chunks
+    return objects / (prod(shape) * 2 / 1e12), prod(stored) * 2 / 1e6
+
+
+def time_tiles(shard: str | None, frames: int, tiles: int = 200) -> float:
+    """Median milliseconds of a tile of 256 x 256 pixels at a random place of an output of uint16."""
+    with tempfile.TemporaryDirectory() as name:
+        scratch, draw = Path(name), np.random.default_rng(0)
+        write_frames(scratch / "in.zarr", 2048, frames, 0)
+        options: dict[str, Any] = {"dtype": "uint16", "scale": 10_000.0, "model": "none", "shard": shard}
+        output = phbatch.run(scratch / "in.zarr", scratch / "out.zarr", axes="tyx", **options).output
+        array, times = zarr.open_array(output, path="0", mode="r"), []
+        for t, y, x in draw.integers(0, (frames, 2048 - 256, 2048 - 256), (tiles, 3)):
+            started = time.perf_counter()
+            array[t, y : y + 256, x : x + 256]
+            times.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(times)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=2048)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=None)
+    given = parser.parse_args()
+    print(f"{machine()}; processor time\n")
+    row = compare(given.size, given.frames, given.runs)
+    print(f"{given.frames} frames of {given.size} x {given.size}, {row['levels']} levels\n")
+    print_head(["", "ratio (range)"])
+    print_row(["run with levels / without", show_spread(row["over_without"])])
+    for side in AFTERWARDS:
+        if f"{side}_over_own" in row:
+            print_row([f"{side} afterwards / levels in the run", show_spread(row[f"{side}_over_own"])])
+    print()
+    print_head(["shards", "objects per TB", "MB of one, uncompressed", "ms for a tile"])
+    stored = []
+    for words, shard, size in (("none", None, 0), ("auto", "auto", 64_000_000), ("256MB", "256MB", 256_000_000)):
+        objects, megabytes = count_objects(size)
+        latency = time_tiles(shard, given.frames)
+        stored.append({"shard": words, "objects_per_tb": round(objects), "mb": megabytes, "tile_ms": round(latency, 2)})
+        print_row([words, f"{objects:,.0f}", f"{megabytes:.1f}", f"{latency:.1f}"])
+    write_record(given.json, pyramid=row, objects=stored)
+
+
+if __name__ == "__main__":
+    main()

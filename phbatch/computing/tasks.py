@@ -1,0 +1,398 @@
+"""What is done with a unit: read, measure, pool, search, restore and write.
+
+Tasks get a job and a unit, both small; pixels are read and written by whoever runs the task and never travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import isfinite
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phbatch.computing.slots import on_device, waiting
+from phbatch.frames.clock import StageClock
+from phbatch.frames.light import Corrections, Preparation, Profile, prepare_frame
+from phbatch.frames.measure import measure_block
+from phbatch.frames.recipe import Recipe
+from phbatch.frames.restore import FrameIndex, RestoredBlock, restore_block
+from phbatch.frames.table import StatisticsRow
+from phbatch.frames.tiles import Lane, Predict
+from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.light_profile import read_profile
+from phbatch.kernels.display import measure_extent
+from phbatch.kernels.finite import is_finite
+from phbatch.kernels.illumination import Correction
+from phbatch.kernels.intensity import make_affine
+from phbatch.kernels.pyramid import make_levels
+from phbatch.kernels.stats import FrameStatistics, State, merge
+from phbatch.network.device import limit_network_threads
+from phbatch.network.predictor import Predictor, get_predictor
+from phbatch.network.steps import Prediction, Windows
+from phbatch.outputs.writer import IMAGE, UNCERTAINTY, Sink, level_path
+from phbatch.places.encoding import Encoded
+from phbatch.places.lock import new_token
+from phbatch.places.place import Place
+from phbatch.places.zarr_nodes import limit_threads
+from phbatch.planning.memory import CORRECTIONS_AT_ONCE, UNITS_AHEAD, MemoryPlan
+from phbatch.planning.units import Unit
+from phbatch.words.axes import Region, frame_indices
+from phbatch.words.choices import FRAME_BACKGROUNDS, Backend, LevelMethod, NanPolicy
+from phbatch.words.errors import InputError
+
+NOWHERE = Place.at("memory://nowhere")
+"""Of a job that reads nothing, or writes nothing."""
+
+
+Pool = tuple[int, int | None]
+"""Frames that are pooled: their channel, and their plane where planes are apart."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task must know besides its unit; the same for all units of a run.
+
+    Attributes
+    ----------
+    source, axes : Place, str
+        The input, and its axes where the user named them.
+    recipe : Recipe
+        What the pixels go through.
+    nan : {"refuse", "skip"}
+        What a frame with NaN or infinity does.
+    output, output_axes : Place, str
+        The output, and the axes of its arrays.
+    profile : Place or None
+        The profile of uneven light.
+    model : (Path, str) or None
+        Model folder and sha256 of its weights.
+    backend : {"tensorflow", "jax"}
+        Of Keras.
+    retries : int
+        Attempts after the first one, where an error may pass.
+    threads : int or None
+        Of codecs, and of TensorFlow on a CPU, in every process; None leaves them as they are.
+    token : str
+        Of this run: the one that holds its output, and under which workers keep stores open.
+    memory : MemoryPlan or None
+        Of a process that runs the tasks: no worker of a Dask cluster with less memory gets any.
+    wait_s : float
+        How long a Dask cluster without workers is waited for.
+    on_devices : bool
+        Whether the network is settled for workers that declare a device, which alone compute it then.
+    levels, level_method : int, {"mean", "mode"}
+        Resolutions of the output, and how the coarser ones are made.
+    held : Place or None
+        What the run holds, where that is not the output itself.
+    shown : bool
+        Whether records tell the extents of what is written, for viewers.
+    """
+
+    source: Place
+    axes: str | None
+    recipe: Recipe
+    nan: NanPolicy = "refuse"
+    output: Place = NOWHERE
+    output_axes: str = ""
+    profile: Place | None = None
+    model: tuple[Path, str] | None = None
+    backend: Backend = "tensorflow"
+    retries: int = 0
+    threads: int | None = None
+    token: str = field(default_factory=new_token)
+    memory: MemoryPlan | None = None
+    wait_s: float = 600.0
+    on_devices: bool = False
+    levels: int = 1
+    level_method: LevelMethod = "mean"
+    held: Place | None = None
+    shown: bool = False
+
+
+@dataclass(frozen=True)
+class PositionUnit(Unit):
+    """A unit of one image of many: it brings the job of its image, and its key begins with the image's path."""
+
+    job: Job | None = None
+    position: str = ""
+
+
+# By token, too: a worker that serves run after run must not see an earlier run's metadata of a place.
+@lru_cache(maxsize=8)
+def _open_source(place: Place, axes: str | None, token: str) -> Source:
+    return open_source(place, axes)
+
+
+@lru_cache(maxsize=8)
+def _open_sink(place: Place, token: str, held: Place | None) -> Sink:
+    return Sink(place, token=token, held=held)
+
+
+@lru_cache(maxsize=2)
+def _open_profile(place: Place, token: str) -> Profile:
+    return Profile(*read_profile(place))
+
+
+@lru_cache(maxsize=CORRECTIONS_AT_ONCE)
+def _open_correction(place: Place, token: str, preparation: Preparation, c: int, z: int) -> Correction:
+    return _open_profile(place, token).correction(preparation, c, z)
+
+
+def forget_open_stores() -> None:
+    """Close what this process holds open, so that a store that was replaced is opened anew."""
+    for opened in (_open_source, _open_sink, _open_profile, _open_correction):
+        opened.cache_clear()
+
+
+def corrections_of(job: Job, unit: Unit) -> Corrections | None:
+    """The maps of the job's profile for the channels and planes of a unit."""
+    profile = job.profile
+    if profile is None:
+        return None
+
+    def find(c: int, z: int) -> Correction:
+        key = unit.frame_key(0, c, z)
+        return _open_correction(profile, job.token, job.recipe.preparation, key.c, key.z or 0)
+
+    return find
+
+
+def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
+    """Selected frames of a unit as ``(t, c, z, y, x)``, and the digest of the objects that they were read from."""
+    if job.threads is not None:
+        limit_threads(job.threads)
+    source = _open_source(job.source, job.axes, job.token)
+    block, digest = source.read_stamped(unit.source)
+    if len(unit.keep_t) != block.shape[0]:
+        block = block[list(unit.keep_t)]
+    if len(unit.keep_c) != block.shape[1]:
+        block = block[:, list(unit.keep_c)]
+    return block, digest
+
+
+def load_predictor(job: Job) -> Predictor | None:
+    """The network of a job, compiled once per process; None where it only normalizes."""
+    recipe = job.recipe
+    if job.model is None or recipe.tiles is None:
+        return None
+    if job.threads is not None:
+        limit_network_threads(job.backend, job.threads)
+    return get_predictor(
+        *job.model, recipe.tiles.tile, recipe.batch, job.backend, recipe.network, recipe.precision, recipe.steps
+    )
+
+
+def lane_of(predictor: Predictor | None) -> Predict | Lane | None:
+    """The network as a unit uses it: on a GPU, the cores are lent to another unit while it waits for its pixels."""
+    if predictor is None or not predictor.on_gpu:
+        return predictor.restore if predictor is not None else None
+    begin_there = predictor.begin
+
+    def begin(windows: Windows) -> Callable[[], Prediction]:
+        collect = begin_there(windows)
+
+        def wait() -> Prediction:
+            with on_device():
+                return collect()
+
+        return wait
+
+    return Lane(begin, UNITS_AHEAD - 1)
+
+
+def compute_unit(
+    job: Job, unit: Unit, clock: StageClock | None = None
+) -> tuple[RestoredBlock, list[dict[str, Any]], str]:
+    """Restored frames of a unit, the rows of their statistics, and the digest of what they were read from."""
+    clock = clock or StageClock()
+    with clock("read"):
+        block, digest = read_unit(job, unit)
+    predictor, corrections = load_predictor(job), corrections_of(job, unit)
+    restored = restore_block(block, job.recipe, lane_of(predictor), unit.measured, corrections, clock)
+    rows = []
+    for (t, c, z), statistics in restored.statistics.items():
+        key = unit.frame_key(t, c, z)
+        if "nonfinite" in statistics.flags and job.nan == "refuse":
+            raise nonfinite_error(str(key))
+        affine = make_affine(statistics, job.recipe.rule)
+        rows.append(
+            StatisticsRow(key, statistics).as_dict()
+            | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
+        )
+    return restored, rows, digest
+
+
+def extents_of(job: Job, restored: RestoredBlock, rows: Sequence[Mapping[str, Any]]) -> list[list[float] | None]:
+    """Extent of every frame that was restored, in the order of the rows of its statistics.
+
+    None of one that was passed through, and of one with padding, which would be most of what its contrast shows.
+    """
+    found: list[list[float] | None] = []
+    for (t, c, z), row in zip(restored.statistics, rows, strict=True):
+        passed = row["divisor"] is None or (bool(row["flags"]) and job.recipe.bad_frames != "normalize")
+        extent = None
+        if not (passed or row["padding"] > 0):
+            extent = measure_extent(restored.image[t, c] if z is None else restored.image[t, c, z])
+        found.append(list(extent) if extent is not None and isfinite(extent.max) else None)
+    return found
+
+
+def images_of(job: Job, restored: RestoredBlock) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Path within the output and pixels of every level of what was restored, one after the other."""
+    for image, pixels in ((IMAGE, restored.image), (UNCERTAINTY, restored.uncertainty)):
+        if pixels is not None:
+            yield image, pixels
+            method = job.level_method if image == IMAGE else "mean"
+            for level, coarser in enumerate(make_levels(pixels, job.levels - 1, method), 1):
+                yield level_path(image, level), coarser
+
+
+def region_of(unit: Unit, pixels: NDArray[Any]) -> Region:
+    """Where in the output's level they belong, since units have whole frames."""
+    t, c, z, *_ = unit.output
+    return (t, c, z, slice(0, pixels.shape[3]), slice(0, pixels.shape[4]))
+
+
+def encode_unit(job: Job, unit: Unit, restored: RestoredBlock, sink: Sink, clock: StageClock) -> list[Encoded]:
+    """All chunks of a unit, of each level."""
+    encoded, images = list[Encoded](), images_of(job, restored)
+    while True:
+        with clock("levels"):
+            name, pixels = next(images, ("", None))
+        if pixels is None:
+            return encoded
+        with clock("encode"):
+            encoded.append(sink.encode(name, job.output_axes, region_of(unit, pixels), pixels))
+
+
+def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
+    """Restore a unit and write it; the returned record is what the ledger keeps."""
+    started, clock = perf_counter(), StageClock()
+    restored, rows, digest = compute_unit(job, unit, clock)
+    sink = _open_sink(job.output, job.token, job.held)
+    with clock("measure"):
+        shown = {"shown": extents_of(job, restored, rows)} if job.shown else {}
+    clipped = restored.clipped
+    encoded = encode_unit(job, unit, restored, sink, clock)
+    del restored  # the next unit takes its memory
+    with waiting(), clock("write"):
+        objects = sink.place(*encoded)
+    seconds = round(perf_counter() - started, 4)
+    return {
+        "unit": unit.key,
+        "input": digest,
+        "objects": objects,
+        "statistics": rows,
+        **shown,
+        "clipped": clipped,
+        "seconds": seconds,
+        "stages": {stage: round(spent, 4) for stage, spent in clock.seconds.items()},
+    }
+
+
+def restore_position_unit(job: Job, unit: Unit) -> dict[str, Any]:
+    """As `restore_unit` for a unit that brings its own job; its record has keys within the output of all."""
+    own, position = _own(job, unit)
+    record = restore_unit(own, unit)
+    return record | {"objects": {f"{position}{key}": mark for key, mark in record["objects"].items()}}
+
+
+def scan_position_unit(job: Job, unit: Unit) -> str | None:
+    """As `scan_unit`."""
+    own, position = _own(job, unit)
+    found = scan_unit(own, unit)
+    return None if found is None else f"{position}{found}"
+
+
+def _own(job: Job, unit: Unit) -> tuple[Job, str]:
+    """Job of a unit, and how keys of its image begin."""
+    if isinstance(unit, PositionUnit) and unit.job is not None:
+        return unit.job, f"{unit.position}/"
+    return job, ""
+
+
+def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
+    """Statistics of the frames of a unit, by their indices within it; nothing is written."""
+    recipe = job.recipe
+    return measure_block(
+        read_unit(job, unit)[0],
+        recipe.preparation,
+        recipe.rule.sigma,
+        recipe.all_percentiles,
+        volumes=recipe.volumes,
+        corrections=corrections_of(job, unit),
+    )
+
+
+def pool_unit(job: Job, unit: Unit) -> dict[Pool, State]:
+    """Merged states of the good frames of a unit, by the pool that they belong to."""
+    block, recipe, corrections = read_unit(job, unit)[0], job.recipe, corrections_of(job, unit)
+    states: dict[Pool, State] = {}
+    for index, statistics in (unit.measured or {}).items():
+        if not statistics.flags:
+            state = prepare_frame(block, index, recipe.preparation, corrections).state(recipe.rule.sigma)
+            states = merge_pools((states, {recipe.pool_of(unit.frame_key(*index)): state}))
+    return states
+
+
+def merge_pools(found: Sequence[Mapping[Pool, State]]) -> dict[Pool, State]:
+    """States of several units, pool by pool."""
+    states: dict[Pool, State] = {}
+    for each in found:
+        for pool, state in each.items():
+            states[pool] = merge(states[pool], state) if pool in states else state
+    return states
+
+
+def scan_unit(job: Job, unit: Unit) -> str | None:
+    """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
+    block, _ = read_unit(job, unit)
+    finite = is_finite(block).all(axis=(3, 4))
+    if finite.all():
+        return None
+    t, c, z = np.argwhere(~finite)[0].tolist()
+    return str(unit.frame_key(t, c, None if job.recipe.volumes else z))
+
+
+@dataclass(frozen=True)
+class ScaleFound:
+    """Whether the rule of a job scales a frame of a unit, and the first that it does not though it could."""
+
+    scaled: bool
+    unscaled: str | None = None
+
+
+def find_scale(job: Job, unit: Unit) -> ScaleFound:
+    """Look for a frame of a unit that the rule scales; a profile that is yet to be estimated is left out."""
+    recipe = job.recipe
+    preparation = recipe.preparation
+    if preparation.illumination not in FRAME_BACKGROUNDS:
+        preparation = Preparation(preparation.downscale)
+    block, unscaled = read_unit(job, unit)[0], None
+    for index in frame_indices(block.shape, volumes=recipe.volumes):
+        frame = prepare_frame(block, index, preparation, None)
+        statistics = frame.measure(recipe.rule.sigma, recipe.all_percentiles)
+        if make_affine(statistics, recipe.rule) is not None:
+            return ScaleFound(True)
+        if "constant" not in statistics.flags and "nonfinite" not in statistics.flags:
+            unscaled = unscaled or str(unit.frame_key(*index))
+    return ScaleFound(False, unscaled)
+
+
+def nonfinite_error(frame: str) -> InputError:
+    """What is said of a frame that holds NaN or infinity."""
+    return InputError(
+        f"frame {frame} holds NaN or infinity (float32 ends at 3.4e38); repair it, or pass such frames through flagged"
+        " with --nan skip.",
+        frame=frame,
+    )
+
+
+WITHOUT_NETWORK: tuple[Callable[..., Any], ...] = (measure_unit, pool_unit, scan_unit, scan_position_unit, find_scale)
+"""Tasks that compute no network, whatever their job has."""

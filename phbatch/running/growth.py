@@ -1,0 +1,74 @@
+"""An input that has grown along t: its output is appended to, and what is in it stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from phbatch.computing.identity import find_differences
+from phbatch.planning.resolve import ResolvedRun
+from phbatch.planning.units import Geometry
+from phbatch.running.begin import AcceptedRun
+from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS
+from phbatch.words.errors import OutputError
+from phbatch.words.settings import RunSettings
+
+_OF_PIXELS = ("files", "bytes", "digest")  # of an input whose frames depend on each other: they change as it grows
+
+
+def has_grown(accepted: AcceptedRun, recorded: Mapping[str, Any], mark: Mapping[str, Any]) -> bool:
+    """Whether an output is of the same run, of the same input while that had fewer frames along t.
+
+    Parameters
+    ----------
+    accepted : AcceptedRun
+        What is asked for.
+    recorded : mapping
+        What the output says of its run.
+    mark : mapping
+        Fingerprint of what is asked for.
+
+    Raises
+    ------
+    OutputError
+        It is, and the frames that are finished depend on those that came since.
+    """
+    old, axes = recorded["fingerprint"], accepted.source.stored_axes
+    shape, frames = old["input"].get("shape"), old.get("settings", {}).get("frames")
+    if "t" not in axes or shape is None or frames is None or len(shape) != len(axes):
+        return False
+    length, now = shape[axes.index("t")], accepted.source.shape[0]
+    first, later = range(*frames), range(*mark["settings"]["frames"])
+    if length > now or later[: len(first)] != first or (length, len(first)) == (now, len(later)):
+        return False
+    identity = accepted.source.identity(pixels=False, times=length)
+    before = {**mark, "input": identity, "settings": mark["settings"] | {"frames": frames}}
+    known = {name: value for name, value in old["input"].items() if name not in _OF_PIXELS}
+    if find_differences(old | {"input": known}, before):
+        return False
+    if len(later) > len(first) and (cause := pools_over_time(accepted.settings, accepted.resolved)):
+        raise OutputError(
+            f"{accepted.output} holds {len(first)} frames along t and there are {len(later)} now; with {cause} those"
+            " that came since change all others: start afresh with --overwrite, or choose another output."
+        )
+    return True
+
+
+def pools_over_time(settings: RunSettings, resolved: ResolvedRun) -> str:
+    """The setting that makes frames depend on others along t; empty where none does."""
+    recipe = resolved.recipe
+    if settings.illumination in ESTIMATED_BACKGROUNDS and settings.illumination not in FRAME_BACKGROUNDS:
+        return f"--illumination {settings.illumination}"
+    if recipe.passes == 1:
+        return ""
+    if recipe.scope != "image":
+        return f"--scope {recipe.scope}"
+    if recipe.smooth_time > 1:
+        return f"--smooth-time {recipe.smooth_time}"
+    return f"--bad-frames {recipe.bad_frames}"
+
+
+def keeps_layout(geometry: Geometry, recorded: Mapping[str, Any]) -> bool:
+    """Whether the chunks of an output are still right: of few small frames, all may lie in one that is too short."""
+    before = Geometry.from_dict(recorded["geometry"])
+    return (before.output_chunks, before.output_shards) == (geometry.output_chunks, geometry.output_shards)

@@ -1,0 +1,249 @@
+"""A run of many images: one plan, one window of units over all of them, one ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from phbatch.computing.engine import require_finite
+from phbatch.computing.tasks import (
+    PositionUnit,
+    forget_open_stores,
+    load_predictor,
+    restore_position_unit,
+    scan_position_unit,
+)
+from phbatch.computing.versions import versions_here
+from phbatch.frames.table import StatisticsTable
+from phbatch.inputs.image import Source, open_source
+from phbatch.inputs.positions import find_positions
+from phbatch.inputs.stamps import Stamps
+from phbatch.outputs.finished import FinishedPositions
+from phbatch.outputs.image import refusing_storage_errors, require_space
+from phbatch.outputs.ledger import Ledger
+from phbatch.outputs.positions import remove_positions
+from phbatch.outputs.writer import Sink
+from phbatch.places.lock import hold_output
+from phbatch.places.place import Place
+from phbatch.planning.positions import PositionUnits, split_key
+from phbatch.planning.units import Unit
+from phbatch.running.accept_positions import AcceptedPositions, geometries_of, require_same_positions, settle_positions
+from phbatch.running.begin import must_scan
+from phbatch.running.commit import restore_units
+from phbatch.running.measure import measure_before, with_statistics
+from phbatch.running.opening import describe_run
+from phbatch.running.scale import require_good_frames
+from phbatch.words.axes import FrameKey
+from phbatch.words.errors import OutputError
+from phbatch.words.events import Listener, RunStarted, Stop
+from phbatch.words.results import RunResult
+from phbatch.words.settings import RunSettings
+
+
+def run_positions(accepted: AcceptedPositions, command: str, listener: Listener, stop: Stop) -> RunResult:
+    """Restore all images as one run; what `phbatch.run` does with one."""
+    started = perf_counter()
+    accepted = settle_positions(accepted, stop, listener)
+    require_same_positions(accepted)
+    for notice in accepted.notices:
+        listener(notice)
+    if accepted.settings.scheduler is None:
+        for job in {repr(run.job.recipe): run.job for run in accepted.runs.values()}.values():
+            load_predictor(job)
+    _search_for_nan(accepted, stop, listener)
+    whole, layout = accepted.whole, accepted.layout
+    with hold_output(accepted.output, whole.job.token):
+        with refusing_storage_errors(accepted.output):
+            finished, provenance = _open(accepted, command)
+        skipped, frames_before, units = len(finished), finished.frames, accepted.units
+        pixels = sum(run.resolved.geometry.frames * _frame_pixels(run) for run in accepted.runs.values())
+        frames = sum(run.resolved.geometry.frames for run in accepted.runs.values())
+        listener(RunStarted(accepted.output.path, len(units), skipped, frames, frames_before, pixels // max(frames, 1)))
+        restoring = perf_counter()
+        work = _work(accepted, finished, stop, listener)
+        failed = restore_units(whole, work, finished, stop, listener, restore_position_unit)
+        restoring_seconds = perf_counter() - restoring
+        if len(finished) == len(units) and not (skipped == len(units) and finished.complete):
+            with refusing_storage_errors(accepted.output):
+                layout.finish(provenance, finished.tables, finished.all_shown)
+    return RunResult(
+        output=accepted.output.path,
+        frames=frames,
+        units=len(units),
+        units_done=len(finished) - skipped,
+        units_skipped=skipped,
+        seconds=perf_counter() - started,
+        pixels=(finished.frames - frames_before) * (pixels // max(frames, 1)),
+        peak_rss_bytes=0,
+        clipped=finished.clipped,
+        failed=dict(accepted.aside) | failed,
+        flagged=_flagged(finished.tables),
+        workers=whole.resolved.workers,
+        restoring_seconds=restoring_seconds,
+        stages=finished.stages,
+        notices=tuple(notice.text for notice in accepted.notices),
+    )
+
+
+def _open(accepted: AcceptedPositions, command: str) -> tuple[FinishedPositions, dict[str, Any]]:
+    """Create the output, continue it, or add images to it."""
+    finished, recorded = FinishedPositions(accepted.units), accepted.recorded
+    provenance = _provenance(accepted, command)
+    if recorded is not None and "fingerprint" in recorded:
+        Sink(accepted.output).remove_scratch()
+        for record in Ledger(accepted.output).current(accepted.units):
+            finished.add(record)
+        require_unchanged_positions(accepted)
+        known = recorded["positions"]
+        provenance["command"] = recorded["command"]
+        if [*known] != [*accepted.runs] or not finished.complete:
+            accepted.layout.create(provenance, known)
+            finished.complete = False
+        return finished, provenance
+    freed = sum(size for _, size, _ in accepted.output.files()) if recorded or accepted.replaces else 0
+    require_space(accepted.output, [run.image for run in accepted.runs.values()], 0, freed)
+    remove_positions(accepted.output)
+    forget_open_stores()
+    accepted.layout.create(provenance)
+    return finished, provenance
+
+
+def _provenance(accepted: AcceptedPositions, command: str) -> dict[str, Any]:
+    """What the root says: of the run as of a run of one image, and of each image what is its own."""
+    found = describe_run(accepted.leader, accepted.fingerprint(), command)
+    for name in ("geometry", "axes"):
+        del found[name]
+    settings = found["settings"] | {"wells": accepted.settings.wells, "fields": accepted.settings.fields}
+    return (
+        found
+        | accepted.describe()
+        | {
+            "input": accepted.positions.input,
+            "settings": settings,
+            "notices": [notice.text for notice in accepted.notices],
+            "versions": versions_here(),
+            "aside": dict(accepted.aside),
+        }
+    )
+
+
+def _work(
+    accepted: AcceptedPositions, finished: FinishedPositions, stop: Stop, listener: Listener
+) -> Iterator[PositionUnit]:
+    """What is to be done, image after image; what a rule must know of a whole image is measured when it begins."""
+    units = accepted.units
+    todo = ((units.place(index)[0], units[index]) for index in finished.todo_indices())
+    for path, group in groupby(todo, key=lambda pair: pair[0]):
+        run = accepted.runs[path]
+        work: Iterator[Unit] = (unit for _, unit in group)
+        if run.resolved.recipe.passes > 1:
+            table = measure_before(
+                run.job,
+                run.resolved.geometry,
+                run.source.dtype,
+                workers=run.resolved.workers,
+                scheduler=accepted.settings.scheduler,
+                stop=stop,
+            )
+            require_good_frames(table, run.resolved.recipe)
+            work = iter(with_statistics(work, table, run.resolved.recipe.volumes))
+        for unit in work:
+            yield _with_job(unit, accepted, path)
+
+
+def _with_job(unit: Unit, accepted: AcceptedPositions, path: str) -> PositionUnit:
+    return PositionUnit(**vars(unit), job=accepted.runs[path].job, position=path)
+
+
+def _search_for_nan(accepted: AcceptedPositions, stop: Stop, listener: Listener) -> None:
+    searched = [path for path, run in accepted.runs.items() if must_scan(run)]
+    if not searched:
+        return
+    units, chosen = accepted.units, frozenset(searched)
+    found = [
+        _with_job(units[index], accepted, units.place(index)[0])
+        for index in range(len(units))
+        if units.place(index)[0] in chosen
+    ]
+    require_finite(
+        accepted.whole.job,
+        found,
+        workers=accepted.whole.resolved.workers,
+        scheduler=accepted.settings.scheduler,
+        stop=stop,
+        listener=listener,
+        task=scan_position_unit,
+    )
+
+
+def require_unchanged_inputs(
+    output: Place,
+    provenance: Mapping[str, Any],
+    hurt: frozenset[str],
+    arguments: Mapping[str, Any],
+    settings: RunSettings,
+) -> None:
+    """As `require_unchanged_positions` for some units of an output, before these are done again."""
+    chosen = settings.model_copy(update={name: arguments.get(name) for name in ("wells", "fields")})
+    positions = find_positions(str(arguments["input"]), chosen)
+    if positions is None:
+        raise OutputError(f"{arguments['input']} is one image and {output} is of many; give their --input.")
+    paths = {split_key(unit)[0] for unit in hurt}
+    sources = {
+        path: open_source(positions.root / provenance["positions"][path]["input"], arguments.get("axes"))
+        for path in paths
+    }
+    _require_unchanged(output, PositionUnits(geometries_of(provenance)), sources, hurt)
+
+
+def require_unchanged_positions(accepted: AcceptedPositions) -> None:
+    """Refuse where a unit was restored from other pixels than those of the input now.
+
+    Raises
+    ------
+    OutputError
+        Names units.
+    """
+    sources = {path: run.source for path, run in accepted.runs.items()}
+    _require_unchanged(accepted.output, accepted.units, sources)
+
+
+def _require_unchanged(
+    output: Place, units: PositionUnits, sources: Mapping[str, Source], only: frozenset[str] | None = None
+) -> None:
+    changed: list[str] = []
+    stamps: dict[str, Stamps] = {}
+    for record in Ledger(output).current(units):
+        index = units.find(record["unit"])
+        if index is None or (only is not None and record["unit"] not in only):
+            continue
+        path = units.place(index)[0]
+        source = sources[path]
+        if path not in stamps:
+            stamps = {path: Stamps(source.place)}  # of one image at a time: records of one lie together
+        with source.refusing_errors():
+            if stamps[path].digest(source.objects(units[index].source)) != record["input"]:
+                changed.append(record["unit"])
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise OutputError(
+            f"the input of {', '.join(changed[:4])}{more} was changed after it was restored into {output}; put it back,"
+            " or start afresh with --overwrite."
+        )
+
+
+def _frame_pixels(run: Any) -> int:
+    geometry = run.resolved.geometry
+    return int(np.prod(geometry.shape[2 if geometry.volumes else 3 :]))
+
+
+def _flagged(tables: Mapping[str, StatisticsTable]) -> dict[str, list[str]]:
+    return {
+        f"{path}/{FrameKey(row['t'], row['c'], row['z'])}": row["flags"]
+        for path, table in tables.items()
+        for row in (table[int(index)] for index in np.flatnonzero(table.flag_bits))
+    }
