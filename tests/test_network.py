@@ -81,7 +81,7 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets the form that is the fastest."""
 
     def set_fastest(form: str) -> None:
-        monkeypatch.setattr(settle, "choose_form", lambda *_: Choice(form, "measured 1.50 x plain on a test"))
+        monkeypatch.setattr(settle, "choose_form", lambda *_, **__: Choice(form, "measured 1.50 x plain on a test"))
 
     return set_fastest
 

@@ -68,7 +68,7 @@ def tile_room(config: NetworkConfig, device: Device, batch: int) -> int:
     --------
     >>> config = NetworkConfig(2, 1, 1, 2, 5, 32, True, "linear", False)
     >>> [tile_room(config, Device("a card", True, memory_bytes=gigabytes << 30), 1) for gigabytes in (8, 80)]
-    [4958409, 33554431]
+    [4971026, 33554431]
     """
     memory = device.memory_bytes or _ASSUMED_BYTES
     return min(memory // 2 // config.workspace_bytes_per_pixel, _ELEMENTS // (2 * config.n_first)) // batch

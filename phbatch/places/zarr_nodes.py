@@ -11,6 +11,8 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -66,24 +68,30 @@ def open_node(store: Store | str, node: str, mode: str, *, fast: bool) -> zarr.A
     if any(documents):
         alike = _opened.get((documents, fast))
         if alike is not None:
-            at = StorePath(LocalStore(str(store), read_only=True), node)
-            if isinstance(alike, zarr.Group):
-                return zarr.Group(zarr.AsyncGroup(alike.metadata, at))
-            return reopen(alike, at)
+            return _copied(alike, StorePath(LocalStore(str(store), read_only=True), node))
     found = _open(store, node, mode, fast=fast)
     if any(documents) and _read_documents(Path(str(store)) / node) == documents:
         with _CONFIG_LOCK:
             while len(_opened) >= _MOST_OPENED:
                 del _opened[next(iter(_opened))]
-            _opened[documents, fast] = found
+            _opened[documents, fast] = _copied(found, found.store_path)
     return found
+
+
+def _copied(node: zarr.Array[Any] | zarr.Group, at: StorePath) -> zarr.Array[Any] | zarr.Group:
+    """The node at a place; whoever changes its attributes changes no other's."""
+    if isinstance(node, zarr.Array):
+        return reopen(node, at)
+    metadata = replace(node.metadata, attributes=deepcopy(node.metadata.attributes))
+    return zarr.Group(zarr.AsyncGroup(metadata, at))
 
 
 def reopen(alike: zarr.Array[Any], at: StorePath) -> zarr.Array[Any]:
     """The array at another place whose metadata are those of one that is open: nothing is read or parsed."""
     fast = isinstance(at.store, LocalStore) and _suits_zarrs(alike)
+    metadata = alike.metadata.update_attributes(deepcopy(alike.metadata.attributes))
     with codec_pipeline(fast=fast):
-        return zarr.Array(zarr.AsyncArray(alike.metadata, at))
+        return zarr.Array(zarr.AsyncArray(metadata, at))
 
 
 def _read_documents(folder: Path) -> tuple[bytes | None, ...]:

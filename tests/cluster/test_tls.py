@@ -12,8 +12,10 @@ import zarr
 from distributed import LocalCluster, Security
 
 import phbatch
+from phbatch.computing import cluster
 from phbatch.computing.certificates import certified
 from tests.faults.inputs import files
+from tests.faults.test_schedulers import listening
 
 WHERE = "distributed.comm.tls"
 OPTIONS = {"model": "none", "axes": "tyx"}
@@ -35,11 +37,16 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dic
             (folder / name).write_text(text)
     named = {f"{WHERE}.{name}": folder / file for name, file in (("client.cert", "cert"), ("client.key", "key"))}
     configured = {name: str(file) for name, file in (named | {f"{WHERE}.ca-file": folder / "ca_file"}).items()}
-    cluster = LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, protocol="tls://", security=made, dashboard_address=None
+    made_cluster = LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tls://",
+        security=made,
+        dashboard_address="127.0.0.1:0",
     )
-    with cluster:
-        yield cluster.scheduler_address, configured
+    with made_cluster:
+        yield made_cluster.scheduler_address, configured
 
 
 def test_a_run_on_a_scheduler_that_speaks_tls(
@@ -68,6 +75,18 @@ def test_without_certificates_a_run_is_refused_before_anything_is_written(
     with dask.config.set(left), pytest.raises(phbatch.UsageError, match=said):
         phbatch.run(source, tmp_path / "out.zarr", scheduler=address, **OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["in.zarr"]
+
+
+def test_a_port_that_speaks_no_tls_is_refused(
+    source: Path, tmp_path: Path, secured: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_S", 1.0)
+    with (
+        dask.config.set(secured[1]),
+        listening(b"") as port,
+        pytest.raises(phbatch.UsageError, match=r"no Dask scheduler answers at tls://.*scheduler"),
+    ):
+        phbatch.run(source, tmp_path / "out.zarr", scheduler=f"tls://127.0.0.1:{port}", **OPTIONS)
 
 
 def test_certificates_are_those_of_the_configuration_or_made() -> None:

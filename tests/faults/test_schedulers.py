@@ -114,7 +114,7 @@ def listening(reply: bytes) -> Iterator[int]:
                 connection.close()
 
 
-@pytest.mark.parametrize("scheme", ["", "tcp://", "tls://"])
+@pytest.mark.parametrize("scheme", ["", "tcp://"])  # of TLS, see tests/cluster/test_tls.py
 @pytest.mark.parametrize(
     "reply", [b"", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"], ids=["silent", "HTTP"]
 )
