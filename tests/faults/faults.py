@@ -200,17 +200,19 @@ def inject(fault: Fault, key: str) -> Iterator[None]:
     """While inside, a stage of a unit fails as the fault says."""
     patch = pytest.MonkeyPatch()
     attempts: Counter[str] = Counter()
-    current = [""]
-    committing = threading.get_ident()  # and not computing: meanwhile another unit may be under way
+    here = threading.local()  # several units are under way, each in a thread
     original_unit, original_append = commit.restore_unit, Ledger._append
 
     def restore(job: Job, unit: Unit) -> dict[str, Any]:
-        current[0] = unit.key
+        here.unit = unit.key
         attempts[unit.key] += 1
-        return original_unit(job, unit)
+        try:
+            return original_unit(job, unit)
+        finally:
+            del here.unit
 
     def fails() -> bool:
-        return current[0] == key and attempts[current[0]] <= fault.attempts
+        return getattr(here, "unit", "") == key and attempts[key] <= fault.attempts
 
     def append(self: Ledger, line: bytes) -> None:
         if f'"unit": "{key}"'.encode() in line:
@@ -227,7 +229,7 @@ def inject(fault: Fault, key: str) -> Iterator[None]:
         original = getattr(owner, name)
 
         def stage(*arguments: Any, **options: Any) -> Any:
-            if threading.get_ident() != committing and fails():
+            if fails():
                 raise ERRORS[fault.error]()
             return original(*arguments, **options)
 
