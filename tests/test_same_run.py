@@ -38,7 +38,7 @@ OF_MANY = {"wells", "fields"}
 OF_FOLLOWING = {"follow", "follow_timeout", "follow_until"}
 """Settings that wait for what comes: tests/test_follow.py has them."""
 
-SINCE = {*OF_FILES, "ome_zarr", "levels", "level_method"}
+SINCE = {*OF_FILES, "ome_zarr", "levels", "level_method", "others"}
 """Settings that there were not when fingerprints were listed by hand."""
 
 # As it was recorded before there was a table of settings; for the input below without a network.

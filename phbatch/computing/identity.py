@@ -42,7 +42,7 @@ def fingerprint(
             **_as_given(settings),
             "packing": asdict(recipe.packing) if recipe.packing else None,
             "frames": [geometry.times.start, geometry.times.stop, geometry.times.step],
-            "channels": list(geometry.channels),
+            "channels": list(geometry.restored),
             "tile": list(recipe.tiles.tile) if recipe.tiles else None,
             "batch": recipe.batch if model else None,
             "backend": settings.backend if model else None,

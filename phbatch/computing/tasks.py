@@ -214,13 +214,14 @@ def compute_unit(
     with clock("read"):
         block, digest = read_unit(job, unit)
     predictor, corrections = load_predictor(job), corrections_of(job, unit)
-    restored = restore_block(block, job.recipe, lane_of(predictor), unit.measured, corrections, clock)
+    copied = unit.places_of(job.recipe.copied)
+    restored = restore_block(block, job.recipe, lane_of(predictor), unit.measured, corrections, clock, copied)
     rows = []
     for (t, c, z), statistics in restored.statistics.items():
         key = unit.frame_key(t, c, z)
         if "nonfinite" in statistics.flags and job.nan == "refuse":
             raise nonfinite_error(str(key))
-        affine = make_affine(statistics, job.recipe.rule)
+        affine = None if c in copied else make_affine(statistics, job.recipe.rule)
         rows.append(
             StatisticsRow(key, statistics).as_dict()
             | {"offset": affine.offset if affine else None, "divisor": affine.divisor if affine else None}
@@ -228,14 +229,18 @@ def compute_unit(
     return restored, rows, digest
 
 
-def extents_of(job: Job, restored: RestoredBlock, rows: Sequence[Mapping[str, Any]]) -> list[list[float] | None]:
-    """Extent of every frame that was restored, in the order of the rows of its statistics.
+def extents_of(
+    job: Job, unit: Unit, restored: RestoredBlock, rows: Sequence[Mapping[str, Any]]
+) -> list[list[float] | None]:
+    """Extent of every frame that was restored or copied, in the order of the rows of its statistics.
 
     None of one that was passed through, and of one with padding, which would be most of what its contrast shows.
     """
     found: list[list[float] | None] = []
+    copied = unit.places_of(job.recipe.copied)
     for (t, c, z), row in zip(restored.statistics, rows, strict=True):
         passed = row["divisor"] is None or (bool(row["flags"]) and job.recipe.bad_frames != "normalize")
+        passed &= c not in copied
         extent = None
         if not (passed or row["padding"] > 0):
             extent = measure_extent(restored.image[t, c] if z is None else restored.image[t, c, z])
@@ -277,7 +282,7 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
     restored, rows, digest = compute_unit(job, unit, clock)
     sink = _open_sink(job.output, job.token, job.held)
     with clock("measure"):
-        shown = {"shown": extents_of(job, restored, rows)} if job.shown else {}
+        shown = {"shown": extents_of(job, unit, restored, rows)} if job.shown else {}
     clipped = restored.clipped
     encoded = encode_unit(job, unit, restored, sink, clock)
     del restored  # the next unit takes its memory
@@ -327,6 +332,7 @@ def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
         recipe.all_percentiles,
         volumes=recipe.volumes,
         corrections=corrections_of(job, unit),
+        copied=unit.places_of(recipe.copied),
     )
 
 
@@ -334,8 +340,9 @@ def pool_unit(job: Job, unit: Unit) -> dict[Pool, State]:
     """Merged states of the good frames of a unit, by the pool that they belong to."""
     block, recipe, corrections = read_unit(job, unit)[0], job.recipe, corrections_of(job, unit)
     states: dict[Pool, State] = {}
+    copied = unit.places_of(recipe.copied)
     for index, statistics in (unit.measured or {}).items():
-        if not statistics.flags:
+        if not statistics.flags and index[1] not in copied:
             state = prepare_frame(block, index, recipe.preparation, corrections).state(recipe.rule.sigma)
             states = merge_pools((states, {recipe.pool_of(unit.frame_key(*index)): state}))
     return states
@@ -375,7 +382,10 @@ def find_scale(job: Job, unit: Unit) -> ScaleFound:
     if preparation.illumination not in FRAME_BACKGROUNDS:
         preparation = Preparation(preparation.downscale)
     block, unscaled = read_unit(job, unit)[0], None
+    copied = unit.places_of(recipe.copied)
     for index in frame_indices(block.shape, volumes=recipe.volumes):
+        if index[1] in copied:
+            continue
         frame = prepare_frame(block, index, preparation, None)
         statistics = frame.measure(recipe.rule.sigma, recipe.all_percentiles)
         if make_affine(statistics, recipe.rule) is not None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from phbatch.frames.light import Corrections, Preparation, prepare_frame
 from phbatch.frames.table import StatisticsTable
+from phbatch.kernels.glance import glance_at
 from phbatch.kernels.stats import DEFAULT_PERCENTILES, FrameStatistics
 from phbatch.kernels.timeseries import flag_bad_frames, running_median
 from phbatch.words.axes import frame_indices
@@ -53,6 +54,7 @@ def measure_block(
     *,
     volumes: bool,
     corrections: Corrections | None = None,
+    copied: frozenset[int] = frozenset(),
 ) -> dict[tuple[int, int, int | None], FrameStatistics]:
     """Measure every frame of a block.
 
@@ -70,6 +72,8 @@ def measure_block(
         Whether a frame is a ``zyx`` volume; else it is one plane.
     corrections : callable, or None
         Of a given profile of uneven light.
+    copied : frozenset of int
+        Channels of the block of which little is measured.
 
     Returns
     -------
@@ -77,6 +81,8 @@ def measure_block(
         Indices within the block; z is None for volumes.
     """
     return {
-        index: prepare_frame(block, index, preparation, corrections).measure(sigma, percentiles)
+        index: glance_at(prepare_frame(block, index, Preparation(), None).pixels, percentiles)
+        if index[1] in copied
+        else prepare_frame(block, index, preparation, corrections).measure(sigma, percentiles)
         for index in frame_indices(np.shape(block), volumes=volumes)
     }

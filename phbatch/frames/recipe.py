@@ -63,6 +63,8 @@ class Recipe:
         What the integers of the output stand for; None where they are the values themselves.
     copies : bool
         Whether pixels are copied as they are.
+    copied : tuple of int
+        Channels of the input of which that is so, where others are restored.
     """
 
     rule: Normalization
@@ -86,6 +88,7 @@ class Recipe:
     windows: str = "float32"
     packing: Packing | None = None
     copies: bool = False
+    copied: tuple[int, ...] = ()
 
     @property
     def steps(self) -> Steps:

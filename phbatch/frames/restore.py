@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.frames.clock import StageClock
-from phbatch.frames.light import Corrections, PreparedFrame, prepare_frame
+from phbatch.frames.light import Corrections, Preparation, PreparedFrame, prepare_frame
 from phbatch.frames.recipe import Recipe
 from phbatch.frames.tiles import Batches, Lane, NetworkFrame, Predict
 from phbatch.kernels.downsample import upscale
@@ -52,6 +52,7 @@ def restore_block(
     measured: Mapping[FrameIndex, FrameStatistics] | None = None,
     corrections: Corrections | None = None,
     clock: StageClock | None = None,
+    copied: frozenset[int] = frozenset(),
 ) -> RestoredBlock:
     """Take a block of whole frames through everything.
 
@@ -69,6 +70,8 @@ def restore_block(
         Of a given profile of uneven light.
     clock : StageClock, optional
         Told where the time goes.
+    copied : frozenset of int
+        Channels of the block that are passed through, and of which little is measured.
 
     Returns
     -------
@@ -85,7 +88,10 @@ def restore_block(
         batches = Batches(recipe.tiles, recipe.batch, _timed(predict, clock))
     statistics: dict[FrameIndex, FrameStatistics] = {}
     for index, channels in _frames(block, recipe):
-        frame = _judge_channels(block, index, channels, recipe, measured, corrections, clock)
+        if index[1] in copied:
+            frame = _copied_frame(block, index, recipe, clock)
+        else:
+            frame = _judge_channels(block, index, channels, recipe, measured, corrections, clock)
         statistics.update(frame.statistics)
         if frame.unchanged or batches is None:
             output.fill(frame)
@@ -173,7 +179,7 @@ class _Output:
         """Bring a frame ``(channel, [z,] y, x)`` onto the output's grid and into its dtype."""
         recipe = self._recipe
         with self._clock("cast"):
-            if recipe.upscale_to is not None:
+            if recipe.upscale_to not in (None, values.shape[-2:]):
                 values = upscale(values, recipe.preparation.downscale, recipe.upscale_to)
             packing = None if frame.unchanged else recipe.packing
             target[self._place(frame)], clipped = cast(values, target.dtype, packing)
@@ -289,6 +295,14 @@ def _judge_channels(
     bad = recipe.bad_frames != "normalize" and any(row.flags for row in statistics.values())
     unchanged = bad or all(affine is None for affine in affines)
     return _JudgedFrame(index, frames, affines, unchanged, bad and recipe.bad_frames == "skip", statistics)
+
+
+def _copied_frame(block: NDArray[Any], index: FrameIndex, recipe: Recipe, clock: StageClock) -> _JudgedFrame:
+    """A frame that is passed through since its channel is."""
+    frame = prepare_frame(block, index, Preparation(), None)
+    with clock("measure"):
+        statistics = glance_at(frame.pixels, recipe.all_percentiles)
+    return _JudgedFrame(index, [frame], [None], True, False, {index: statistics})
 
 
 def _judge_frame(

@@ -92,6 +92,8 @@ class OutputImage:
         Levels below the full resolution.
     method : {"mean", "mode"}
         How they are made.
+    copied : tuple of int
+        Channels of the input whose pixels are the input's.
     """
 
     metadata: ImageMetadata
@@ -108,6 +110,7 @@ class OutputImage:
     packing: Packing | None = None
     coarser: tuple[Level, ...] = ()
     method: LevelMethod = "mean"
+    copied: tuple[int, ...] = ()
 
     @classmethod
     def make(cls, source: Source, geometry: Geometry, recipe: Recipe, settings: RunSettings) -> OutputImage:
@@ -138,6 +141,7 @@ class OutputImage:
             packing=recipe.packing,
             coarser=geometry.output_levels[1:],
             method=settings.level_method,
+            copied=recipe.copied,
         )
 
     @property
@@ -302,7 +306,8 @@ def needs_windows(image: OutputImage) -> bool:
 
 def measures_shown(image: OutputImage, recipe: Recipe) -> bool:
     """Whether what is written must be measured for that: else it is what was measured, multiplied."""
-    return needs_windows(image) and (recipe.tiles is not None or recipe.copies or recipe.upscale_to is not None)
+    computed = recipe.tiles is None and not recipe.copied and recipe.upscale_to is None
+    return needs_windows(image) and (recipe.copies or not computed)
 
 
 def forget_tasks(output: Place) -> None:
@@ -348,8 +353,8 @@ def display_windows(
     """OMERO channels whose window fits the intensities: medians over frames of their percentiles 2 and 99.8 and range.
 
     They are those of the frames as written: measured, or, where nothing but a multiplication was done, computed from
-    those of the input. Of more than four million frames, evenly spaced ones are taken. In the input's counts, the
-    input's own windows stay.
+    those of the input. Of more than four million frames, evenly spaced ones are taken. In the input's counts, and of
+    channels that are copied, the input's own windows stay.
     """
     channels: list[Mapping[str, Any]] = []
     _, n_c, n_z = table.grid.shape
@@ -357,7 +362,7 @@ def display_windows(
     some = slice(None, None, next(step for step in steps if gcd(step, n_c * n_z) == 1))  # else a channel may be missed
     indices = table.column("c")[some]
     for index, channel in zip(table.grid.channels, image.metadata.channels, strict=True):
-        if image.rescaled and "window" in channel:
+        if (image.rescaled or index in image.copied) and "window" in channel:
             channels.append(channel)
             continue
         frames, window = indices == index, {}

@@ -18,6 +18,7 @@ from phbatch.network.forms import require_form
 from phbatch.network.model import Model
 from phbatch.network.steps import window_dtype
 from phbatch.places.ome import ImageMetadata
+from phbatch.planning.channels import chosen_channels, copied_channels
 from phbatch.planning.idle import require_effect
 from phbatch.planning.levels import resolve_levels, shard_bytes
 from phbatch.planning.memory import (
@@ -32,7 +33,14 @@ from phbatch.planning.memory import (
     unit_knobs,
     unit_memory,
 )
-from phbatch.planning.stored import copies, output_dtype, packing_notices, require_storable, resolve_packing
+from phbatch.planning.stored import (
+    copies,
+    output_dtype,
+    packing_notices,
+    require_copyable,
+    require_storable,
+    resolve_packing,
+)
 from phbatch.planning.units import Geometry
 from phbatch.words.axes import Shape
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, MOST_WORKERS, Precision
@@ -227,9 +235,11 @@ def resolve_run(
         windows="float32" if _resolve_preparation(settings).changes_pixels else window_dtype(source.dtype),
         packing=resolve_packing(settings),
         copies=copies(settings, rule, network=model is not None),
+        copied=geometry.copied,
     )
     if settings.dtype == "input" and not recipe.copies:
         require_storable(settings, recipe)
+    require_copyable(settings, source, geometry, recipe)
     memory = _plan_memory(settings, source, model, geometry, recipe, allowed)
     if model is not None:
         tiles = _resolve_tiles(settings, geometry, model, memory.network_room // batch, tile, device, batch)
@@ -309,7 +319,7 @@ def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None)
     times = settings.select_frames(shape[0])
     if len(times) == 0:
         raise InputError(f"--frames {settings.frames} selects none of the {shape[0]} frames; choose from 0:{shape[0]}.")
-    channels = _resolve_channels(settings, source)
+    channels = chosen_channels(settings, source)
     volumes = stacked = False
     n_output = 1
     if model is not None:
@@ -332,16 +342,18 @@ def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None)
                 f"model {model.name} makes {n_output} channels of one and {len(channels)} are given; choose one"
                 f" with --channel."
             )
+    others = copied_channels(settings, source, channels)
     return Geometry(
         shape,
         source.chunks,
         times,
-        channels,
+        tuple(sorted((*channels, *others))),
         volumes,
         stacked,
         n_output,
         downscale=settings.downscale,
         upscaled=settings.upscale_back,
+        copied=others,
         shard_pixels=shard_bytes(settings, settings.ome_zarr or source.metadata.version)
         // np.dtype(output_dtype(settings, source)).itemsize,
     )
@@ -384,27 +396,6 @@ def _sampling_mem(settings: RunSettings, source: Image, geometry: Geometry, spar
 
 def _resolve_preparation(settings: RunSettings) -> Preparation:
     return Preparation(settings.downscale, settings.illumination, settings.illumination_mode)
-
-
-def _resolve_channels(settings: RunSettings, source: Image) -> tuple[int, ...]:
-    count = source.shape[1]
-    names = source.metadata.channel_names
-    if settings.channel is None:
-        return tuple(range(count))
-    asked = str(settings.channel)
-    found = [index for index, name in enumerate(names) if name == asked]
-    if len(found) > 1:
-        raise InputError(
-            f"--channel {asked} is the name of channels {', '.join(map(str, found))}; give the index of one."
-        )
-    if found:
-        return (found[0],)
-    if asked.isdecimal() and int(asked) < count:
-        return (int(asked),)
-    known = f" or a name of {', '.join(names)}" if names else ""
-    raise InputError(
-        f"--channel {asked} is not there; the input has {count}, so give an index from 0 to {count - 1}{known}."
-    )
 
 
 def _resolve_tiles(

@@ -8,6 +8,7 @@ import numpy as np
 
 from phbatch.frames.recipe import Recipe
 from phbatch.kernels.intensity import Packing
+from phbatch.planning.units import Geometry
 from phbatch.words.choices import OutputDtype
 from phbatch.words.errors import UsageError
 from phbatch.words.events import Notice
@@ -47,6 +48,24 @@ def require_storable(settings: RunSettings, recipe: Recipe) -> None:
         require_one_range(recipe.dtype, settings.value_range, settings.scale, rescale=settings.rescale)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
+
+
+def require_copyable(settings: RunSettings, source: HasDtype, geometry: Geometry, recipe: Recipe) -> None:
+    """Refuse an output that cannot hold the pixels of channels that are copied beside those that are restored."""
+    if recipe.copies or not geometry.copied:
+        return
+    refused = (
+        (geometry.downscale > 1 and not geometry.upscaled, "--downscale leads to another grid: add --upscale-back"),
+        (recipe.packing is not None, "integers stand for normalized values: choose --rescale"),
+        (
+            not np.can_cast(source.dtype, recipe.dtype, "safe"),
+            f"{recipe.dtype} does not hold every {source.dtype}: choose another --dtype",
+        ),
+        (geometry.stacked or geometry.n_output > 1, "the model has not one channel in and out: choose another --model"),
+    )
+    for wrong, why in refused:
+        if wrong:
+            raise UsageError(f"--others copy keeps pixels as they are, and {why}, or --others drop.")
 
 
 def resolve_packing(settings: RunSettings) -> Packing | None:

@@ -48,6 +48,11 @@ class Unit:
     output: Region
     measured: Mapping[tuple[int, int, int | None], FrameStatistics] | None = None
 
+    def places_of(self, channels: Sequence[int]) -> frozenset[int]:
+        """Where some channels of the input are among those that are kept."""
+        first = self.source[1].start
+        return frozenset(index for index, c in enumerate(self.keep_c) if first + c in channels)
+
     def frame_indices(self, *, volumes: bool) -> Iterator[tuple[int, int, int | None]]:
         """Index within the unit of every frame, as (t, c, z); z is None for whole volumes."""
         planes = self.source[2].stop - self.source[2].start
@@ -120,6 +125,8 @@ class Geometry:
         Output pixels that are stored in one object, about; 0 where every chunk is an object.
     levels : int
         Resolutions of the output.
+    copied : tuple of int
+        Those of `channels` whose pixels are copied.
     """
 
     shape: Shape
@@ -133,6 +140,7 @@ class Geometry:
     upscaled: bool = False
     shard_pixels: int = 0
     levels: int = 1
+    copied: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` is the inverse."""
@@ -142,7 +150,13 @@ class Geometry:
     def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
         """The inverse of `as_dict`."""
         tuples = {name: tuple(values[name]) for name in ("shape", "chunks", "channels")}
+        tuples["copied"] = tuple(values.get("copied", ()))
         return cls(**(dict(values) | tuples | {"times": range(*values["times"])}))
+
+    @property
+    def restored(self) -> tuple[int, ...]:
+        """Those of `channels` that are not copied."""
+        return tuple(channel for channel in self.channels if channel not in self.copied)
 
     @property
     def work_shape(self) -> Shape:
@@ -198,7 +212,9 @@ class Geometry:
     @property
     def network_frames(self) -> int:
         """Number of frames that the network sees."""
-        return self.frames // (len(self.channels) if self.stacked else 1)
+        if self.stacked:
+            return self.frames // len(self.channels)
+        return self.frames // len(self.channels) * len(self.restored)
 
     @property
     def network_frame_shape(self) -> tuple[int, ...]:

@@ -233,7 +233,7 @@ def require_profile(settings: RunSettings, source: Source, geometry: Geometry) -
                 f" {n_c}x{n_z}x{y}x{x}; give a profile of the same lengths, with 1 or all channels and planes."
             )
     facts = read_facts(path) or {}
-    planes = product(geometry.channels, range(n_z))
+    planes = product(geometry.restored, range(n_z))
     name = f"illumination {path}"
     notices = judge_profile(Profile(background, dark), facts, settings.illumination_mode, planes, name)
     return digest_profile(background, dark), notices

@@ -143,7 +143,7 @@ def estimate_profile(
     n_c, n_z = source.shape[1:3]
     background = np.ones((n_c, n_z, *source.shape[3:]), np.float32)
     dark = np.zeros_like(background) if method == "basic" else None
-    for c in geometry.channels:
+    for c in geometry.restored:
         for z in range(n_z):
             stack = np.stack(list(_read_planes(sample, c, z)))
             if not is_finite(stack).all():
@@ -256,7 +256,7 @@ def _estimate(
 ) -> IlluminationResult:
     """Estimate a profile and judge it."""
     profile, facts = estimate_profile(source, geometry, method, settings, others)
-    planes = product(geometry.channels, range(source.shape[2]))
+    planes = product(geometry.restored, range(source.shape[2]))
     notices = judge_profile(profile, facts, settings.illumination_mode, planes, name)
     return IlluminationResult(profile, facts, tuple(notice.text for notice in notices))
 

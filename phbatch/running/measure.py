@@ -286,7 +286,7 @@ def assign_pools(
             for name, value in row.items():
                 if name.startswith("pooled_"):
                     table.assign(name, positions, value)
-        elif pool not in alone:
+        elif pool not in alone and key.c not in recipe.copied:
             alone.add(pool)
             plane = "" if pool[1] is None else f", plane {pool[1]}"
             listener(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from phbatch.computing.engine import execute
 from phbatch.computing.tasks import Job, find_scale
@@ -59,16 +60,23 @@ def require_good_frames(table: StatisticsTable, recipe: Recipe) -> None:
     InputError
         With the remedy.
     """
-    if table.flag_bits.all() and recipe.bad_frames != "normalize":
+    restored = ~np.isin(_channels_of(table), recipe.copied)
+    if table.flag_bits[restored].all() and recipe.bad_frames != "normalize":
         words = [name for name in sorted(FLAG_NAMES) if (table.flag_bits & flag_bits((name,))).any()]
         raise InputError(
-            f"every one of the {len(table)} frames is flagged ({', '.join(words)}), and --bad-frames"
+            f"every one of the {restored.sum()} frames is flagged ({', '.join(words)}), and --bad-frames"
             f" {recipe.bad_frames} normalizes none of them; correct the flags with --stats, or leave it out."
         )
-    measured = table.flag_bits & _KEPT_AS_THEY_ARE == 0
+    measured = restored & (table.flag_bits & _KEPT_AS_THEY_ARE == 0)
     keys = (table.grid.key(index) for index in range(len(table)) if measured[index])
     if measured.any() and not any(make_affine(table.statistics(key), recipe.rule) is not None for key in keys):
         raise _no_scale(recipe, str(table.grid.key(int(np.argmax(measured)))))
+
+
+def _channels_of(table: StatisticsTable) -> NDArray[np.intp]:
+    """Channel of every frame."""
+    times, _, planes = table.grid.shape
+    return np.tile(np.repeat(np.array(table.grid.channels, np.intp), planes), times)
 
 
 def _no_scale(recipe: Recipe, frame: str) -> InputError:

@@ -80,8 +80,15 @@ def settle_precision(
     scheduler : str or None
         As for `phbatch.computing.engine.execute`.
     """
-    picked = [units[int(index)] for index in np.unique(np.linspace(0, len(units) - 1, _SAMPLED_UNITS).round())]
+    some = np.unique(np.linspace(0, len(units) - 1, _SAMPLED_UNITS).round().astype(int)).tolist()
+    picked = [_restored_from(units, index, job.recipe.copied) for index in some]
     return call_there(_choose_precision, scheduler, job, picked, frames, asked, bound)
+
+
+def _restored_from(units: Sequence[Unit], index: int, copied: Sequence[int]) -> Unit:
+    """A unit, or the next one that has not copied channels alone."""
+    after = (units[at % len(units)] for at in range(index, index + len(units)))
+    return next((unit for unit in after if len(unit.places_of(copied)) < len(unit.keep_c)), units[index])
 
 
 def _choose_network(job: Job, frames: int) -> Choice:
@@ -165,5 +172,5 @@ def _sample_tiles(job: Job, unit: Unit) -> list[NDArray[np.float32]]:
         mean = np.zeros((*windows.pixels.shape[:-1], recipe.n_output), np.float32)
         return Prediction(mean, mean if recipe.uncertainty else None, np.zeros(1, np.int32))
 
-    restore_block(read_unit(job, unit)[0][:1], recipe, keep)
+    restore_block(read_unit(job, unit)[0][:1], recipe, keep, copied=unit.places_of(recipe.copied))
     return sampled

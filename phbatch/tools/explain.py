@@ -119,6 +119,8 @@ def _frames(run: FinishedRun) -> str:
     parts = []
     if len(geometry.channels) > 1:
         parts.append(f"{len(geometry.channels)} channels")
+    if geometry.copied:
+        parts[-1] += f" of which {len(geometry.copied)} {'was' if len(geometry.copied) == 1 else 'were'} copied as read"
     if not volumes and geometry.shape[2] > 1:
         parts.append(f"{geometry.shape[2]} planes")
     if parts:

@@ -200,6 +200,8 @@ class FinishedRun:
         """Whether a channel of the output is what a network made of a channel of the input: no scale, no other one."""
         if self.provenance.get("model") is None:
             return False
+        if dict(self.channels())[index] in self.geometry.copied:
+            return False
         return index == 0 if self.geometry.stacked else index % self.geometry.n_output == 0
 
     def frame_key(self, t: int, c: int) -> FrameKey:

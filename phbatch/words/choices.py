@@ -14,6 +14,7 @@ Precision = Literal["auto", "float32", "tf32", "float16", "bfloat16"]
 FLOAT32: Precision = "float32"
 NanPolicy = Literal["refuse", "skip"]
 BadFrames = Literal["normalize", "skip", "copy"]
+Others = Literal["copy", "drop"]
 LevelMethod = Literal["mean", "mode"]
 Scope = Literal["image", "position", "series"]
 IlluminationMode = Literal["divide", "subtract"]

@@ -67,6 +67,10 @@ def _parse_duration(value: Any) -> Any:
         raise ValueError("a time is written as 4h, 1h30m, 10m or 45s") from None
 
 
+def _parse_channels(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) and value else value
+
+
 def _parse_frames(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -213,6 +217,9 @@ LENGTHS = BeforeValidator(_parse_lengths)
 
 NAMES = BeforeValidator(_parse_numbers)
 """Names with commas between them."""
+
+CHANNELS = BeforeValidator(_parse_channels)
+"""An index or a name, or several with commas between them."""
 
 TEXT = BeforeValidator(_parse_frames)
 """A name, or a number."""

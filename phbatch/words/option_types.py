@@ -15,6 +15,7 @@ from phbatch.words.choices import (
     NanPolicy,
     Network,
     OmeZarr,
+    Others,
     OutputDtype,
     Precision,
     Scope,
@@ -26,7 +27,7 @@ class SampleOptions(TypedDict, total=False):
     """What `phbatch.illumination` is given; None is as if it were not."""
 
     axes: str | None
-    channel: int | str | None
+    channel: int | str | Sequence[int | str] | None
     frames: int | str | None
     pattern: str | None
     position: int | str | None
@@ -38,7 +39,7 @@ class CompareOptions(TypedDict, total=False):
     """What `phbatch.compare_rules` is given; None is as if it were not."""
 
     axes: str | None
-    channel: int | str | None
+    channel: int | str | Sequence[int | str] | None
     frames: int | str | None
     pattern: str | None
     position: int | str | None
@@ -58,7 +59,7 @@ class StatisticsOptions(TypedDict, total=False):
     """What `phbatch.statistics` is given; None is as if it were not."""
 
     axes: str | None
-    channel: int | str | None
+    channel: int | str | Sequence[int | str] | None
     frames: int | str | None
     pattern: str | None
     position: int | str | None
@@ -86,7 +87,8 @@ class RunOptions(TypedDict, total=False):
     axes: str | None
     wells: str | Sequence[str] | None
     fields: str | int | Sequence[int] | None
-    channel: int | str | None
+    channel: int | str | Sequence[int | str] | None
+    others: Others | None
     frames: int | str | None
     pattern: str | None
     position: int | str | None
@@ -145,7 +147,7 @@ class ConvertOptions(TypedDict, total=False):
     """What `phbatch.convert` is given; None is as if it were not."""
 
     axes: str | None
-    channel: int | str | None
+    channel: int | str | Sequence[int | str] | None
     frames: int | str | None
     pattern: str | None
     position: int | str | None

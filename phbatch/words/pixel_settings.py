@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from phbatch.words.choices import Backend, BadFrames, IlluminationMode, NanPolicy, Network, Precision, Scope
+from phbatch.words.choices import Backend, BadFrames, IlluminationMode, NanPolicy, Network, Others, Precision, Scope
 from phbatch.words.given import (
     AUTO,
+    CHANNELS,
     DURATION,
     FIELDS,
     FRAMES,
@@ -76,10 +77,23 @@ class PixelSettings(Frozen):
         "Fields of every well, or images of a collection, by their names, such as 0,2.",
         Row("input", "place", (), "N,N", given="str | int | Sequence[int]", unset="all"),
     )
-    channel: int | str | None = setting(
+    channel: Annotated[int | str | None, CHANNELS] = setting(
         None,
-        "Channel to process.",
-        Row("input", "numbers", IMAGES, "INDEX|NAME", unset="all", stands="settings.channels"),
+        "Channel to process, or several such as PH,GFP.",
+        Row(
+            "input",
+            "numbers",
+            IMAGES,
+            "INDEX|NAME,...",
+            given="int | str | Sequence[int | str]",
+            unset="all",
+            stands="settings.channels",
+        ),
+    )
+    others: Others = setting(
+        "drop",
+        "With --channel: whether the other channels are dropped, or copied as they are.",
+        Row("input", "numbers"),
     )
     frames: Annotated[str | None, FRAMES] = setting(
         None,

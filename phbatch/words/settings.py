@@ -209,6 +209,8 @@ class RunSettings(PixelSettings):
                 "stats gives the statistics as they are: give smooth_time, scope and percentiles to `phbatch stats`"
                 " when it makes the file"
             )
+        if self.others == "copy" and self.channel is None:
+            raise ValueError(say("--others copy says what becomes of channels that --channel leaves: add --channel"))
         if self.upscale_back and self.downscale == 1:
             raise ValueError(say("--upscale-back needs a downscale of 2 or more: add --downscale, or leave it out"))
         if self.devices is not None and self.scheduler is not None:
