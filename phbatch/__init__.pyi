@@ -22,6 +22,7 @@ from .tools.export import export
 from .tools.info import info
 from .tools.preview import Preview, PreviewRow, preview
 from .tools.report_page import RunReport, collect_report, write_report
+from .tools.residual import RemovedPlace, ResidualCheck
 from .tools.verify import repair, verify
 from .words.errors import (
     ClusterError,
@@ -61,6 +62,8 @@ __all__ = [
     "PlanReport",
     "Preview",
     "PreviewRow",
+    "RemovedPlace",
+    "ResidualCheck",
     "RunReport",
     "RunResult",
     "RunSettings",

@@ -168,6 +168,9 @@ def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: boo
 )
 @click.option("--samples", type=click.IntRange(1), default=12, show_default=True, metavar="N", help="Frames to sample.")
 @click.option(
+    "--residual", is_flag=True, help="Also restore some of them with the model: is what it removes noise, or structure?"
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False),
@@ -175,12 +178,14 @@ def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: boo
     help="Also write a page, FILE.html, or a picture, FILE.png.",
 )
 @common_options
-def compare(input: str, output: str | None, samples: int, as_json: bool, debug: bool, **options: Any) -> None:
+def compare(
+    input: str, output: str | None, samples: int, residual: bool, as_json: bool, debug: bool, **options: Any
+) -> None:
     """Show which normalization keeps the background of INPUT steady, and recommend one."""
     if output is not None and Path(output).suffix.lower() not in (".html", ".png"):
         raise UsageError(f"--output {output} does not end in .html or .png; give a name that does.")
     require_folder(output, input)
-    found = phbatch.compare_rules(input, samples=samples, **given(options))
+    found = phbatch.compare_rules(input, samples=samples, residual=residual, **given(options))
     if output is not None:
         with writing(output):
             phbatch.report.save_comparison(Path(output), found, Path(input).name)

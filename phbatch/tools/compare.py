@@ -34,6 +34,7 @@ from phbatch.places.ome import ImageMetadata
 from phbatch.planning.resolve import ResolvedStatistics, resolve_rule, resolve_statistics
 from phbatch.running.illumination import profile_of
 from phbatch.tools.comparison import Comparison, ComparisonReport, Picture
+from phbatch.tools.removal import check_removal, require_planes
 from phbatch.words.axes import FrameKey, to_region
 from phbatch.words.errors import InputError
 from phbatch.words.events import ignore
@@ -63,7 +64,9 @@ _PICTURE_PIXELS = 240
 _SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "millisecond": 1e-3, "microsecond": 1e-6}
 
 
-def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[CompareOptions]) -> ComparisonReport:
+def compare_rules(
+    input: str | Path, *, samples: int = 12, residual: bool = False, **options: Unpack[CompareOptions]
+) -> ComparisonReport:
     """Compare the normalization rules on frames sampled evenly over time.
 
     Parameters
@@ -72,6 +75,8 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
         As for `phbatch.run`.
     samples : int
         Number of frames, of the first channel (or that of `channel`) and the middle plane.
+    residual : bool
+        Also restore the middle of some of them with the model, and judge whether what that removes looks like noise.
     **options
         `model` (for its rule; default: the bundled one), `sigma`, `pmin`, `pmax`, `value`, `illumination`,
         `illumination_mode`, `downscale`, `axes`, `channel`, `frames`, `pattern`, `position`, `memory`,
@@ -91,6 +96,7 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
     """
     settings = parse_options("compare_rules", options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
+    restoring = require_planes(model) if residual else None
     source = open_input(input, settings)
     with Sampler.open(source, settings, samples) as sampler:
         rules, keys, notices = _choose_rules(sampler, settings, model)
@@ -99,6 +105,9 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
         times, unit = _times(source.metadata, [key.t for key in keys])
         named = dict(zip(keys, times, strict=True))
         pictures = tuple(_draw(sampler.frame(key), key, named[key], unit) for key in shown)
+        removed = check_removal(((key, sampler.frame(key)) for key in shown), restoring) if restoring else None
+    if residual and removed is None:
+        notices += ("residual left out: no sampled frame is large enough, or has a scale by the model's rule.",)
     return ComparisonReport(
         rows=tuple(_judge(rule, [frame[index] for frame in found]) for index, rule in enumerate(rules)),
         frames=tuple(key.t for key in keys),
@@ -108,6 +117,7 @@ def compare_rules(input: str | Path, *, samples: int = 12, **options: Unpack[Com
         model_rule=_describe(resolve_rule(RunSettings(), model)[0]) if model is not None else None,
         notices=notices,
         pictures=pictures,
+        residual=removed,
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.tools.residual import ResidualCheck
+
 _TIE = 0.01  # of the contrast: drift that nobody sees
 _STRETCH_TIE = 0.05
 
@@ -97,6 +99,8 @@ class ComparisonReport(Sequence[Comparison]):
         Frames and rules that were left out, and why.
     pictures : tuple of Picture
         Some of the frames.
+    residual : ResidualCheck or None
+        Whether what the model removes from them looks like noise; None where it was not asked.
     """
 
     rows: tuple[Comparison, ...]
@@ -107,6 +111,7 @@ class ComparisonReport(Sequence[Comparison]):
     model_rule: str | None = None
     notices: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    residual: ResidualCheck | None = None
 
     @overload
     def __getitem__(self, index: int) -> Comparison: ...
@@ -141,6 +146,7 @@ class ComparisonReport(Sequence[Comparison]):
             "recommended": best.rule if best is not None else None,
             "reason": reason,
             "rules": [row.as_dict() for row in self.rows],
+            "residual": None if self.residual is None else self.residual.as_dict(),
             **{name: getattr(self, name) for name in names},
         }
 

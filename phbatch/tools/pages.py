@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
 from phbatch.tools.comparison import ComparisonReport, Picture
+from phbatch.tools.residual import ResidualCheck
 
 _COLUMNS = ("level", "drift", "noise", "stretch", "contrast", "outside", "ms_per_mpx")
 _WORDS = (
@@ -28,6 +31,12 @@ _WORDS = (
 _STYLE = (
     "body{font:15px sans-serif;margin:2em;max-width:75em}td,th{padding:.3em .8em;text-align:right}"
     "td:first-child{text-align:left}tr.best{font-weight:bold}img{max-width:100%}"
+    ".places{position:relative;display:inline-block}"
+    ".places i{position:absolute;border:1px solid #ff7f0e;box-sizing:border-box}"
+)
+_REMOVED = (
+    "What is removed from the middle of the frame where most looks like structure, area averaged; gray is nothing,"
+    " orange: places of structure."
 )
 
 
@@ -43,12 +52,14 @@ def print_comparison(found: ComparisonReport) -> None:
     for notice in found.notices:
         print(notice)
     print(f"recommended: {found.recommendation[1]}")
+    if found.residual is not None:
+        print(f"removed by {found.model}: {found.residual.sentence}")
 
 
 def save_comparison(path: Path, found: ComparisonReport, title: str) -> None:
     """Write the comparison: a picture where `path` ends in .png, else a page with tables and pictures."""
     if path.suffix.lower() == ".png":
-        path.write_bytes(_draw_curves(found))
+        path.write_bytes(_draw_curves(found, removed=True))
         return
     best, reason = found.recommendation
     head = "".join(f"<th>{escape(name)}</th>" for name in ("rule", *_COLUMNS))
@@ -66,9 +77,26 @@ def save_comparison(path: Path, found: ComparisonReport, title: str) -> None:
         f"{_embed('background over time', _draw_curves(found))}"
         f"<h2>{len(found.frames)} frames were looked at, such as</h2>"
         f"{_embed('frames', _draw_frames(found.pictures))}"
+        f"{_removed_part(found)}"
         f"<p>{escape(_WORDS)}</p>"
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _removed_part(found: ComparisonReport) -> str:
+    """Section of the residual check; empty where it was not asked."""
+    check = found.residual
+    if check is None:
+        return ""
+    boxes = "".join(
+        f'<i style="left:{x:.3f}%;top:{y:.3f}%;width:{width:.3f}%;height:{height:.3f}%"></i>'
+        for x, y, width, height in check.boxes
+    )
+    return (
+        f"<h2>What {escape(str(found.model))} removes</h2><p>{escape(check.sentence)}</p>"
+        f'<p><span class=places><img alt="what was removed" src="{check.picture}">{boxes}</span></p>'
+        f"<p>{_REMOVED}</p>"
+    )
 
 
 def _cell(value: float | None) -> str:
@@ -79,9 +107,12 @@ def _embed(words: str, picture: bytes) -> str:
     return f'<img alt="{words}" src="data:image/png;base64,{b64encode(picture).decode()}">'
 
 
-def _draw_curves(found: ComparisonReport) -> bytes:
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def _draw_curves(found: ComparisonReport, *, removed: bool = False) -> bytes:
+    check = found.residual if removed else None
+    figure = Figure(figsize=(11 if check is None else 15, 4), layout="constrained")
+    left, right, *more = figure.subplots(1, 2 if check is None else 3)
+    if check is not None:
+        _show_removed(more[0], check, str(found.model))
     for index, row in enumerate(found):
         width = max(1.0, 5.0 - 0.8 * index)  # of rules that do the same, each shows beneath the next
         left.plot(found.times, row.levels, linewidth=width, marker="o", markersize=3, label=row.rule)
@@ -95,6 +126,16 @@ def _draw_curves(found: ComparisonReport) -> bytes:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(found), 6), fontsize=9)
     return _as_png(figure)
+
+
+def _show_removed(axes: Axes, check: ResidualCheck, model: str) -> None:
+    """What was removed, with the places of structure; the picture is in percent as they are."""
+    image = imread(io.BytesIO(b64decode(check.picture.partition(",")[2])))
+    axes.imshow(image, cmap="gray", extent=(0, 100, 100, 0), aspect=image.shape[0] / image.shape[1])
+    for x, y, width, height in check.boxes:
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="tab:orange", linewidth=0.8))
+    axes.set_title(f"removed by {model}: {check.verdict}", fontsize=9)
+    axes.set_axis_off()
 
 
 def _draw_frames(pictures: Sequence[Picture]) -> bytes:

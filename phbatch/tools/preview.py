@@ -15,11 +15,10 @@ from phbatch.frames.measure import percentiles_for
 from phbatch.inputs.opening import open_input
 from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.smoothing import smooth_float
-from phbatch.kernels.tiling import TilePlan
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.planning.resolve import resolve_rule
-from phbatch.running.arrays import restore
 from phbatch.tools.compare import RULES, Sampler
+from phbatch.tools.removal import restore_window
 from phbatch.tools.report_pictures import textured_corner
 from phbatch.words.axes import FrameKey
 from phbatch.words.errors import UsageError
@@ -228,21 +227,6 @@ def _row(
     flags = found[rules[0].sigma].flags
     raw = frame.normalize(Affine())[place].copy()
     return PreviewRow(str(key), raw, shown, normalized, restored, flags)
-
-
-def restore_window(image: FloatImage, place: tuple[slice, slice], model: Model) -> FloatImage:
-    """Restore a window of a normalized image: the same as of the whole image, from the window and its halo alone."""
-    halo, grid = model.config.halo, model.config.grid
-    plan = TilePlan(image.shape, tuple(size + -size % grid for size in image.shape), halo, grid)
-    padded = plan.pad(image[..., np.newaxis])[..., 0]
-    read, crop = [], []
-    for part, (before, _), size in zip(place, plan.padding, plan.padded_shape, strict=True):
-        start = max(0, (part.start + before - halo) // grid * grid)
-        stop = min(size, -(-(part.stop + before + halo) // grid) * grid)
-        read.append(slice(start, stop))
-        crop.append(slice(part.start + before - start, part.stop + before - start))
-    restored = restore(padded[tuple(read)], "yx", model=model.reference, normalize="none")
-    return np.asarray(restored[tuple(crop)], np.float32)
 
 
 def _facts(image: FloatImage | None) -> dict[str, float] | None:
