@@ -26,13 +26,14 @@ ROOMS = [
     "outputs",
     "computing",
     "running",
+    "training",
     "tools",
     "clusters",
     "shell",
 ]
 """Rooms in the order of the way of the data: a room imports from itself and from those before it."""
 
-PUBLIC = {"simulate": "tools", "csbdeep": "tools", "report": "tools", "xarray": "tools", "__main__": "shell"}
+PUBLIC = {"simulate": "kernels", "csbdeep": "tools", "report": "tools", "xarray": "tools", "__main__": "shell"}
 """Modules beside the rooms, which users import by these names, and the room that each counts for."""
 
 DOORS = {

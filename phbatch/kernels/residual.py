@@ -119,7 +119,7 @@ def judge_residual(before: NDArray[np.floating], after: NDArray[np.floating]) ->
     if not usable.any():
         return None
     power, quiet, gradient, level = (part[usable] for part in blocks)
-    order = np.array_split(np.argsort(level, kind="stable"), min(_BINS, max(1, level.size // 8)))
+    order = _bins(level)
     curve = _photon_curve(level, quiet, order)
     expected = np.maximum(curve[0] + curve[1] * level, _TINY)
     windows, places = _judge_windows(residual, kept, curve)
@@ -133,6 +133,31 @@ def judge_residual(before: NDArray[np.floating], after: NDArray[np.floating]) ->
         windows=windows,
         places=places,
     )
+
+
+def photon_curve(image: NDArray[np.floating]) -> tuple[float, float]:
+    """Offset and slope of the noise's variance over intensity, of one frame ``(y, x)``; zeros where it is too small.
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> light = np.linspace(50, 200, 256) * np.ones((256, 1))
+    >>> offset, slope = photon_curve(2 * random.poisson(light) + random.normal(0, 4, light.shape))
+    >>> 1.7 < slope < 2.3
+    True
+    """
+    frame = np.asarray(image, np.float32)
+    noise, level = (_means(part, _BLOCK) for part in (_local_noise(frame), frame))
+    usable = np.isfinite(noise) & np.isfinite(level)
+    if not usable.any():
+        return 0.0, 0.0
+    level, noise = level[usable], noise[usable]
+    return _photon_curve(level, noise, _bins(level))
+
+
+def _bins(level: Values) -> list[NDArray[np.intp]]:
+    """Blocks by their intensity."""
+    return np.array_split(np.argsort(level, kind="stable"), min(_BINS, max(1, level.size // 8)))
 
 
 def _local_noise(image: Image) -> Image:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
-Group = Literal["input", "numbers", "network", "output", "machine", "cluster"]
+Group = Literal["input", "numbers", "network", "output", "machine", "cluster", "training"]
 """Where a setting is listed."""
 
 Touches = Literal["numbers", "speed", "place"]
