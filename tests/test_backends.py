@@ -1,7 +1,8 @@
-"""The JAX backend gives the numbers of TensorFlow; a process of its own, since Keras has one backend per process."""
+"""JAX gives the numbers of TensorFlow, and is enough; each in a process, since Keras has one backend in it."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import zarr
 
 import phbatch
 from phbatch.kernels.tiling import required_halo
+from phbatch.network import backend
+from phbatch.network.backend import choose_backend
 from phbatch.words.errors import UsageError
 from tests.models import Case, make_model
 
@@ -55,3 +58,72 @@ def test_another_backend_than_the_running_one_is_refused_before_anything_is_writ
     with pytest.raises(UsageError, match="Keras runs on tensorflow in this process and jax is asked for"):
         phbatch.run(tmp_path / "in.zarr", tmp_path / "out.zarr", model=tmp_path / "model", axes="yx", backend="jax")
     assert not (tmp_path / "out.zarr").exists()
+
+
+def without(folder: Path, *libraries: str) -> dict[str, str]:
+    """The environment of a process in which, and in the children of which, libraries cannot be imported."""
+    folder.mkdir(exist_ok=True)
+    lines = [f"sys.modules[{library!r}] = None" for library in libraries]
+    (folder / "sitecustomize.py").write_text("\n".join(["import sys", *lines]), encoding="utf-8")
+    paths = [str(folder), *filter(None, sys.path)]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def phbatch_in(environment: dict[str, str], *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "phbatch", *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_without_tensorflow_the_same_commands_run_on_jax(tmp_path: Path, frames: np.ndarray) -> None:
+    zarr.create_array(tmp_path / "in.zarr", data=frames)
+    expected = phbatch.run(tmp_path / "in.zarr", tmp_path / "tensorflow.zarr")
+    environment = without(tmp_path / "hidden", "tensorflow")
+    assert phbatch_in(environment, "--version").returncode == 0
+    run = ("run", tmp_path / "in.zarr", tmp_path / "jax.zarr", "--no-report")
+    for _ in range(2):  # the second one is continued
+        done = phbatch_in(environment, *run)
+        assert done.returncode == 0, done.stderr
+    values = zarr.open_array(expected.output, path="0")[:]
+    difference = np.abs(zarr.open_array(tmp_path / "jax.zarr", path="0")[:] - values).max()
+    assert difference <= 8 * np.finfo("float32").eps * values.max()  # of little contrast on a background of 1
+    assert {recorded(path) for path in (expected.output, tmp_path / "jax.zarr")} == {"tensorflow", "jax"}
+    other = phbatch_in(environment, *run, "--backend", "tensorflow")
+    assert other.returncode == 3
+    assert "settings.backend was jax and is tensorflow" in other.stderr
+    asked = phbatch_in(environment, "run", run[1], tmp_path / "c.zarr", "--backend", "tensorflow")
+    assert "backend tensorflow is not installed; `pip install 'phbatch[tensorflow]'`" in asked.stderr
+
+
+def test_without_a_backend_it_is_said_what_to_install_and_frames_are_normalized(
+    tmp_path: Path, frames: np.ndarray
+) -> None:
+    zarr.create_array(tmp_path / "in.zarr", data=frames)
+    environment = without(tmp_path / "hidden", "tensorflow", "jax")
+    refused = phbatch_in(environment, "run", tmp_path / "in.zarr", tmp_path / "out.zarr")
+    assert (refused.returncode, (tmp_path / "out.zarr").exists()) == (2, False)
+    assert "`pip install 'phbatch[tensorflow]'` or 'phbatch[jax]', or normalize only" in refused.stderr
+    done = phbatch_in(environment, "run", tmp_path / "in.zarr", tmp_path / "out.zarr", "--model", "none")
+    assert done.returncode == 0, done.stderr
+
+
+def recorded(output: str | Path) -> str:
+    attributes = zarr.open_group(output).attrs.asdict()
+    return str(attributes["phbatch"]["fingerprint"]["settings"]["backend"])
+
+
+def test_an_output_is_continued_by_the_backend_that_began_it(
+    tmp_path: Path, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr.create_array(tmp_path / "in.zarr", data=frames)
+    options = {"frames": "0:1"}
+    output = phbatch.run(tmp_path / "in.zarr", backend="tensorflow", **options).output
+    monkeypatch.setattr(backend, "_running", lambda: "jax")
+    monkeypatch.setattr(backend, "installed_backends", lambda: ("jax",))
+    assert choose_backend("auto") == "jax"
+    assert phbatch.run(tmp_path / "in.zarr", **options).output == output
+    assert recorded(output) == "tensorflow"
+    monkeypatch.setattr(backend, "_running", lambda: None)
+    monkeypatch.setattr(backend, "installed_backends", tuple)
+    assert choose_backend("auto", elsewhere=True) == "tensorflow"
+    with pytest.raises(UsageError, match="neither is installed"):
+        choose_backend("auto")

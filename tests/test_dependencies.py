@@ -36,7 +36,10 @@ def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
     declared = {name_of(requirement) for requirement in PROJECT["dependencies"]}
     optional = {
         name_of(requirement)
-        for name in ("parquet", "pandas", "xarray", "s3", "jax", "slurm", "kubernetes", "nd2", "lif", "czi", "oif")
+        for name in (
+            *("parquet", "pandas", "xarray", "s3", "tensorflow", "jax", "slurm", "kubernetes"),
+            *("nd2", "lif", "czi", "oif"),
+        )
         for requirement in EXTRAS[name]
     }
     used = imported()

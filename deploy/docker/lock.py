@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 WANTED = {
     "build": ["hatchling"],
-    "cpu": [f"{ROOT}[s3,gcs,parquet]"],
+    "cpu": [f"{ROOT}[s3,gcs,parquet,tensorflow]"],
     "cuda": [f"{ROOT}[s3,gcs,parquet,cuda]"],
 }
 

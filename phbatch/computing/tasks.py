@@ -32,7 +32,7 @@ from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.pyramid import make_levels
 from phbatch.kernels.stats import FrameStatistics, State, merge
-from phbatch.network.device import limit_network_threads
+from phbatch.network.backend import limit_network_threads
 from phbatch.network.predictor import Predictor, get_predictor
 from phbatch.network.steps import Prediction, Windows
 from phbatch.outputs.writer import IMAGE, UNCERTAINTY, Sink, level_path

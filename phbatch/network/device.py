@@ -1,4 +1,4 @@
-"""What the network runs on: the backend of Keras, which is one per process, and the device that it found."""
+"""What the network runs on: the device that a backend finds in this process."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from phbatch.network.backend import select_backend
 from phbatch.network.unet import NetworkConfig
 from phbatch.words.choices import Backend
 from phbatch.words.errors import UsageError
@@ -23,17 +21,6 @@ _LISTING_S = 30.0
 _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and within Windows
 _ASSUMED_BYTES = 8 << 30
 _ELEMENTS = (1 << 31) - 1
-
-
-@cache
-def limit_network_threads(backend: Backend, count: int) -> None:
-    """Let TensorFlow use at most so many threads, where it has not computed yet in this process; JAX knows no limit."""
-    select_backend(backend)
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        with suppress(RuntimeError):  # it has computed already
-            tf.config.threading.set_intra_op_parallelism_threads(count)
 
 
 @dataclass(frozen=True)
@@ -150,53 +137,3 @@ def _processor_name() -> str:
 
 def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def select_backend(backend: Backend) -> None:
-    """Start Keras on a backend, which is then that of the process.
-
-    Raises
-    ------
-    UsageError
-        The backend is not installed, or Keras runs on another one in this process.
-    """
-    if "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = backend
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    try:
-        with _quiet_start():
-            import keras
-
-            if backend == "tensorflow":
-                import tensorflow as tf
-
-                tf.config.list_physical_devices("GPU")
-    except ImportError as error:
-        raise UsageError(
-            f"backend {backend} is not installed; install phbatch[{backend}], or leave --backend out."
-        ) from error
-    if keras.backend.backend() != backend:
-        raise UsageError(
-            f"Keras runs on {keras.backend.backend()} in this process and {backend} is asked for; use one backend"
-            f" per process."
-        )
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keep the start-up log of the C++ runtimes off the terminal; it is shown where the start fails."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(kept, log.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

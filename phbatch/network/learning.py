@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.network.device import select_backend
+from phbatch.network.backend import select_backend
 from phbatch.network.unet import NetworkConfig, build_network, list_layers
 from phbatch.network.weights import Weights
 from phbatch.words.choices import Backend, Loss

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.network.device import find_device, select_backend
+from phbatch.network.backend import select_backend
+from phbatch.network.device import find_device
 from phbatch.network.forms import PLAIN, build_form
 from phbatch.network.model import find_folder, open_model
 from phbatch.network.steps import Prediction, Steps, Windows, apply_steps

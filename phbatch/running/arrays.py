@@ -24,6 +24,7 @@ from phbatch.kernels.stats import (
     FLAG_NAMES,
     FrameStatistics,
 )
+from phbatch.network.backend import choose_backend
 from phbatch.network.forms import PLAIN
 from phbatch.network.model import DEFAULT_MODEL, open_model
 from phbatch.places.ome import ImageMetadata
@@ -165,7 +166,7 @@ def restore(
     # To choose the fastest form of the network would compute before anything is asked.
     network = PLAIN if settings.network == "auto" else settings.network
     recipe = replace(resolved.recipe, network=network, precision=FLOAT32)
-    job = Job(NOWHERE, None, recipe, model=(opened.folder, opened.sha256), backend=settings.backend)
+    job = Job(NOWHERE, None, recipe, model=(opened.folder, opened.sha256), backend=choose_backend(settings.backend))
     n_output = resolved.recipe.n_output
     channels = (n_output,) if resolved.recipe.stacked else tuple(size * n_output for size in blocks.chunks[1])
     restored = blocks.map_blocks(

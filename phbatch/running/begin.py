@@ -22,6 +22,7 @@ from phbatch.inputs.opening import open_input
 from phbatch.inputs.pixel_size import pixel_size_notices
 from phbatch.inputs.presence import require_chunks
 from phbatch.kernels.intensity import required_statistics
+from phbatch.network.backend import BACKENDS, choose_backend
 from phbatch.network.device import Device, find_gpu
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.network.tuning.precision import PrecisionCheck
@@ -42,7 +43,7 @@ from phbatch.planning.units import Geometry
 from phbatch.running.measure import describe, read_table, require_same_measurement
 from phbatch.running.scale import require_good_frames
 from phbatch.running.settle import choose_network, settle_cut, settle_precision
-from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, MOST_WORKERS
+from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, MOST_WORKERS, Backend
 from phbatch.words.errors import InputError
 from phbatch.words.events import Listener, Notice, Stop, never
 from phbatch.words.settings import RunSettings
@@ -114,6 +115,7 @@ def accept_run(
     begun = mark.get("settings", {}) if same_model else {}
     tile = begun.get("tile")
     settings = settings.model_copy(update={"scheduler": find_scheduler(settings.scheduler, stop)})
+    settings, backend = _with_backend(settings, model, begun)
     resolve = partial(
         resolve_run,
         settings,
@@ -124,7 +126,7 @@ def accept_run(
         network=begun.get("network") if settings.network == "auto" else None,
         precision=begun.get("precision") if settings.precision == "auto" else None,
         levels=mark.get("settings", {}).get("levels", 1) if mark else None,
-        device=_find_device(settings, model),
+        device=_find_device(settings, model, backend),
         ahead=UNITS_AHEAD if settings.scheduler is None and processes < 2 else 0,
         most_units=None if record is None else MOST_WORKERS,
     )
@@ -140,7 +142,7 @@ def accept_run(
         output_axes=image.metadata.axes,
         profile=profile,
         model=(model.reference, model.sha256) if model else None,
-        backend=settings.backend,
+        backend=backend,
         retries=settings.retries,
         threads=settings.threads,
         memory=resolved.memory,
@@ -165,12 +167,20 @@ def accept_run(
     )
 
 
-def _find_device(settings: RunSettings, model: Model | None) -> Device | None:
+def _with_backend(settings: RunSettings, model: Model | None, begun: Mapping[str, Any]) -> tuple[RunSettings, Backend]:
+    """Settings that name the backend of the network, and that backend, which without a network is never started."""
+    if model is None:
+        return settings, BACKENDS[0]
+    backend = choose_backend(settings.backend, begun.get("backend"), elsewhere=settings.scheduler is not None)
+    return settings.model_copy(update={"backend": backend}), backend
+
+
+def _find_device(settings: RunSettings, model: Model | None, backend: Backend) -> Device | None:
     """The GPU that computes the network: of this process, or one that a worker declares, of unknown memory."""
     if model is None:
         return None
     if settings.scheduler is None:
-        return find_gpu(settings.backend)
+        return find_gpu(backend)
     return Device("a GPU of the cluster", True) if have_devices(settings.scheduler) else None
 
 

@@ -64,11 +64,11 @@ def on_devices(
         listener(Notice(text, warning=True))
         yield accepted
         return
-    with process_per_device(devices, settings.backend, accepted.resolved.memory, stop) as (client, seen):
+    with process_per_device(devices, accepted.job.backend, accepted.resolved.memory, stop) as (client, seen):
         blind = [name for name in devices if not seen[name]]
         if blind and (settings.devices is not None or len(blind) < len(devices)):
             raise UsageError(
-                f"{settings.backend} sees no GPU where {blind[0]} alone is visible; leave it out with --devices, or"
+                f"{accepted.job.backend} sees no GPU where {blind[0]} alone is visible; leave it out with --devices, or"
                 " mend its driver or its libraries."
             )
         if not blind:
@@ -77,7 +77,7 @@ def on_devices(
                 settings = settings.model_copy(update={"scheduler": scheduler})
                 yield replace(accepted, settings=settings)
             return
-    text = f"there are GPUs ({said}) and {settings.backend} sees none; the network computes on the cores."
+    text = f"there are GPUs ({said}) and {accepted.job.backend} sees none; the network computes on the cores."
     listener(Notice(text, warning=True))
     yield accepted
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import psutil
 
+from phbatch.network.backend import installed_backends
 from phbatch.places.compressor import try_codec
 from phbatch.planning.memory import format_bytes
 from phbatch.words.choices import Backend, Codec
@@ -34,6 +35,7 @@ _DISK_BYTES, _DISK_S = 64 << 20, 3.0
 _LEAST_BYTES = 2_000_000_000
 _NEEDED = ("numpy", "scipy", "zarr", "zarrs", "dask", "distributed", "numba", "keras")
 _EXTRAS = {
+    "tensorflow": ("tensorflow",),
     "jax": ("jax",),
     "s3": ("obstore",),
     "parquet": ("pyarrow",),
@@ -43,6 +45,7 @@ _EXTRAS = {
     "kubernetes": ("dask_kubernetes", "kr8s"),
 }
 _FOR = {
+    "tensorflow": "--backend tensorflow",
     "jax": "--backend jax",
     "s3": "s3://, gs:// and https:// by obstore",
     "parquet": "statistics as .parquet",
@@ -51,6 +54,7 @@ _FOR = {
     "slurm": "phbatch submit --cluster slurm",
     "kubernetes": "phbatch submit --cluster kubernetes",
 }
+_NETWORK = "pip install 'phbatch[tensorflow]'"
 _TRY = """
 import json, sys, time
 import numpy as np
@@ -125,15 +129,16 @@ def doctor(folder: str | Path = ".") -> DoctorReport:
     place = Path(folder).expanduser()
     if not place.is_dir():
         raise OutputError(f"{place} is no folder; give one on the disk that outputs go to.")
-    backends: tuple[Backend, ...] = get_args(Backend)
-    installed = [backend for backend in backends if find_spec(backend) is not None]
+    installed = installed_backends()
     with ThreadPoolExecutor(1) as pool:  # one after the other, while the rest is looked at
         tried = {backend: pool.submit(_try_backend, backend) for backend in installed}
         first = [_python(), *_packages(), *_gpus()]
         rest = [*_codecs(), *_stores(), *_extras(), _memory(), *_disk(place)]
-        found = [_backend(backend, tried[backend].result()) for backend in installed]
+        found = [
+            _backend(backend, tried[backend].result(), first_choice=backend == installed[0]) for backend in installed
+        ]
     if not installed:
-        found = [Finding("network", "broken", "no backend is installed", "pip install tensorflow")]
+        found = [Finding("network", "broken", "neither TensorFlow nor JAX is installed", _NETWORK)]
     return DoctorReport((*first, *_with_gpus(found, first), *rest))
 
 
@@ -182,11 +187,11 @@ def _try_backend(backend: Backend) -> dict[str, Any]:
     return {"error": how or (said[-1] if said else f"exit code {done.returncode}")}
 
 
-def _backend(backend: Backend, tried: dict[str, Any]) -> Finding:
+def _backend(backend: Backend, tried: dict[str, Any], *, first_choice: bool) -> Finding:
     said = f"{backend} {_version(backend)}"
     if "error" in tried:
         remedy = f"pip install --force-reinstall {backend}"
-        state: State = "broken" if backend == "tensorflow" else "missing"
+        state: State = "broken" if first_choice else "missing"
         return Finding(f"network with {backend}", state, f"{said} fails: {tried['error']}", remedy)
     where = f"on the GPU {tried['name']}" if tried["gpu"] else f"on the cores of {tried['name']}"
     return Finding(f"network with {backend}", "ok", f"{said} restores {where}, {tried['seconds']:.1f} s with its start")

@@ -10,6 +10,7 @@ from typing import Any
 
 from phbatch.inputs.image import open_source
 from phbatch.inputs.positions import Positions, find_positions
+from phbatch.network.backend import choose_backend
 from phbatch.network.model import Model, bundled_models, open_model
 from phbatch.network.tuning.form import measure_forms
 from phbatch.network.weights import read_weights
@@ -19,7 +20,7 @@ from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits
 from phbatch.planning.units import Geometry
 from phbatch.running.accept_positions import geometries_of
-from phbatch.words.choices import Backend
+from phbatch.words.choices import BackendChoice
 from phbatch.words.errors import OutputError, UsageError
 from phbatch.words.settings import parse_settings
 
@@ -27,7 +28,7 @@ _BENCHMARK_TILES = {2: (512, 512), 3: (32, 96, 96)}  # by the number of dimensio
 
 
 def info(
-    path: str | Path, *, benchmark: bool = False, backend: Backend = "tensorflow", storage_options: Any = None
+    path: str | Path, *, benchmark: bool = False, backend: BackendChoice = "auto", storage_options: Any = None
 ) -> dict[str, Any]:
     """What is at a path: an image, an output of phbatch, or a model.
 
@@ -37,8 +38,8 @@ def info(
         Zarr path or URL, model folder, or name of a bundled model.
     benchmark : bool
         Measure every form of a model's network on this machine.
-    backend : {"tensorflow", "jax"}
-        Keras backend of the measurement.
+    backend : {"auto", "tensorflow", "jax"}
+        Keras backend of the measurement; auto is the first that is installed.
     storage_options : mapping, str or sequence of str, optional
         Credentials and endpoint of an object store.
 
@@ -56,7 +57,7 @@ def info(
     UsageError
         `benchmark` of what is no model.
     """
-    if backend != "tensorflow" and not benchmark:
+    if backend != "auto" and not benchmark:
         raise UsageError(f"--backend={backend} acts on the measurement; give --benchmark, too, or leave it out.")
     folder = Path(str(path)).expanduser()
     if str(path) in bundled_models() or (folder / "config.json").exists():
@@ -144,7 +145,7 @@ def _model_info(model: Model) -> dict[str, Any]:
     }
 
 
-def _measure(model: Model, backend: Backend) -> list[dict[str, Any]]:
+def _measure(model: Model, backend: BackendChoice) -> list[dict[str, Any]]:
     config = model.config
     tile = tuple(-(-length // config.grid) * config.grid for length in _BENCHMARK_TILES[config.n_dim])
-    return [asdict(speed) for speed in measure_forms(model, tile, 1, backend, thorough=True)]
+    return [asdict(speed) for speed in measure_forms(model, tile, 1, choose_backend(backend), thorough=True)]

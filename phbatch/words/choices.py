@@ -7,6 +7,7 @@ from typing import Literal
 OutputDtype = Literal["float32", "float16", "uint16", "uint8", "input"]
 OmeZarr = Literal["0.4", "0.5"]
 Backend = Literal["tensorflow", "jax"]
+BackendChoice = Literal["auto", "tensorflow", "jax"]
 Network = Literal["auto", "plain", "upsampling", "polyphase-1", "polyphase-2", "polyphase-3"]
 Codec = Literal["auto", "blosc-lz4", "blosc-zstd", "zstd", "none"]
 Shuffle = Literal["auto", "byte", "bit"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from phbatch.words.choices import (
-    Backend,
+    BackendChoice,
     BadFrames,
     Codec,
     IlluminationMode,
@@ -115,7 +115,7 @@ class RunOptions(TypedDict, total=False):
     uncertainty: bool | None
     tile: int | str | None
     batch: int | str | None
-    backend: Backend | None
+    backend: BackendChoice | None
     network: Network | None
     precision: Precision | None
     precision_bound: float | None
@@ -194,7 +194,7 @@ class RestoreOptions(TypedDict, total=False):
     downscale: int | None
     tile: int | str | None
     batch: int | str | None
-    backend: Backend | None
+    backend: BackendChoice | None
     network: Network | None
     precision: Precision | None
     dtype: OutputDtype | None

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from phbatch.words.choices import Backend, BadFrames, IlluminationMode, NanPolicy, Network, Others, Precision, Scope
+from phbatch.words.choices import (
+    BackendChoice,
+    BadFrames,
+    IlluminationMode,
+    NanPolicy,
+    Network,
+    Others,
+    Precision,
+    Scope,
+)
 from phbatch.words.given import (
     AUTO,
     CHANNELS,
@@ -279,9 +288,9 @@ class PixelSettings(Frozen):
         ),
         ge=1,
     )
-    backend: Backend = setting(
-        "tensorflow",
-        "What computes the network, by Keras.",
+    backend: BackendChoice = setting(
+        "auto",
+        "What computes the network, by Keras; auto is TensorFlow where it is installed, else JAX.",
         Row("network", "numbers", ("restore", "info"), stands="settings.backend"),
     )
     network: Annotated[Network, LOWER_CASE] = setting(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import phbatch
 from phbatch.kernels.intensity import Affine, cast
-from phbatch.network.device import select_backend
+from phbatch.network.backend import select_backend
 from phbatch.network.predictor import Predictor
 from phbatch.network.steps import Prediction, Steps, Windows, apply_steps, window_dtype
 from tests.handmade import quickly_compiled, write_model

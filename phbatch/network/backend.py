@@ -1,0 +1,128 @@
+"""The backend of Keras, which is one per process: which one is taken where none is named, and its start."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, get_args
+
+from phbatch.words.choices import Backend, BackendChoice
+from phbatch.words.errors import UsageError
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+"""In the order in which they are taken."""
+
+
+def installed_backends() -> tuple[Backend, ...]:
+    """Those that can be imported here; none is."""
+    return tuple(backend for backend in BACKENDS if find_spec(backend) is not None)
+
+
+def choose_backend(asked: BackendChoice, begun: str | None = None, *, elsewhere: bool = False) -> Backend:
+    """The backend of a run, before anything is imported.
+
+    Where none is named, it is that of the run that is continued, else the one that Keras runs on in this process, else
+    the first that is installed. TensorFlow comes first: it is faster on cores, CSBDeep computes with it, and it heeds
+    ``threads``.
+
+    Parameters
+    ----------
+    asked : {"auto", "tensorflow", "jax"}
+        By the user.
+    begun : str, optional
+        Of the run that is continued.
+    elsewhere : bool
+        Whether the network is computed by the workers of a cluster, so that nothing need be installed here.
+
+    Raises
+    ------
+    UsageError
+        None is installed.
+
+    Examples
+    --------
+    >>> choose_backend("jax", "tensorflow"), choose_backend("auto", "jax")
+    ('jax', 'jax')
+    """
+    if asked != "auto":
+        return asked
+    known = [backend for name in (begun, _running()) for backend in BACKENDS if backend == name]
+    found = known or installed_backends() or (BACKENDS[:1] if elsewhere else ())
+    if not found:
+        raise UsageError(
+            "a network is computed by TensorFlow or JAX and neither is installed; `pip install 'phbatch[tensorflow]'`"
+            " or 'phbatch[jax]', or normalize only with --model none."
+        )
+    return found[0]
+
+
+def _running() -> str | None:
+    """What Keras runs on, where it was imported."""
+    keras: Any = sys.modules.get("keras")
+    return keras.backend.backend() if hasattr(keras, "backend") else None
+
+
+@cache
+def limit_network_threads(backend: Backend, count: int) -> None:
+    """Let TensorFlow use at most so many threads, where it has not computed yet in this process; JAX knows no limit."""
+    select_backend(backend)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with suppress(RuntimeError):  # it has computed already
+            tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
+def select_backend(backend: Backend) -> None:
+    """Start Keras on a backend, which is then that of the process.
+
+    Raises
+    ------
+    UsageError
+        The backend is not installed, or Keras runs on another one in this process.
+    """
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = backend
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    try:
+        with _quiet_start():
+            import keras
+
+            if backend == "tensorflow":
+                import tensorflow as tf
+
+                tf.config.list_physical_devices("GPU")
+    except ImportError as error:
+        raise UsageError(
+            f"backend {backend} is not installed; `pip install 'phbatch[{backend}]'`, or choose another with --backend."
+        ) from error
+    if keras.backend.backend() != backend:
+        raise UsageError(
+            f"Keras runs on {keras.backend.backend()} in this process and {backend} is asked for; use one backend"
+            f" per process."
+        )
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep the start-up log of the C++ runtimes off the terminal; it is shown where the start fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(kept, log.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
