@@ -39,7 +39,8 @@ def make_plate(
     place: Path, wells: Sequence[str] = WELLS, fields: int = 2, size: int = 16, version: str = "0.5"
 ) -> Path:
     """A plate of images of 2 times and 2 channels, of noise."""
-    rows, columns = (sorted({well.split("/")[part] for well in wells}) for part in (0, 1))
+    parts = [{well.split("/")[part] for well in wells} for part in (0, 1)]
+    rows, columns = (sorted(names, key=lambda name: (len(name), name)) for names in parts)
     entries = []
     for well in wells:
         row, column = well.split("/")

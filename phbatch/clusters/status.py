@@ -16,7 +16,7 @@ from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.lock import is_held
 from phbatch.places.place import LocalPlace, Place
-from phbatch.planning.units import Geometry
+from phbatch.running.accept_positions import units_of
 from phbatch.running.run_log import FOLDER
 from phbatch.words.errors import OutputError, UsageError
 from phbatch.words.settings import parse_settings
@@ -101,8 +101,7 @@ def status(output: str | Path, *, storage_options: Any = None) -> RunStatus:
         raise OutputError(f"{place} is no output of phbatch and none was submitted there; correct the path.")
     units = done = 0
     rate = None
-    if attributes is not None and "geometry" in attributes:
-        known = Geometry.from_dict(attributes["geometry"]).units
+    if attributes is not None and (known := units_of(attributes)) is not None:
         units, times = len(known), array("d")
         for entry in Ledger(place).current(known):
             if entry["unit"] in known:

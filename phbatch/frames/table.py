@@ -159,7 +159,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
         ([None, 7.0], [[], ['black']])
         """
         if name == "flags":
-            return [_flag_words(bits) for bits in self._flags.tolist()]
+            return [flag_words(bits) for bits in self._flags.tolist()]
         if name == "z" and self.grid.planes is None:
             return [None] * len(self)
         values = self.column(name)
@@ -191,7 +191,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
         columns: dict[str, Any] = {name: self.column(name) for name in self.names if name != "flags"}
         if self.grid.planes is None:
             columns["z"] = np.full(len(self), np.nan)
-        return columns | {"flags": [" ".join(_flag_words(bits)) for bits in self._flags.tolist()]}
+        return columns | {"flags": [" ".join(flag_words(bits)) for bits in self._flags.tolist()]}
 
     def put(self, row: Mapping[str, Any]) -> None:
         """Set the row of a frame from plain values, as `StatisticsRow.as_dict` makes them."""
@@ -255,7 +255,7 @@ class StatisticsTable(Sequence[dict[str, Any]]):
         self._storage.reach(index)
         values = {name: float(values[index]) for name, values in self._columns.items()}
         finite = {name: value if np.isfinite(value) else None for name, value in values.items()}
-        return {"t": key.t, "c": key.c, "z": key.z, **finite, "flags": _flag_words(int(self._flags[index]))}
+        return {"t": key.t, "c": key.c, "z": key.z, **finite, "flags": flag_words(int(self._flags[index]))}
 
 
 class _Part(Mapping[str, NDArray[np.float64]]):
@@ -276,7 +276,8 @@ class _Part(Mapping[str, NDArray[np.float64]]):
         return len(self._columns)
 
 
-def _flag_words(bits: int) -> list[str]:
+def flag_words(bits: int) -> list[str]:
+    """Words of the flags of a frame."""
     return [name for bit, name in enumerate(FLAG_NAMES) if bits >> bit & 1]
 
 

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaozarrs.v04
 import yaozarrs.v05
 
 from phbatch.places.ome import Version
+
+
+@dataclass(frozen=True)
+class Well:
+    """One well of a plate: its path, and where it is."""
+
+    path: str
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Plate:
+    """Names of rows and columns of a plate, and its wells."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    wells: tuple[Well, ...]
+
+
+def plate_of(attributes: Mapping[str, Any]) -> Plate | None:
+    """The plate that attributes describe as OME-NGFF has it; None where they describe none that holds together."""
+    try:
+        plate = attributes["plate"]
+        return Plate(
+            tuple(str(row["name"]) for row in plate["rows"]),
+            tuple(str(column["name"]) for column in plate["columns"]),
+            tuple(Well(str(each["path"]), int(each["rowIndex"]), int(each["columnIndex"])) for each in plate["wells"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def make_group_attributes(

@@ -20,7 +20,7 @@ from phbatch.outputs.positions import PositionsOutput
 from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits
-from phbatch.planning.units import Geometry
+from phbatch.planning.units import Geometry, Units
 from phbatch.running.begin import AcceptedRun, accept_alike, accept_run, meet_cluster, require_input, settle_network
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS
 from phbatch.words.errors import InputError, OutputError, UsageError
@@ -139,6 +139,7 @@ class AcceptedPositions:
             mark = self._marks[path]["settings"]
             cut = {name: mark[name] for name in ("tile", "batch", "network", "precision")}
             kind = {"geometry": run.resolved.geometry.as_dict(), "axes": run.image.metadata.axes, "cut": cut}
+            kind["dtype"] = str(run.source.dtype)
             text = json.dumps(kind, sort_keys=True)
             if text not in kinds:
                 kinds[text] = len(described)
@@ -267,6 +268,13 @@ def geometries_of(provenance: Mapping[str, Any]) -> dict[str, Geometry]:
     return {path: kinds[found["kind"]] for path, found in provenance["positions"].items()}
 
 
+def units_of(provenance: Mapping[str, Any]) -> Units | PositionUnits | None:
+    """The units of an output, of one image or many, of what its root says; None where that is not said yet."""
+    if "kinds" in provenance:
+        return PositionUnits(geometries_of(provenance))
+    return Geometry.from_dict(provenance["geometry"]).units if "geometry" in provenance else None
+
+
 def axes_of(provenance: Mapping[str, Any], path: str) -> str:
     """Axes of one image of an output, of what its root says."""
     return str(provenance["kinds"][provenance["positions"][path]["kind"]]["axes"])
@@ -279,6 +287,8 @@ def _require_simple(settings: RunSettings) -> None:
             f"--illumination {method} is estimated of one image; of many, estimate a profile first, with `phbatch"
             " illumination`, and give it."
         )
+    if settings.follow:
+        raise UsageError("--follow waits for the frames of one image; give one of them, such as INPUT/A/1/0.")
     if settings.stats is not None:
         raise UsageError("--stats is the table of one image; leave it out for many.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from itertools import groupby
 from time import perf_counter
 from typing import Any
@@ -36,6 +37,7 @@ from phbatch.running.begin import must_scan
 from phbatch.running.commit import restore_units
 from phbatch.running.measure import measure_before, with_statistics
 from phbatch.running.opening import describe_run
+from phbatch.running.run_log import keeping_log
 from phbatch.running.scale import require_good_frames
 from phbatch.words.axes import FrameKey
 from phbatch.words.errors import OutputError
@@ -56,10 +58,12 @@ def run_positions(accepted: AcceptedPositions, command: str, listener: Listener,
             load_predictor(job)
     _search_for_nan(accepted, stop, listener)
     whole, layout = accepted.whole, accepted.layout
-    with hold_output(accepted.output, whole.job.token):
+    with hold_output(accepted.output, whole.job.token), ExitStack() as stack:
         with refusing_storage_errors(accepted.output):
             finished, provenance = _open(accepted, command)
         skipped, frames_before, units = len(finished), finished.frames, accepted.units
+        if skipped < len(units) or not finished.complete:  # what is finished stays as it is
+            listener = stack.enter_context(keeping_log(accepted.output, command, listener, accepted.notices))
         pixels = sum(run.resolved.geometry.frames * _frame_pixels(run) for run in accepted.runs.values())
         frames = sum(run.resolved.geometry.frames for run in accepted.runs.values())
         listener(RunStarted(accepted.output.path, len(units), skipped, frames, frames_before, pixels // max(frames, 1)))

@@ -263,7 +263,10 @@ def _run_positions(
     command = command or _call_of(positions.input, accepted.output.path, options)
     with on_devices(accepted.leader, devices, stop, listener, len(accepted.units)) as there:
         result = run_positions(accepted.on(there.settings.scheduler), command, listener, stop)
-    return replace(result, peak_rss_bytes=peak_rss_bytes())
+    result = replace(result, peak_rss_bytes=peak_rss_bytes())
+    if result.units_done or result.failed:
+        _keep_account(accepted.whole, result)
+    return result
 
 
 def plan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from phbatch.frames.table import StatisticsTable, flag_words
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.outputs.writer import IMAGE
 from phbatch.places.place import Place
+from phbatch.tools.finished_positions import PositionsRun, commonest, open_finished
 from phbatch.tools.finished_run import FinishedRun
 from phbatch.tools.references import bibtex
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS
@@ -47,6 +49,32 @@ class Explanation:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What sentences are made of: a run of one image, or the first of the commonest of many, and the numbers of all."""
+
+    one: FinishedRun
+    tables: Sequence[StatisticsTable]
+    images: int
+    kinds: int
+    frames: int
+    missing: int
+    clipped: int
+    pixels: int
+
+    @classmethod
+    def of(cls, run: FinishedRun | PositionsRun) -> _Told:
+        if isinstance(run, PositionsRun):
+            geometries, kinds = list(run.geometries.values()), len(run.provenance["kinds"])
+            one, tables = run.image(commonest(run)[0]), list(run.finished.tables.values())
+        else:
+            geometries, kinds, one, tables = [run.geometry], 1, run, [run.finished.table]
+        frames = sum(geometry.frames for geometry in geometries)
+        pixels = sum(prod(geometry.output_shape) for geometry in geometries)
+        missing = frames - run.finished.frames
+        return cls(one, tables, len(geometries), kinds, frames, missing, run.finished.clipped, pixels)
+
+
 def explain(output: str | Path, *, storage_options: StorageOptions | Any = None) -> Explanation:
     """Say what was done to the pixels of an output, for the methods section of a paper, and what to cite for it.
 
@@ -78,8 +106,8 @@ def explain(output: str | Path, *, storage_options: StorageOptions | Any = None)
     '2 frames of 64 x 64 pixels (uint16) were processed with ph'
     """
     place = Place.at(output, parse_settings({"storage_options": storage_options}).storage_options)
-    run = FinishedRun(place)
-    return Explanation(" ".join(_sentences(run)), bibtex(_used(run)))
+    told = _Told.of(open_finished(place))
+    return Explanation(" ".join(_sentences(told)), bibtex(_used(told.one)))
 
 
 def _used(run: FinishedRun) -> list[str]:
@@ -92,29 +120,28 @@ def _used(run: FinishedRun) -> list[str]:
     return [*found, "numpy", "scipy", "zarr", "dask", "ngff"]
 
 
-def _sentences(run: FinishedRun) -> Iterator[str]:
+def _sentences(told: _Told) -> Iterator[str]:
+    run = told.one
     versions: Mapping[str, str] = run.provenance.get("versions") or {}
     yield (
-        f"{_frames(run)} {'was' if run.geometry.frames == 1 else 'were'} processed with phbatch"
+        f"{_frames(told)} {'was' if told.frames == 1 else 'were'} processed with phbatch"
         f" {versions.get('phbatch', '')} (Python {versions.get('python', '')}, NumPy {versions.get('numpy', '')})."
     )
     yield from _preparation(run)
-    yield _normalization(run)
+    yield _normalization(told)
     if run.provenance.get("model"):
         yield from _network(run, versions)
     else:
         yield "No network was applied."
     yield _stored(run)
-    yield from _judged(run)
-    left = run.geometry.frames - run.finished.frames
-    if left:
-        yield f"The run was not finished when this was written: {left:,} frames are missing."
+    yield from _judged(told)
+    if told.missing:
+        yield f"The run was not finished when this was written: {told.missing:,} frames are missing."
 
 
-def _frames(run: FinishedRun) -> str:
-    geometry = run.geometry
+def _frames(told: _Told) -> str:
+    run, geometry, count = told.one, told.one.geometry, told.frames
     volumes = geometry.volumes
-    count = geometry.frames
     size = " x ".join(str(length) for length in geometry.shape[2 if volumes else 3 :])
     parts = []
     if len(geometry.channels) > 1:
@@ -125,9 +152,11 @@ def _frames(run: FinishedRun) -> str:
         parts.append(f"{geometry.shape[2]} planes")
     if parts:
         parts.append(f"{len(geometry.times)} time points")
-    dtype = run.provenance["fingerprint"]["input"]["dtype"]
+    dtype = run.dtype
     what = ("volume" if volumes else "frame") + ("s" if count != 1 else "")
-    return f"{count:,} {what} of {size} pixels ({', '.join([dtype, *parts])})"
+    mostly = "mostly " if told.kinds > 1 else ""
+    images = f"{told.images:,} images with together " if told.images > 1 else ""
+    return f"{images}{count:,} {what} of {mostly}{size} pixels ({', '.join([dtype, *parts])})"
 
 
 def _preparation(run: FinishedRun) -> Iterator[str]:
@@ -147,7 +176,8 @@ def _light_method(run: FinishedRun) -> str | None:
     return None if method == "none" else method if method in ESTIMATED_BACKGROUNDS else Path(method).name
 
 
-def _normalization(run: FinishedRun) -> str:
+def _normalization(told: _Told) -> str:
+    run = told.one
     rule = run.provenance["normalization"]
     method, sigma = rule["method"], f"{rule['sigma']:g}"
     smoothed = f"after smoothing with a Gaussian of standard deviation {sigma} pixels" if rule["sigma"] else "as read"
@@ -171,13 +201,14 @@ def _normalization(run: FinishedRun) -> str:
         words += f", which was smoothed over {run.settings['smooth_time']} frames by a running median"
     if run.settings["scope"] != "image":
         words += f", pooled over all frames of the {run.settings['scope']}"
-    return words + _divisors(run) + "."
+    return words + _divisors(told) + "."
 
 
-def _divisors(run: FinishedRun) -> str:
-    if run.provenance["normalization"]["method"] in ("none", "fixed") or "divisor" not in run.finished.table.names:
+def _divisors(told: _Told) -> str:
+    measured = [table.column("divisor") for table in told.tables if "divisor" in table.names]
+    if told.one.provenance["normalization"]["method"] in ("none", "fixed") or not measured:
         return ""
-    values = run.finished.table.column("divisor")
+    values = np.concatenate(measured)
     values = values[np.isfinite(values)]
     if not values.size:
         return ""
@@ -222,16 +253,16 @@ def _stored(run: FinishedRun) -> str:
     return f"Results were stored {units} as {run.settings['dtype']}{packing} in OME-Zarr {version}."
 
 
-def _judged(run: FinishedRun) -> Iterator[str]:
-    table, clipped = run.finished.table, run.finished.clipped
+def _judged(told: _Told) -> Iterator[str]:
+    run, clipped = told.one, told.clipped
     if clipped:
-        share = 100 * clipped / max(1, prod(run.geometry.output_shape))
+        share = 100 * clipped / max(1, told.pixels)
         dtype = run.settings["dtype"]
         yield f"{clipped:,} pixels ({share:.2g} %) were outside of the range of {dtype} and set to its ends."
-    flagged = np.flatnonzero(table.flag_bits)
+    flagged = np.concatenate([table.flag_bits[table.flag_bits != 0] for table in told.tables])
     if not len(flagged):
         return
-    words = sorted({word for index in flagged[:10_000] for word in table[int(index)]["flags"]})
+    words = sorted({word for bits in np.unique(flagged).tolist() for word in flag_words(bits)})
     what = {
         "normalize": "treated like all others, or passed through unchanged where the rule gave no scale",
         "skip": "left out (filled with zeros)",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.frames.clock import STAGES
 from phbatch.frames.light import Preparation, Profile, prepare_frame
 from phbatch.inputs.image import Source
 from phbatch.inputs.light_profile import read_profile
@@ -27,16 +24,14 @@ from phbatch.outputs.writer import IMAGE, read_output_attributes
 from phbatch.places.place import Place
 from phbatch.planning.units import Geometry
 from phbatch.running.begin import PROFILE
+from phbatch.tools.unit_times import read_units
 from phbatch.words.axes import CANONICAL, FrameKey, to_region
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS
 from phbatch.words.errors import InputError, OutputError, PhbatchError
-from phbatch.words.given import StorageOptions
 from phbatch.words.settings import parse_settings
 
 WINDOW = 4096
 """Largest side of what is looked at of a frame, in pixels of the output: the middle of larger ones."""
-
-_CLIPPED_LISTED = 50
 
 FloatImage = NDArray[np.float32]
 
@@ -70,26 +65,6 @@ class FramePair:
     unchanged: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class UnitTimes:
-    """When units were committed, how many frames they hold, and where their time went; in the order of time.
-
-    Attributes
-    ----------
-    at : (n,) ndarray
-        Seconds since 1970.
-    frames, seconds : (n,) ndarray
-        Of every unit.
-    stages : mapping of str to (n,) ndarray
-        Seconds in each stage.
-    """
-
-    at: NDArray[np.float64]
-    frames: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    stages: Mapping[str, NDArray[np.float64]]
-
-
 class FinishedRun:
     """What an output tells of the run that made it.
 
@@ -114,32 +89,10 @@ class FinishedRun:
         self.settings: Mapping[str, Any] = attributes["settings"]
         self.geometry = Geometry.from_dict(attributes["geometry"])
         self.finished = Finished(self.geometry)
-        self.clipped: dict[str, int] = {}
         self.accounts = read_accounts(output)
         self.input_problem = ""
         self._input = input or attributes["input"]
-        self.times = self._read_ledger()
-
-    def _read_ledger(self) -> UnitTimes:
-        columns = {name: array("d") for name in ("at", "frames", "seconds", *STAGES)}
-        clipped = Counter[str]()
-        for record in Ledger(self.output).current(self.geometry.units):
-            self.finished.add(record)
-            if "statistics" not in record or not self.finished.counts(record["unit"]):
-                continue
-            columns["at"].append(record.get("at", 0.0))
-            columns["frames"].append(len(record["statistics"]))
-            columns["seconds"].append(record.get("seconds", 0.0))
-            for stage in STAGES:
-                columns[stage].append(record.get("stages", {}).get(stage, 0.0))
-            if record["clipped"]:
-                clipped[record["unit"]] = record["clipped"]
-                if len(clipped) > 2 * _CLIPPED_LISTED:
-                    clipped = Counter(dict(clipped.most_common(_CLIPPED_LISTED)))
-        self.clipped = dict(clipped.most_common(_CLIPPED_LISTED))
-        order = np.argsort(np.asarray(columns["at"]), kind="stable")
-        found = {name: np.asarray(values)[order] for name, values in columns.items()}
-        return UnitTimes(found["at"], found["frames"], found["seconds"], {name: found[name] for name in STAGES})
+        self.times = read_units(Ledger(output).current(self.geometry.units), self.finished)
 
     @cached_property
     def source(self) -> Source | None:
@@ -166,6 +119,11 @@ class FinishedRun:
             return Profile(*read_profile(place))
         except PhbatchError:
             return None
+
+    @property
+    def dtype(self) -> str:
+        """Of the input's pixels."""
+        return str(self.provenance["fingerprint"]["input"]["dtype"])
 
     @property
     def tiles(self) -> TilePlan | None:
@@ -271,8 +229,3 @@ class FinishedRun:
             return part.correction(preparation, c, z)
 
         return preparation, corrections
-
-
-def open_finished_run(output: str, input: str | None = None, storage_options: StorageOptions = None) -> FinishedRun:
-    """A run from the path or URL of its output."""
-    return FinishedRun(Place.at(output, storage_options), input)

@@ -19,10 +19,13 @@ import jinja2
 from phbatch.places.beside import place_beside
 from phbatch.places.place import LocalPlace, Place
 from phbatch.planning.memory import format_bytes
+from phbatch.tools.finished_positions import PositionsRun, commonest, open_finished
 from phbatch.tools.finished_run import FinishedRun
+from phbatch.tools.positions_facts import choose_images, draw_overview, middle_key, positions_facts
 from phbatch.tools.report_pictures import CROP, PIXELS, Crop
 from phbatch.tools.residual import ResidualCheck
 from phbatch.tools.run_facts import CHANNELS, Looked, choose_frames, limits_of, run_facts
+from phbatch.words.axes import FrameKey
 from phbatch.words.errors import OutputError
 from phbatch.words.given import StorageOptions
 from phbatch.words.settings import parse_settings
@@ -97,9 +100,11 @@ def write_report(
     """
     place = Place.at(output, parse_settings({"storage_options": storage_options}).storage_options)
     target = Path(path) if path is not None else default_page(place)
-    facts, pictures, removed = look_at(FinishedRun(place, None if input is None else str(input)))
+    run = open_finished(place, None if input is None else str(input))
+    facts, pictures, removed = look_at(run)
+    wells = draw_overview(run, facts) if isinstance(run, PositionsRun) else []
     try:
-        target.write_text(_render(facts, pictures, removed), encoding="utf-8")
+        target.write_text(_render(facts, pictures, removed, wells), encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"the report cannot be written to {target} ({error.strerror}); choose another place."
@@ -112,7 +117,7 @@ def collect_report(
 ) -> RunReport:
     """As `write_report`, without a page."""
     place = Place.at(output, parse_settings({"storage_options": storage_options}).storage_options)
-    return RunReport(look_at(FinishedRun(place, None if input is None else str(input)))[0])
+    return RunReport(look_at(open_finished(place, None if input is None else str(input)))[0])
 
 
 def default_page(output: Place) -> Path:
@@ -122,29 +127,51 @@ def default_page(output: Place) -> Path:
     return Path(f"{output.name.removesuffix('.zarr')}.report.html")
 
 
-def look_at(run: FinishedRun) -> tuple[dict[str, Any], list[dict[str, Any]], list[ResidualCheck]]:
+def look_at(run: FinishedRun | PositionsRun) -> tuple[dict[str, Any], list[dict[str, Any]], list[ResidualCheck]]:
     """Facts of a run, pictures of some frames, and what was removed from them; a frame is in memory at once."""
-    facts, pictures, looked = run_facts(run), list[dict[str, Any]](), list[dict[str, Any]]()
-    removed = list[ResidualCheck | None]()
-    channels = run.channels()[:CHANNELS]
-    times = [choose_frames(run, channel, _FRAMES) for _, channel in channels]
-    side = int(min(CROP, sqrt(PIXELS / max(1, sum(map(len, times))))))
-    for (index, channel), chosen in zip(channels, times, strict=True):
-        found, crops = Looked(run, index), []
-        for t in chosen:
-            pair = run.pair(run.frame_key(t, channel), index)
-            found.add(pair)
-            crops.append(Crop.of(pair, side))
+    facts = positions_facts(run) if isinstance(run, PositionsRun) else run_facts(run)
+    pictures, looked, removed = list[dict[str, Any]](), list[dict[str, Any]](), list[ResidualCheck | None]()
+    first = run.image(commonest(run)[0]) if isinstance(run, PositionsRun) else run
+    channels = first.channels()[:CHANNELS]
+    frames = [_frames_of(run, index, channel) for index, channel in channels]
+    side = int(min(CROP, sqrt(PIXELS / max(1, sum(map(len, frames))))))
+    problem = ""
+    for (index, _), chosen in zip(channels, frames, strict=True):
+        found, crops = Looked(first, index), []
+        for name, image, key in chosen:
+            pair = image.pair(key, index)
+            problem = problem or image.input_problem
+            found.add(pair, name)
+            crops.append(Crop.of(pair, side, name))
         looked.append(found.facts())
         removed.append(found.residual())
         pictures += [crop.draw(limits_of(crop.pair.after) if crop.pair.unchanged else found.limits) for crop in crops]
-    facts["looked_at"] = {"channels": looked, "input_problem": run.input_problem or None}
-    facts["channels_shown"] = [len(channels), len(run.channels())]
+    facts["looked_at"] = {"channels": looked, "input_problem": problem or None}
+    facts["channels_shown"] = [len(channels), len(first.channels())]
     return facts, pictures, [check for check in removed if check is not None]
 
 
-def _render(facts: Mapping[str, Any], pictures: list[dict[str, Any]], removed: list[ResidualCheck]) -> str:
-    return _template().render(facts=facts, pictures=pictures, removed=removed, checks=_checks(facts))
+def _frames_of(run: FinishedRun | PositionsRun, index: int, channel: int) -> list[tuple[str, FinishedRun, FrameKey]]:
+    """The frames of a channel that are shown, with their names and images."""
+    if not isinstance(run, PositionsRun):
+        keys = [run.frame_key(t, channel) for t in choose_frames(run, channel, _FRAMES)]
+        return [(str(key), run, key) for key in keys]
+    chosen = []
+    for path in choose_images(run, _FRAMES):
+        image = run.image(path)
+        key = middle_key(image, index, flagged=True)
+        if key is not None:
+            chosen.append((f"{path}/{key}", image, key))
+    return chosen
+
+
+def _render(
+    facts: Mapping[str, Any],
+    pictures: list[dict[str, Any]],
+    removed: list[ResidualCheck],
+    wells: list[dict[str, str]],
+) -> str:
+    return _template().render(facts=facts, pictures=pictures, removed=removed, wells=wells, checks=_checks(facts))
 
 
 @cache

@@ -32,9 +32,10 @@ class Crop:
     side: int
     shape: tuple[int, ...]
     small: NDArray[np.float32]
+    name: str
 
     @classmethod
-    def of(cls, pair: FramePair, side: int) -> Crop:
+    def of(cls, pair: FramePair, side: int, name: str) -> Crop:
         """Take it from a frame, of which the rest may then go."""
         shape = pair.after.shape
         side = min(side, *shape)
@@ -42,14 +43,14 @@ class Crop:
         window = (slice(y, y + side), slice(x, x + side))
         before = pair.before[window].copy() if pair.before is not None and pair.before.shape == shape else None
         small = area_average(pair.after, -(-max(shape) // _THUMBNAIL))
-        return cls(replace(pair, before=before, after=pair.after[window].copy()), (y, x), side, shape, small)
+        return cls(replace(pair, before=before, after=pair.after[window].copy()), (y, x), side, shape, small, name)
 
     def draw(self, limits: tuple[float, float]) -> dict[str, Any]:
         """Pictures as data URIs, and what they show."""
         pair, (y, x) = self.pair, self.corner
         box = (x / self.shape[1], y / self.shape[0], self.side / self.shape[1], self.side / self.shape[0])
         found: dict[str, Any] = {
-            "frame": str(pair.key),
+            "frame": self.name,
             "channel": pair.channel,
             "flags": list(pair.flags),
             "corner": [y + pair.corner[0], x + pair.corner[1]],

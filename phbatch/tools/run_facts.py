@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,10 +14,14 @@ from phbatch.frames.clock import STAGES
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.seams import SeamCheck
 from phbatch.kernels.smoothing import smooth_float
-from phbatch.running.told import frame_pixels
-from phbatch.tools.finished_run import FinishedRun, FramePair, UnitTimes
+from phbatch.outputs.finished import Finished
+from phbatch.running.told import flagged_frames, frame_pixels
+from phbatch.tools.finished_run import FinishedRun, FramePair
 from phbatch.tools.residual import ResidualCheck, ResidualChecker
+from phbatch.tools.unit_times import UnitTimes
 from phbatch.words.settings import RunSettings
+
+Accounts = Sequence[Mapping[str, Any]]
 
 POINTS = 1200
 """Of a series that is drawn; of longer ones, evenly spaced frames and those that are flagged."""
@@ -27,7 +31,7 @@ CHANNELS = 3
 
 _BINS = 120
 _FLAGGED_LISTED = 200
-_CURVES = ("median", "mode", "background", "focus", "saturated", "zero")
+CURVES = ("median", "mode", "background", "focus", "saturated", "zero")
 _LIGHT_PIXELS = 96
 _IDLE_S = 60.0
 
@@ -35,8 +39,7 @@ _IDLE_S = 60.0
 def run_facts(run: FinishedRun) -> dict[str, Any]:
     """What the ledger, the statistics and the provenance of an output say; no pixel is read."""
     provenance, geometry, finished = run.provenance, run.geometry, run.finished
-    model = provenance.get("model")
-    flagged = list(_flagged(run))
+    flagged = list(flagged_frames(run.finished.table).items())
     return {
         "output": run.output.path,
         "status": provenance.get("status"),
@@ -49,41 +52,51 @@ def run_facts(run: FinishedRun) -> dict[str, Any]:
             "dtype": run.settings["dtype"],
         },
         "normalization": provenance["normalization"],
-        "model": {name: model[name] for name in ("name", "weights", "sha256")} if model else None,
-        "flagged": {
-            "frames": len(flagged),
-            "by_flag": dict(Counter(word for _, words in flagged for word in words)),
-            "listed": dict(flagged[:_FLAGGED_LISTED]),
-        },
-        "clipped": {"pixels": finished.clipped, "units": run.clipped},
-        "failed": failed_units(run),
+        "model": model_facts(provenance),
+        "flagged": flagged_facts(flagged),
+        "clipped": {"pixels": finished.clipped, "units": dict(run.times.clipped)},
+        "failed": failed_units(run.accounts, run.finished),
         "statistics": [series(run, channel) for channel in geometry.channels[:CHANNELS]],
-        "speed": speed(run),
-        "memory": memory(run),
-        "provenance": {
-            "command": provenance.get("command"),
-            "input": provenance["input"],
-            "settings": changed_settings(run.settings),
-            "tile": provenance.get("tile"),
-            "batch": provenance.get("batch"),
-            "network": provenance.get("network"),
-            "precision": (provenance.get("precision") or {}).get("precision"),
-            "versions": provenance.get("versions"),
-            "notices": provenance.get("notices", []),
-        },
+        "speed": speed(run.times, frame_pixels(geometry)),
+        "memory": memory(run.accounts),
+        "provenance": provenance_facts(provenance),
     }
 
 
-def _flagged(run: FinishedRun) -> Iterator[tuple[str, list[str]]]:
-    table = run.finished.table
-    for index in np.flatnonzero(table.flag_bits):
-        yield str(run.geometry.grid.key(int(index))), table[int(index)]["flags"]
+def model_facts(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which network it was; None without one."""
+    model = provenance.get("model")
+    return {name: model[name] for name in ("name", "weights", "sha256")} if model else None
 
 
-def failed_units(run: FinishedRun) -> dict[str, str]:
+def provenance_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of where an output comes from."""
+    return {
+        "command": provenance.get("command"),
+        "input": provenance["input"],
+        "settings": changed_settings(provenance["settings"]),
+        "tile": provenance.get("tile"),
+        "batch": provenance.get("batch"),
+        "network": provenance.get("network"),
+        "precision": (provenance.get("precision") or {}).get("precision"),
+        "versions": provenance.get("versions"),
+        "notices": provenance.get("notices", []),
+    }
+
+
+def flagged_facts(flagged: Sequence[tuple[str, list[str]]]) -> dict[str, Any]:
+    """How many frames are flagged, with what, and the first of them."""
+    return {
+        "frames": len(flagged),
+        "by_flag": dict(Counter(word for _, words in flagged for word in words)),
+        "listed": dict(flagged[:_FLAGGED_LISTED]),
+    }
+
+
+def failed_units(accounts: Accounts, finished: Finished) -> dict[str, str]:
     """Errors of units that failed in a call and are not finished yet."""
-    errors = {unit: error for account in run.accounts for unit, error in account.get("failed", {}).items()}
-    return {unit: error for unit, error in errors.items() if run.finished.counts(unit) and unit not in run.finished}
+    errors = {unit: error for account in accounts for unit, error in account.get("failed", {}).items()}
+    return {unit: error for unit, error in errors.items() if finished.counts(unit) and unit not in finished}
 
 
 def changed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,23 +115,21 @@ def series(run: FinishedRun, channel: int) -> dict[str, Any]:
     taken = np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int))
     if len(taken) < count:
         taken = np.union1d(taken, np.flatnonzero(bits)[:POINTS])
-    names = [*_CURVES, *(name for name in table.names if name[0] == "p" and name[1:2].isdecimal())]
+    names = [*CURVES, *(name for name in table.names if name[0] == "p" and name[1:2].isdecimal())]
     positions = first + taken * n_c * n_z
-    columns = {name: _plain(table.column(name)[positions]) for name in names if name in table.names}
+    columns = {name: plain(table.column(name)[positions]) for name in names if name in table.names}
     words = {int(grid.times[at]): table[int(first + at * n_c * n_z)]["flags"] for at in taken if bits[at]}
     return {"channel": channel, "t": [int(grid.times[at]) for at in taken], **columns, "flags": words}
 
 
-def speed(run: FinishedRun) -> dict[str, Any]:
+def speed(times: UnitTimes, pixels: float) -> dict[str, Any]:
     """Where the time went, and frames per second over the time of work: idle times between calls are left out."""
-    times = run.times
     stages = {name: float(times.stages[name].sum()) for name in STAGES if times.stages[name].any()}
     if not len(times.at):
         return {"stages_s": stages, "work_s": 0.0, "calls": 0, "over_time": None}
     work, calls = _work_seconds(times)
     total = max(float(work[-1]), 1e-9)
     counted = float(times.frames.sum())
-    pixels = frame_pixels(run.geometry)
     return {
         "stages_s": stages,
         "work_s": total,
@@ -146,18 +157,18 @@ def _over_time(times: UnitTimes, work: NDArray[np.float64], total: float, stages
     frames = np.bincount(at, times.frames, bins)
     spent = {name: np.bincount(at, times.stages[name], bins) for name in stages}
     per_frame = {
-        name: _plain(np.where(frames > 0, values / np.maximum(frames, 1), np.nan)) for name, values in spent.items()
+        name: plain(np.where(frames > 0, values / np.maximum(frames, 1), np.nan)) for name, values in spent.items()
     }
     return {
-        "seconds": _plain((edges[1:] + edges[:-1]) / 2),
-        "frames_per_s": _plain(frames / (total / bins)),
+        "seconds": plain((edges[1:] + edges[:-1]) / 2),
+        "frames_per_s": plain(frames / (total / bins)),
         "stage_seconds_per_frame": per_frame,
     }
 
 
-def memory(run: FinishedRun) -> dict[str, Any] | None:
+def memory(accounts: Accounts) -> dict[str, Any] | None:
     """Peak memory of the calls against what was planned; None where no call kept it."""
-    accounts = [account for account in run.accounts if account.get("peak_rss_bytes")]
+    accounts = [account for account in accounts if account.get("peak_rss_bytes")]
     if not accounts:
         return None
     largest = max(accounts, key=lambda account: float(account["peak_rss_bytes"]))
@@ -192,7 +203,7 @@ class Looked:
         self._residual = ResidualChecker() if run.restores(index) else None
         self.frames: list[str] = []
 
-    def add(self, pair: FramePair) -> None:
+    def add(self, pair: FramePair, name: str) -> None:
         """Take in a frame; one that was not treated as the others are tells nothing of them."""
         if pair.unchanged:
             return
@@ -200,9 +211,9 @@ class Looked:
             rows, columns = self._run.tile_edges()
             self._seams = SeamCheck(([row - pair.corner[0] for row in rows], [x - pair.corner[1] for x in columns]))
         self._seams.add(pair.after)
-        self.frames.append(str(pair.key))
+        self.frames.append(name)
         if self._residual is not None and pair.before is not None and pair.before.shape == pair.after.shape:
-            self._residual.add(str(pair.key), pair.before, pair.after, pair.corner)
+            self._residual.add(name, pair.before, pair.after, pair.corner)
         factor = max(1, -(-max(pair.after.shape) // _LIGHT_PIXELS))
         step = max(1, int(np.sqrt(pair.after.size / 250_000)))
         for name, image in (("before", pair.before), ("after", pair.after)):
@@ -240,7 +251,7 @@ class Looked:
         low, high = float(ends[0]), float(max(ends[1], ends[0] + 1e-6))
         counts = {name: np.histogram(values, 160, (low, high))[0] / values.size for name, values in joined.items()}
         edges = np.linspace(low, high, 161)
-        return {"values": _plain((edges[1:] + edges[:-1]) / 2)} | {name: _plain(part) for name, part in counts.items()}
+        return {"values": plain((edges[1:] + edges[:-1]) / 2)} | {name: plain(part) for name, part in counts.items()}
 
     def _light(self) -> dict[str, Any] | None:
         """Background over the field of view, relative to its median: what all frames share, smoothed."""
@@ -250,15 +261,15 @@ class Looked:
             if field is not None:
                 found[name] = {
                     "unevenness": float(np.ptp(np.percentile(field, (1, 99)))),
-                    "along_x": _plain(np.median(field, axis=0)),
-                    "along_y": _plain(np.median(field, axis=1)),
+                    "along_x": plain(np.median(field, axis=0)),
+                    "along_y": plain(np.median(field, axis=1)),
                 }
         applied = self._profile()
         if found and applied is not None:
             count = next(iter(found.values()))
             along = [_resampled(np.median(applied, axis=axis), len(count[f"along_{'xy'[axis]}"])) for axis in (0, 1)]
             unevenness = float(np.ptp(np.percentile(applied, (1, 99))))
-            found["profile"] = {"unevenness": unevenness, "along_x": _plain(along[0]), "along_y": _plain(along[1])}
+            found["profile"] = {"unevenness": unevenness, "along_x": plain(along[0]), "along_y": plain(along[1])}
         return found or None
 
     def _profile(self) -> NDArray[np.float32] | None:
@@ -292,5 +303,6 @@ def smooth_field(fields: Sequence[NDArray[np.float32]]) -> NDArray[np.float32] |
     return np.asarray(smooth / np.float32(level)) if level > 0 else None
 
 
-def _plain(values: NDArray[Any]) -> list[float | None]:
+def plain(values: NDArray[Any]) -> list[float | None]:
+    """Numbers with six digits, for JSON; None where one is not finite."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]

@@ -77,7 +77,7 @@
     const percentiles = Object.keys(entry).filter((name) => /^p\d/.test(name));
     const draw = (title, names) => {
       const columns = pick(entry, names);
-      if (columns.length) chart(statistics, prefix + title, "frame, index along t", [["t", entry.t], ...columns], { marks });
+      if (columns.length) chart(statistics, prefix + title, facts.positions ? "image, in the order of the output" : "frame, index along t", [[facts.positions ? "image" : "t", entry.t], ...columns], { marks });
     };
     draw("level and percentiles", ["median", "mode", ...percentiles]);
     draw("fraction of pixels: background, saturated, zero", ["background", "saturated", "zero"]);
@@ -110,6 +110,42 @@
     chart(speed, "seconds per frame, by stage", "seconds of work", [["s", over.seconds], ...stages], { colors: stages.map(([name]) => STAGES[name]) });
   }
   for (const part of document.querySelectorAll(".bar span")) part.style.background = COLORS[STAGES[part.dataset.stage]];
+
+  /* The plate: a picture of each well, or a number of it as a shade. */
+  const wells = facts.overview ? facts.overview.wells : [];
+  const cells = [...document.querySelectorAll(".well")];
+  const middle = (values) => {
+    const found = values.filter((value) => value !== null).sort((a, b) => a - b);
+    return found.length ? found[Math.floor(found.length / 2)] : null;
+  };
+  const shown = document.getElementById("overview-shown");
+  if (shown) {
+    shown.onchange = () => {
+      const picture = ["after", "before"].includes(shown.value);
+      const numbers = picture ? [] : wells.map((well) => (shown.value === "flagged" ? well.flagged : middle(well[shown.value])));
+      const known = numbers.filter((value) => value !== null);
+      const low = Math.min(...known), high = Math.max(...known);
+      cells.forEach((cell, index) => {
+        for (const image of cell.querySelectorAll("img")) image.hidden = !picture || !image.classList.contains(shown.value);
+        const value = numbers[index];
+        const part = value === null || value === undefined ? null : high > low ? (value - low) / (high - low) : 0;
+        cell.style.background = part === null ? "" : `hsl(212 60% ${95 - 65 * part}%)`;
+      });
+      document.getElementById("overview-range").textContent = known.length ? `light ${show(low)} to dark ${show(high)}` : "";
+    };
+    const said = document.getElementById("overview-said");
+    cells.forEach((cell, index) => {
+      cell.onclick = () => {
+        for (const other of cells) other.setAttribute("aria-pressed", other === cell);
+        const well = wells[index];
+        const parts = [`${well.name}: ${well.finished} of ${well.frames} frames of ${well.images.join(", ")}`];
+        parts.push(`median ${show(middle(well.median))} counts`, `focus ${show(middle(well.focus))}`);
+        if (well.flagged) parts.push(`${well.flagged} flagged`);
+        if (well.failed) parts.push(`${well.failed} failed`);
+        said.textContent = parts.join("; ");
+      };
+    });
+  }
 
   /* One zoom and place for all crops: x and y are in percent of a crop. */
   const crops = document.querySelector(".crops");
