@@ -17,12 +17,14 @@ from .tools.compare import compare_rules
 from .tools.comparison import Comparison, ComparisonReport
 from .tools.demo import DemoResult, run_demo, write_time_lapse
 from .tools.doctor import DoctorReport, Finding, doctor
+from .tools.evaluate import Calibration, Evaluation, evaluate
 from .tools.explain import Explanation, explain
 from .tools.export import export
 from .tools.info import info
 from .tools.preview import Preview, PreviewRow, preview
 from .tools.report_page import RunReport, collect_report, write_report
 from .tools.residual import RemovedPlace, ResidualCheck
+from .tools.scores import FrameScores
 from .tools.verify import repair, verify
 from .words.errors import (
     ClusterError,
@@ -39,6 +41,7 @@ from .words.results import Damage, PartResult, PartsReport, PlanReport, RunResul
 from .words.settings import RunSettings
 
 __all__ = [
+    "Calibration",
     "ClusterError",
     "ClusterRequest",
     "Comparison",
@@ -46,8 +49,10 @@ __all__ = [
     "Damage",
     "DemoResult",
     "DoctorReport",
+    "Evaluation",
     "Explanation",
     "Finding",
+    "FrameScores",
     "IlluminationResult",
     "InputError",
     "InterruptedRunError",
@@ -79,6 +84,7 @@ __all__ = [
     "convert",
     "csbdeep",
     "doctor",
+    "evaluate",
     "explain",
     "export",
     "illumination",

@@ -20,6 +20,7 @@ from phbatch.tools.progress import ProgressReport
 from phbatch.words.results import PlanReport, RunResult, VerifyReport
 
 if TYPE_CHECKING:
+    from phbatch.tools.evaluation_page import print_evaluation, save_evaluation
     from phbatch.tools.pages import print_comparison, save_comparison
     from phbatch.tools.pictures import save_before_after, save_profile
     from phbatch.tools.preview_picture import print_preview, save_preview
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ProgressReport",
     "print_comparison",
+    "print_evaluation",
     "print_info",
     "print_plan",
     "print_preview",
@@ -38,6 +40,7 @@ __all__ = [
     "require_table_name",
     "save_before_after",
     "save_comparison",
+    "save_evaluation",
     "save_preview",
     "save_profile",
     "save_statistics",
@@ -47,6 +50,8 @@ __all__ = [
 _DRAWN = {
     "print_comparison": "pages",
     "save_comparison": "pages",
+    "print_evaluation": "evaluation_page",
+    "save_evaluation": "evaluation_page",
     "save_before_after": "pictures",
     "save_profile": "pictures",
     "print_preview": "preview_picture",

@@ -18,6 +18,7 @@ from phbatch.computing.signals import stop_on_signal
 from phbatch.shell.cluster_commands import cancel_command, logs_command, status_command, submit_command
 from phbatch.shell.convert_commands import convert_command
 from phbatch.shell.doctor_commands import VARIABLE, completion_command, doctor_command, know_places
+from phbatch.shell.evaluate_commands import evaluate_command
 from phbatch.shell.export_commands import export_command
 from phbatch.shell.options import (
     GroupedCommand,
@@ -296,7 +297,7 @@ def demo(folder: str, quiet: bool, as_json: bool, debug: bool) -> None:
 
 
 for command in (
-    *(convert_command, export_command, preview_command, report_command, explain_command),
+    *(convert_command, export_command, preview_command, report_command, explain_command, evaluate_command),
     *(submit_command, status_command, cancel_command, logs_command, begin_parts_command, run_part_command),
     *(doctor_command, completion_command),
 ):

@@ -166,53 +166,88 @@ class FinishedRun:
         """Key of the frame of a time and channel, of the middle plane."""
         return FrameKey(t, c, None if self.geometry.volumes else self.geometry.shape[2] // 2)
 
-    def pair(self, key: FrameKey, channel: int) -> FramePair:
-        """Read the middle of a frame before and after; one that is not finished is an error of the caller."""
-        z = self.geometry.shape[2] // 2
-        start, stop = self._window()
-        t = self.geometry.times.index(key.t)
-        region = to_region((t, channel, z, *start), (t + 1, channel + 1, z + 1, *stop))
-        array: Any = self.output.open(IMAGE)
+    def pair(self, key: FrameKey, channel: int, z: int | None = None) -> FramePair:
+        """Read the middle of a frame before and after; one that is not finished is an error of the caller.
+
+        Parameters
+        ----------
+        key : FrameKey
+            Of the frame.
+        channel : int
+            Of the output.
+        z : int, optional
+            Plane of the input. Default: the middle one.
+        """
+        z = self.geometry.shape[2] // 2 if z is None else z
+        affine = self.affine(key)
+        flags = tuple(self.finished.table[self.geometry.grid.index(key)]["flags"])
+        after = self.stored(key.t, channel, z)
+        before = self._before(key, z, affine or Affine())
+        return FramePair(key, channel, self.window[0], before, after, flags, unchanged=affine is None)
+
+    def affine(self, key: FrameKey) -> Affine | None:
+        """What brings counts of the input to the units of the output; None of a frame that was not normalized."""
+        row = self.finished.table[self.geometry.grid.index(key)]
+        bad = self.settings["bad_frames"] != "normalize" and bool(row["flags"])
+        if bad or row.get("divisor") is None:
+            return None
+        return Affine() if self.rescaled else Affine(row["offset"], row["divisor"], row["divisor"])
+
+    def stored(self, t: int, channel: int, z: int, node: str = IMAGE) -> FloatImage:
+        """The window of a plane as it was stored, where integers stand for numbers in those numbers."""
+        start, stop = self.window
+        at = self.geometry.times.index(t)
+        region = to_region((at, channel, z, *start), (at + 1, channel + 1, z + 1, *stop))
+        array: Any = self.output.open(node)
         axes = self.provenance["axes"]
         stored = array[
             tuple(
                 region[CANONICAL.index(axis)] if axis in "yx" else region[CANONICAL.index(axis)].start for axis in axes
             )
         ]
-        after, packing = np.asarray(stored, np.float32), array.attrs
+        found, packing = np.asarray(stored, np.float32), array.attrs
         if "scale_factor" in packing:
-            after = after * np.float32(packing["scale_factor"]) + np.float32(packing["add_offset"])
-        row = self.finished.table[self.geometry.grid.index(key)]
-        bad = self.settings["bad_frames"] != "normalize" and bool(row["flags"])
-        unchanged = bad or row.get("divisor") is None
-        affine = Affine()
-        if not (unchanged or self.rescaled):
-            affine = Affine(row["offset"], row["divisor"], row["divisor"])
-        before = self._before(key, z, start, stop, affine)
-        return FramePair(key, channel, start, before, after, tuple(row["flags"]), unchanged)
+            found = found * np.float32(packing["scale_factor"]) + np.float32(packing["add_offset"])
+        return found
 
-    def _window(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    @property
+    def window(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First and last row and column, in pixels of the output, of what is looked at of a frame."""
         lengths = self.geometry.output_shape[3:]
         start = tuple(max(0, (length - WINDOW) // 2) for length in lengths)
         stop = tuple(min(length, first + WINDOW) for length, first in zip(lengths, start, strict=True))
         return (start[0], start[1]), (stop[0], stop[1])
 
-    def _before(
-        self, key: FrameKey, z: int, start: tuple[int, int], stop: tuple[int, int], affine: Affine
-    ) -> FloatImage | None:
+    def _before(self, key: FrameKey, z: int, affine: Affine) -> FloatImage | None:
         if self.source is None:
             return None
-        factor = 1 if self.geometry.upscaled else self.geometry.downscale
-        low = [first * factor for first in start]
-        high = [min(last * factor, length) for last, length in zip(stop, self.geometry.shape[3:], strict=True)]
         try:
-            block = self.source.read_or_refuse(to_region((key.t, key.c, z, *low), (key.t + 1, key.c + 1, z + 1, *high)))
+            return self.prepared(self.source, (key.t, key.c, z), key.c, affine)
         except InputError as error:
             self.input_problem = str(error)
             return None
-        preparation, corrections = self._preparation(factor, key.c, z, low, high)
-        frame = prepare_frame(block, (0, 0, 0), preparation, corrections)
-        return frame.normalize(affine)
+
+    def prepared(self, source: Source, at: tuple[int, int, int], channel: int, affine: Affine) -> FloatImage:
+        """The window of a plane of the input, or of an image of its size, as the run prepared and normalized it.
+
+        Parameters
+        ----------
+        source : Source
+            The input, or another image of its height and width.
+        at : (t, c, z)
+            Of the plane in it.
+        channel : int
+            Of the input, whose light is corrected.
+        affine : Affine
+            Applied last.
+        """
+        start, stop = self.window
+        factor = 1 if self.geometry.upscaled else self.geometry.downscale
+        low = [first * factor for first in start]
+        high = [min(last * factor, length) for last, length in zip(stop, self.geometry.shape[3:], strict=True)]
+        block = source.read_or_refuse(to_region((*at, *low), (*(index + 1 for index in at), *high)))
+        preparation, corrections = self._preparation(factor, channel, at[2], low, high)
+        return prepare_frame(block, (0, 0, 0), preparation, corrections).normalize(affine)
 
     def _preparation(self, factor: int, c: int, z: int, low: list[int], high: list[int]) -> tuple[Preparation, Any]:
         method, mode = self.settings["illumination"], self.settings["illumination_mode"]
