@@ -39,11 +39,11 @@ smoke: $(READY)
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants
 
-# The long part of the fault campaign, which takes hours, the image, built for real, and the emulator of Kubernetes.
+# The long part of the fault campaign, which takes hours, and the image, built for real.
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
 	PHBATCH_SOAK=1 $(BIN)/python -m pytest tests/faults
-	PHBATCH_IMAGES=1 PHBATCH_KUBERNETES=1 $(BIN)/python -m pytest tests/cluster/test_images.py tests/cluster/test_kubernetes.py
+	PHBATCH_IMAGES=1 $(BIN)/python -m pytest tests/cluster/test_images.py
 
 # The two files that are made of the table of settings; tests hold them against it.
 settings: $(READY)
