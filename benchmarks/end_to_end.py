@@ -43,7 +43,7 @@ from common import (
 
 import phbatch
 from phbatch.network.model import open_model
-from phbatch.tools.demo import write_time_lapse
+from phbatch.tools.simulated import write_time_lapse
 
 LOOP = """
 import json, sys, time

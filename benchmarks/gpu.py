@@ -30,7 +30,7 @@ import phbatch
 from phbatch.network.forms import PLAIN, list_forms
 from phbatch.network.model import open_model
 from phbatch.network.unet import count_operations
-from phbatch.tools.demo import write_time_lapse
+from phbatch.tools.simulated import write_time_lapse
 from phbatch.words.settings import RunSettings
 
 START = """

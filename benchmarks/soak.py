@@ -28,7 +28,7 @@ from common import machine, print_head, print_row, write_record
 from scipy.stats import theilslopes
 
 import phbatch
-from phbatch.tools.demo import write_time_lapse
+from phbatch.tools.simulated import write_time_lapse
 
 INTERVAL_S = 1.0
 CURVE_POINTS = 20

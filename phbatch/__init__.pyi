@@ -15,7 +15,7 @@ from .running.run import plan, run, statistics
 from .simulate import PhaseContrast
 from .tools.compare import compare_rules
 from .tools.comparison import Comparison, ComparisonReport
-from .tools.demo import DemoResult, run_demo, write_time_lapse
+from .tools.demo import DemoResult, run_demo
 from .tools.doctor import DoctorReport, Finding, doctor
 from .tools.evaluate import Calibration, Evaluation, evaluate
 from .tools.explain import Explanation, explain
@@ -25,6 +25,7 @@ from .tools.preview import Preview, PreviewRow, preview
 from .tools.report_page import RunReport, collect_report, write_report
 from .tools.residual import RemovedPlace, ResidualCheck
 from .tools.scores import FrameScores
+from .tools.simulated import write_plate, write_time_lapse
 from .tools.verify import repair, verify
 from .words.errors import (
     ClusterError,
@@ -107,6 +108,7 @@ __all__ = [
     "status",
     "submit",
     "verify",
+    "write_plate",
     "write_report",
     "write_time_lapse",
 ]

@@ -17,7 +17,7 @@ import pytest
 
 import phbatch
 from phbatch.shell import commands as cli
-from phbatch.tools.demo import write_time_lapse
+from phbatch.tools.simulated import write_time_lapse
 from tests.pages import NAMES, PAGES, ROOT, SETTING_NAMES, Block, blocks
 
 RUN = ("python", "console")

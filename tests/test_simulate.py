@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaozarrs
+import zarr
 
+import phbatch
 from phbatch.kernels.stats import measure_frame
 from phbatch.simulate import PhaseContrast
+from tests.handmade import CommandLine
 
 SMALL = PhaseContrast(shape=(121, 90), n_frames=8, seed=4)
 
@@ -116,3 +122,35 @@ def test_the_light_field_is_what_makes_frames_uneven() -> None:
     even = (replace(SMALL, illumination=0.0).clean(2) - SMALL.offset) * uneven.light_field + SMALL.offset
     np.testing.assert_allclose(uneven.clean(2), even, rtol=1e-5)
     assert np.abs(uneven.light_field - 1).max() == pytest.approx(0.3)
+
+
+def test_a_plate_of_96_wells_is_one_command_and_its_run_another(
+    phbatch_command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert phbatch_command("simulate", "plate.zarr", "--wells", "96", "--size", "32", "--seed", "4") == 0
+    yaozarrs.validate_zarr_store(str(tmp_path / "plate.zarr"))
+    assert not (tmp_path / "plate.zarr/.phbatch").exists()
+    root: Any = zarr.open_group(tmp_path / "plate.zarr")
+    wells = [well["path"] for well in root.attrs["ome"]["plate"]["wells"]]
+    assert (len(wells), wells[0], wells[-1]) == (96, "A/1", "H/12")
+    pixels = {well: root[f"{well}/0/0"][0] for well in wells}
+    np.testing.assert_array_equal(pixels["A/2"], PhaseContrast(shape=(32, 32), n_frames=1, seed=5).frame(0))
+    assert len({frame.tobytes() for frame in pixels.values()}) == 96
+    assert phbatch_command("run", "plate.zarr", "--model", "none", "--workers", "2") == 0
+    yaozarrs.validate_zarr_store(str(tmp_path / "plate.phbatch.zarr"))
+    assert phbatch_command("simulate", "plate.zarr") == 3
+    assert phbatch_command("simulate", "x.zarr", "--fields", "2") == 2
+
+
+def test_plates_of_other_sizes(tmp_path: Path) -> None:
+    tiny = replace(SMALL, shape=(16, 16), n_frames=2)
+    phbatch.write_plate(tmp_path / "p.zarr", tiny, wells=5, fields=2)
+    plate: Any = zarr.open_group(tmp_path / "p.zarr").attrs["ome"]
+    assert [len(plate["plate"][part]) for part in ("rows", "columns", "wells")] == [2, 3, 5]
+    field: Any = zarr.open_array(tmp_path / "p.zarr/B/2/1/0")
+    np.testing.assert_array_equal(field[1], replace(tiny, seed=tiny.seed + 9).frame(1))
+    with pytest.raises(phbatch.UsageError, match="1 to 1536 wells"):
+        phbatch.write_plate(tmp_path / "q.zarr", tiny, wells=1537)
+    with pytest.raises(phbatch.OutputError, match="exists"):
+        phbatch.write_time_lapse(tmp_path / "p.zarr", tiny)

@@ -43,6 +43,7 @@ from phbatch.shell.plain import (
     writing,
     written,
 )
+from phbatch.shell.simulate_commands import simulate_command
 from phbatch.words.errors import PhbatchError, UsageError
 from phbatch.words.wording import speaking_command_line
 
@@ -297,7 +298,8 @@ def demo(folder: str, quiet: bool, as_json: bool, debug: bool) -> None:
 
 
 for command in (
-    *(convert_command, export_command, preview_command, report_command, explain_command, evaluate_command),
+    *(simulate_command, convert_command, export_command),
+    *(preview_command, report_command, explain_command, evaluate_command),
     *(submit_command, status_command, cancel_command, logs_command, begin_parts_command, run_part_command),
     *(doctor_command, completion_command),
 ):

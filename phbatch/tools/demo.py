@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from phbatch.inputs.image import open_source
-from phbatch.outputs.writer import ArrayLayout, Sink, create_output, remove_output
-from phbatch.places.ome import ImageMetadata, make_image_attributes
+from phbatch.outputs.writer import remove_output
 from phbatch.places.own import ROOT_DOCUMENTS
 from phbatch.places.place import Place
 from phbatch.places.table_file import read_rows
 from phbatch.running.run import run
 from phbatch.simulate import PhaseContrast
 from phbatch.tools.pictures import save_before_after
+from phbatch.tools.simulated import write_time_lapse
 from phbatch.words.axes import to_region
 from phbatch.words.errors import OutputError
 from phbatch.words.events import Listener, Stop, ignore, never
@@ -52,34 +51,6 @@ class DemoResult:
     psnr_after: float
     ssim_before: float
     ssim_after: float
-
-
-def write_time_lapse(path: str, simulation: PhaseContrast, *, clean: bool = False) -> None:
-    """Stream a simulated time-lapse to an OME-Zarr 0.5, one frame in memory at a time.
-
-    Parameters
-    ----------
-    path : str
-        Of the image to create.
-    simulation : PhaseContrast
-        What to simulate.
-    clean : bool
-        Whether to write the truth (float32) instead of the noisy frames (uint16).
-    """
-    place, dtype = Place.at(path), "float32" if clean else "uint16"
-    height, width = simulation.shape
-    layout = ArrayLayout("0", "tyx", (simulation.n_frames, height, width), (1, height, width), dtype)
-    scale = (1.0, simulation.pixel_size_um, simulation.pixel_size_um)
-    metadata = ImageMetadata(
-        "tyx", scale, (0.0,) * 3, ("second", "micrometer", "micrometer"), name=Path(place.name).stem
-    )
-    create_output(place, 3, {"": make_image_attributes(metadata, "0.5") | {"phbatch": {"simulated": True}}}, [layout])
-    sink = Sink(place)
-    make: Callable[[int], NDArray[Any]] = simulation.clean if clean else simulation.frame
-    for t in range(simulation.n_frames):
-        region = to_region((t, 0, 0, 0, 0), (t + 1, 1, 1, height, width))
-        sink.write("0", "tyx", region, make(t)[np.newaxis, np.newaxis, np.newaxis])
-    sink.remove_scratch()
 
 
 def run_demo(

@@ -107,6 +107,21 @@ def _corners(part: str) -> tuple[tuple[int, int], tuple[int, int]]:
     return start, stop
 
 
+def row_letters(row: int) -> str:
+    """Name of a row by its number, from 0 on.
+
+    Examples
+    --------
+    >>> [row_letters(row) for row in (0, 25, 26, 31)]
+    ['A', 'Z', 'AA', 'AF']
+    """
+    found, row = "", row + 1
+    while row:
+        row, letter = divmod(row - 1, 26)
+        found = chr(ord("A") + letter) + found
+    return found
+
+
 def _row(letters: str) -> int:
     """Number of a row, from A to ZZ."""
     number = 0

@@ -19,7 +19,7 @@ import zarr
 
 import phbatch
 from phbatch.simulate import PhaseContrast
-from phbatch.tools.demo import write_time_lapse
+from phbatch.tools.simulated import write_time_lapse
 from tests.cluster.slurm import SlurmCluster, slurm_cluster, why_not
 
 ROOT = Path(__file__).parent.parent.parent
