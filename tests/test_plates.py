@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import yaozarrs
 import zarr
 
 import phbatch
+from phbatch.outputs.ledger import Ledger
+from phbatch.places.place import Place
 
 WELLS = ("A/1", "A/2", "B/1")
 
@@ -174,6 +177,63 @@ def test_a_plate_is_verified_and_repaired_as_one(tmp_path: Path) -> None:
     after = objects(output)
     kept = [key for key in before if not key.startswith(".phbatch/")]
     assert {key: before[key] for key in kept} == {key: after[key] for key in kept}
+
+
+def test_units_of_many_images_are_computed_again(tmp_path: Path) -> None:
+    plate, output = make_plate(tmp_path / "p.zarr", ("A/1", "B/2"), fields=1), tmp_path / "o.zarr"
+    run(plate, output, smooth_time=3)
+    whole = phbatch.verify(output, deep=9)
+    assert (whole.recomputed, whole.damages) == (4, ())
+    assert whole.largest_difference == 0
+    stored: Any = zarr.open_array(output / "B/2/0/0")
+    stored[1, 1] += 1
+    key, ledger = "B/2/0/0/c/0/1/0/0", Ledger(Place.at(output))
+    record = next(record for record in ledger.current() if key in record["objects"])
+    ledger.commit(record | {"objects": record["objects"] | {key: list(Place.at(output).mark(key))}})
+    (output / "A/1/0/0/c/0/0/0/0").write_bytes(b"torn")
+    report = phbatch.verify(output, deep=9)
+    damages = {damage.place: damage.frames for damage in report.damages}
+    assert damages.keys() == {"A/1/0/0/c/0/0/0/0", "B/2/0/t0-1/c1"}
+    assert damages["B/2/0/t0-1/c1"] == ("B/2/0/t1/c1/z0",)
+    assert report.recomputed == 3
+    (plate / "B/2/0/0/zarr.json").unlink()
+    with pytest.raises(phbatch.PhbatchError, match="B/2/0"):
+        phbatch.verify(output, deep=9)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (partial(phbatch.preview, model="none"), "INPUT/A/1/0"),
+        (phbatch.compare_rules, "INPUT/A/1/0"),
+        (phbatch.statistics, "INPUT/A/1/0"),
+        (partial(phbatch.request_cluster, model="none"), "INPUT/A/1/0"),
+        (partial(phbatch.begin_parts, parts=2, model="none"), "INPUT/A/1/0"),
+        (partial(phbatch.run, model="none", follow=True), "INPUT/A/1/0"),
+        (partial(phbatch.plan, model="none", graph="g.svg"), "give one of them"),
+        (partial(phbatch.run, model="none", stats="t.csv"), "is the table of one image"),
+        (partial(phbatch.run, model="none", illumination="temporal"), "estimate a profile first"),
+    ],
+    ids=lambda each: str(getattr(getattr(each, "func", each), "__name__", "")),
+)
+def test_what_takes_one_image_names_the_remedy(tmp_path: Path, function: Any, said: str) -> None:
+    plate = make_plate(tmp_path / "p.zarr", ("A/1",), fields=1)
+    with pytest.raises(phbatch.PhbatchError, match=said):
+        function(plate)
+    assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
+
+
+def test_what_takes_one_output_names_the_remedy(tmp_path: Path) -> None:
+    plate, output = make_plate(tmp_path / "p.zarr", ("A/1",), fields=1), tmp_path / "o.zarr"
+    run(plate, output)
+    for function in (phbatch.verify, phbatch.repair):
+        with pytest.raises(phbatch.OutputError, match=r"give .*/o\.zarr\.$"):
+            function(output / "A/1/0")
+    with pytest.raises(phbatch.InputError, match="INPUT/A/1/0"):
+        phbatch.export(output, tmp_path / "o.tif")
+    assert phbatch.export(output / "A/1/0", tmp_path / "o.tif")["shape"] == [2, 2, 1, 16, 16]
+    with pytest.raises(phbatch.InputError, match="is a pattern, and one image is taken here"):
+        phbatch.statistics(f"{plate}/*/*/0")
 
 
 def test_light_is_estimated_over_a_plate(tmp_path: Path) -> None:

@@ -303,19 +303,19 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
 
 def restore_position_unit(job: Job, unit: Unit) -> dict[str, Any]:
     """As `restore_unit` for a unit that brings its own job; its record has keys within the output of all."""
-    own, position = _own(job, unit)
+    own, position = own_job(job, unit)
     record = restore_unit(own, unit)
     return record | {"objects": {f"{position}{key}": mark for key, mark in record["objects"].items()}}
 
 
 def scan_position_unit(job: Job, unit: Unit) -> str | None:
     """As `scan_unit`."""
-    own, position = _own(job, unit)
+    own, position = own_job(job, unit)
     found = scan_unit(own, unit)
     return None if found is None else f"{position}{found}"
 
 
-def _own(job: Job, unit: Unit) -> tuple[Job, str]:
+def own_job(job: Job, unit: Unit) -> tuple[Job, str]:
     """Job of a unit, and how keys of its image begin."""
     if isinstance(unit, PositionUnit) and unit.job is not None:
         return unit.job, f"{unit.position}/"

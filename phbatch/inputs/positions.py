@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 from phbatch.microscopes.opening import find_reader
 from phbatch.places.place import LocalPlace, Place
-from phbatch.places.refusals import is_image, list_fields, list_series, ome_attributes
+from phbatch.places.refusals import is_image, is_pattern, list_fields, list_series, ome_attributes
 from phbatch.words.errors import InputError, UsageError
 from phbatch.words.settings import RunSettings
 from phbatch.words.wells import canonical_well, in_fields, in_wells
 
-_MAGIC = re.compile(r"[*?\[]")
 _LEVELS = 3  # of a plate: row, well, field
 
 
@@ -64,7 +63,7 @@ def find_positions(input: str, settings: RunSettings) -> Positions | None:
     place = Place.at(input, settings.storage_options)
     given = place.path
     found: Positions | None = None
-    if _MAGIC.search(input) and not _is_there(place):
+    if is_pattern(input) and not _is_there(place):
         if isinstance(place, LocalPlace) and find_reader(Path(given)) is not None:
             return None  # a series of files
         found = _find_matches(given, settings)
@@ -136,7 +135,7 @@ def _find_collection(given: str, root: Place, attributes: Mapping[str, Any], set
 def _find_matches(given: str, settings: RunSettings) -> Positions:
     """What a pattern matches; where that is in a plate, it is a part of the plate."""
     parts = given.split("/")
-    first = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
+    first = next(index for index, part in enumerate(parts) if is_pattern(part))
     root = Place.at("/".join(parts[:first]) or ("/" if first else "."), settings.storage_options)
     if not root.lists:
         raise UsageError(f"{given} is a pattern, and a web server lists nothing; give its images one by one.")
@@ -159,7 +158,7 @@ def _find_matches(given: str, settings: RunSettings) -> Positions:
 def _expand(root: Place, parts: Sequence[str]) -> list[str]:
     found = [""]
     for part in filter(None, parts):
-        if not _MAGIC.search(part):
+        if not is_pattern(part):
             found = [f"{path}/{part}".lstrip("/") for path in found]
             continue
         found = [

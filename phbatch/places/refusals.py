@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +17,13 @@ from phbatch.places.place import LocalPlace, Place
 from phbatch.words.errors import InputError, first_line
 
 _SHOWN = 5
+_MAGIC = re.compile(r"[*?\[]")
 _REMEDY = "give the path of a Zarr array, an OME-Zarr image, a TIFF or a folder of TIFFs"
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path may stand for many."""
+    return _MAGIC.search(path) is not None
 
 
 def require_place(place: Place) -> None:
@@ -31,6 +38,8 @@ def require_place(place: Place) -> None:
         raise _zipped(place)
     if not isinstance(place, LocalPlace):
         return
+    if not place.exists() and is_pattern(place.path):
+        raise InputError(f"{place} is a pattern, and one image is taken here; give one of those that it matches.")
     if not place.exists():
         raise InputError(f"{place} does not exist; {_REMEDY}.")
     if place.folder.is_file():

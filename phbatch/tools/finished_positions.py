@@ -149,7 +149,7 @@ def open_finished(output: Place, input: str | None = None) -> FinishedRun | Posi
     try:
         attributes = read_output_attributes(output)
     except OutputError:
-        found = _find_whole(output)
+        found = find_whole(output)
         if found is None:
             raise
         run, path = found
@@ -164,7 +164,7 @@ def open_finished(output: Place, input: str | None = None) -> FinishedRun | Posi
     return FinishedRun(output, input)
 
 
-def _find_whole(output: Place) -> tuple[PositionsRun, str] | None:
+def find_whole(output: Place) -> tuple[PositionsRun, str] | None:
     """The output of many images that a place lies in, and where it lies in it."""
     above, path = output.path.rstrip("/"), ""
     for _ in range(_LEVELS):

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import isclose, isnan, prod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from os import cpu_count
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 from distributed import Client
-from numpy.typing import NDArray
 
-from phbatch.computing.engine import execute
 from phbatch.computing.machine import going_to
-from phbatch.computing.tasks import Job, compute_unit, forget_open_stores, images_of, load_predictor, region_of
-from phbatch.frames.table import StatisticsTable
+from phbatch.computing.tasks import forget_open_stores
 from phbatch.inputs.image import Source
 from phbatch.inputs.opening import open_input
 from phbatch.outputs.audit import Expected, expected_objects, find_problems
@@ -32,23 +27,23 @@ from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits
 from phbatch.planning.units import Geometry, Unit, Units
 from phbatch.running.accept_positions import geometries_of
-from phbatch.running.begin import PROFILE, accept_run
-from phbatch.running.measure import with_statistics
+from phbatch.running.begin import PROFILE
 from phbatch.running.opening import recorded_options, require_unchanged
 from phbatch.running.positions import require_unchanged_inputs
 from phbatch.running.run import run
-from phbatch.tools.made import Made, all_frames
+from phbatch.tools.finished_positions import find_whole
+from phbatch.tools.made import Made
+from phbatch.tools.recompute import recompute
 from phbatch.words.bits import Bits
 from phbatch.words.choices import MOST_READERS
 from phbatch.words.errors import OutputError, UsageError
-from phbatch.words.events import Listener, RunStarted, Stop, UnitFinished, ignore, never
+from phbatch.words.events import Listener, Stop, ignore, never
 from phbatch.words.option_types import RedoOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import Damage, RunResult, VerifyReport
 from phbatch.words.settings import RunSettings
 
 _OF_DEEP = ("input", "model", "memory", "scheduler", "wait_workers", "retries", "client")
-_TOLERANCE = 1e-5  # of the output's standard deviation: what tiling and another machine's float32 sums may change
 
 
 class AgainOptions(RedoOptions, total=False):
@@ -112,13 +107,10 @@ def verify(
     report, made = _verify_objects(place, settings.workers)
     if not deep:
         return report
-    if made.several:
-        raise UsageError(f"{place} is of many images, of which none is computed again yet; leave --deep out.")
     hurt = {damage.unit for damage in report.damages}
     sample = _draw(Ledger(place), made.units, hurt, deep, seed)
     with going_to(client, settings.scheduler) as scheduler:
-        there = {**options, "scheduler": scheduler}
-        found, largest = _recompute(place, made.provenance, sample, listener, there)
+        found, largest = recompute(place, made, sample, listener, {**options, "scheduler": scheduler})
     return replace(report, damages=(*report.damages, *found), recomputed=len(sample), largest_difference=largest)
 
 
@@ -275,6 +267,8 @@ def _provenance(output: Place, metadata: Mapping[str, Any] | None) -> dict[str, 
         found = json.loads(documents[".zattrs"]).get(ATTRIBUTE)
     else:
         found = _root_attributes(output)
+    if found is None and (whole := find_whole(output)) is not None:
+        raise OutputError(f"{output} lies in an output of many images, which is taken as one; give {whole[0].output}.")
     if not isinstance(found, dict) or not ("geometry" in found or "kinds" in found):
         raise OutputError(f"{output} is no output of `phbatch run`, or one that was not begun; give the path of one.")
     return found
@@ -319,102 +313,3 @@ def _take_back(output: Place, damages: Iterable[Damage], made: Made) -> None:
         commit_positions(output, made.geometries, complete=False)
     else:
         commit_metadata(output, complete=False)
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """How far a frame that is stored is from what is computed again, and how far it may be, in standard deviations."""
-
-    frame: str
-    difference: float
-    allowed: float
-
-
-def _recompute(
-    output: Place, provenance: Mapping[str, Any], units: Sequence[Unit], listener: Listener, options: Mapping[str, Any]
-) -> tuple[list[Damage], float]:
-    """Damages that computing units again brings to light, and the largest difference of a pixel."""
-    arguments = recorded_options(provenance, options)
-    accepted = accept_run(str(arguments.pop("input")), output.path, parse_options("run", arguments))
-    accepted = replace(accepted, job=replace(accepted.job, token=new_token()))
-    geometry = accepted.resolved.geometry
-    table, records = StatisticsTable(geometry.grid), dict[str, dict[str, Any]]()
-    sampled = {unit.key for unit in units}
-    for record in Ledger(output).current(geometry.units):
-        if record["unit"] in sampled:
-            records[record["unit"]] = record
-            for row in record["statistics"]:
-                table.put(row)
-    work: Iterable[Unit] = units
-    if accepted.given is not None or accepted.resolved.recipe.passes > 1:
-        work = with_statistics(units, table, accepted.resolved.recipe.volumes)
-    if accepted.settings.scheduler is None:
-        load_predictor(accepted.job)
-    damages, largest, volumes = list[Damage](), 0.0, accepted.resolved.recipe.volumes
-    counts = {unit.key: sum(1 for _ in unit.frame_indices(volumes=volumes)) for unit in units}
-    listener(RunStarted(output.path, len(units), 0, sum(counts.values()), 0, prod(accepted.source.shape[3:])))
-    for outcome in execute(
-        _compare_unit,
-        accepted.job,
-        work,
-        workers=accepted.resolved.workers,
-        scheduler=accepted.settings.scheduler,
-        listener=listener,
-    ):
-        unit, key = outcome.unit, outcome.unit.key
-        listener(UnitFinished(key, counts[key]))
-        if outcome.result is None:
-            damages.append(Damage(key, f"cannot be computed again: {outcome.problem}"))
-            continue
-        comparisons, rows, digest = outcome.result
-        if digest != records[key]["input"]:
-            damages.append(Damage(key, "cannot be compared: its input was changed after it was restored"))
-            continue
-        largest = max([largest, *(comparison.difference for comparison in comparisons)])
-        wrong = tuple(found.frame for found in comparisons if not found.difference <= found.allowed)
-        if wrong:
-            damages.append(Damage(key, "has other pixels than those computed again", key, wrong))
-        if not _same_rows(rows, records[key]["statistics"]):
-            frames = all_frames(unit, geometry)
-            damages.append(Damage(key, "has other statistics than those computed again", key, frames))
-    return damages, largest
-
-
-def _compare_unit(job: Job, unit: Unit) -> tuple[list[_Comparison], list[dict[str, Any]], str]:
-    """Compute a unit and read what is stored of it."""
-    restored, rows, digest = compute_unit(job, unit)
-    sink, recipe = Sink(job.output), job.recipe
-    pairs = [
-        (pixels, sink.read(path, job.output_axes, region_of(unit, pixels))) for path, pixels in images_of(job, restored)
-    ]
-    found = []
-    for t, c, z in unit.frame_indices(volumes=recipe.volumes):
-        group = slice(None) if recipe.stacked else slice(c * recipe.n_output, (c + 1) * recipe.n_output)
-        place = (t, group, slice(None) if z is None else z)
-        for computed, stored in pairs:
-            found.append(_compare(str(unit.frame_key(t, c, z)), computed[place], stored[place]))
-    return found, rows, digest
-
-
-def _compare(frame: str, computed: NDArray[Any], stored: NDArray[Any]) -> _Comparison:
-    if computed.tobytes() == stored.tobytes():
-        return _Comparison(frame, 0.0, 0.0)
-    expected = computed.astype(np.float64)
-    difference = np.abs(stored.astype(np.float64) - expected)
-    difference[np.isnan(expected) & np.isnan(stored)] = 0
-    finite = computed[np.isfinite(computed)]
-    spread = (float(np.std(finite, dtype=np.float64)) if finite.size else 0.0) or 1.0
-    step = 1.0 if computed.dtype.kind == "u" else float(np.spacing(np.abs(finite).max(initial=0)))
-    return _Comparison(frame, float(difference.max()) / spread, _TOLERANCE + step / spread)
-
-
-def _same_rows(computed: Sequence[Mapping[str, Any]], stored: Sequence[Mapping[str, Any]]) -> bool:
-    def same(first: Any, second: Any) -> bool:
-        if isinstance(first, float) and isinstance(second, float):
-            return isclose(first, second, rel_tol=1e-6) or (isnan(first) and isnan(second))
-        return bool(first == second)
-
-    return len(computed) == len(stored) and all(
-        row.keys() == other.keys() and all(same(value, other[name]) for name, value in row.items())
-        for row, other in zip(computed, stored, strict=True)
-    )
