@@ -66,6 +66,8 @@ _COMMIT = "tests/test_commit.py"
 _LEDGER = "tests/test_ledger.py"
 _STORAGE = "tests/places/test_storage.py"
 _LOCK = "tests/faults/test_lock.py"
+_RESIDUAL = "tests/kernels/test_residual.py"
+_SCORES = "tests/test_scores.py"
 
 _MIRRORED = "the mirror image of every position needs as much before it as that one needs after it"
 _TRIED = "without a stop every unit is finished or has failed"
@@ -205,6 +207,14 @@ MUTANTS = [
     ),
     Mutant("outputs/writer.py", "elif name not in (PRIVATE, LOCK):", "elif name != PRIVATE:", _LOCK),
     Mutant("outputs/writer.py", "(*ours.items(), *private.items())", "(*private.items(), *ours.items())", _LOCK),
+    # Judging a restoration
+    Mutant("kernels/residual.py", "(autocorrelation > CORRELATED)", "(autocorrelation > 6 * CORRELATED)", _RESIDUAL),
+    Mutant("kernels/residual.py", "int(rows[at] * side)", "int(columns[at] * side)", _RESIDUAL),
+    Mutant("kernels/residual.py", "_QUIET, _QUIET_RATIO = 20.0", "_QUIET, _QUIET_RATIO = 80.0", _RESIDUAL),
+    Mutant("tools/scores.py", "_RANGE = (0.1, 99.9)", "_RANGE = (2.0, 98.0)", _SCORES),
+    Mutant("tools/scores.py", "found & usable, ~found & usable", "found & usable, usable", _SCORES),
+    Mutant("tools/scores.py", "image - seen.mean()) + wanted.mean()", "image) + wanted.mean()", _SCORES),
+    Mutant("tools/scores.py", "-20 * log10(nrmse) if", "-10 * log10(nrmse) if", _SCORES),
 ]
 
 
