@@ -75,6 +75,14 @@ def test_blocks_merge_to_the_whole_frame(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros_of_all_blocks_are_counted(dtype: str) -> None:
+    frame = cell_image("float64", (40, 36), 5).astype(dtype)
+    frame[::2] = 0
+    state = merged(states_of_blocks(frame, 1.0, [0.3, 0.7], [0.5]), random.Random(3))
+    assert finalize(state).zero == measure_frame(frame, 1.0).zero == np.mean(frame == 0) >= 0.5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_frames_with_more_values_than_buckets(dtype: str) -> None:
     scale = 1e5 if dtype[0] in "ui" else 1.0
     frame = (cell_image("float64", (400, 410), 7) * scale).astype(dtype)
