@@ -233,8 +233,8 @@ def test_a_killed_run_is_continued_byte_for_byte(source: Path, tmp_path: Path) -
     output = tmp_path / "parts.zarr"
     code = (
         "import sys, time, phbatch\n"
-        "slow = lambda event: time.sleep(0.3)\n"  # so that it is killed before its end, however busy the machine
-        "phbatch.run(sys.argv[1], sys.argv[2], model='none', workers=2, command='same', listener=slow)"
+        "slow = lambda: time.sleep(0.3)\n"  # so that it is killed before its end, however busy the machine
+        "phbatch.run(sys.argv[1], sys.argv[2], model='none', workers=2, command='same', stop=slow)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(source), str(output)])
     deadline = time.monotonic() + 600
