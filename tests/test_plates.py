@@ -212,7 +212,6 @@ def test_units_of_many_images_are_computed_again(tmp_path: Path) -> None:
         (partial(phbatch.run, model="none", follow=True), "INPUT/A/1/0"),
         (partial(phbatch.plan, model="none", graph="g.svg"), "give one of them"),
         (partial(phbatch.run, model="none", stats="t.csv"), "is the table of one image"),
-        (partial(phbatch.run, model="none", illumination="temporal"), "estimate a profile first"),
     ],
     ids=lambda each: str(getattr(getattr(each, "func", each), "__name__", "")),
 )
@@ -248,6 +247,49 @@ def test_light_is_estimated_over_a_plate(tmp_path: Path) -> None:
     )
     assert (found.facts["images"], len(found.facts["sampled"])) == (2, 4)
     assert run(plate, tmp_path / "o.zarr", illumination=tmp_path / "light.zarr").failed == {}
+
+
+def make_uneven_plate(place: Path) -> Path:
+    """Two fields of six times, the light of which falls along y in the one and along x in the other."""
+    make_plate(place, ("A/1", "B/2"), fields=1)
+    root = zarr.open_group(place)
+    for well, axis in (("A/1", 0), ("B/2", 1)):
+        shutil.rmtree(place / well / "0")
+        ramp = np.expand_dims(np.linspace(0.6, 1.4, 16), 1 - axis)
+        noise = np.random.default_rng(axis).normal(1000, 20, (6, 2, 16, 16))
+        make_image(root, f"{well}/0", (noise * ramp).astype("uint16"))
+    return place
+
+
+def test_each_position_has_its_own_light(tmp_path: Path) -> None:
+    plate, output = make_uneven_plate(tmp_path / "p.zarr"), tmp_path / "o.zarr"
+    assert run(plate, output, illumination="temporal").failed == {}
+    run(plate / "B/2/0", tmp_path / "one.zarr", illumination="temporal")
+    assert objects(output / "B/2/0/0") == objects(tmp_path / "one.zarr/0")
+    profiles: list[Any] = [zarr.open_group(output / path / "illumination")["background"] for path in ("A/1/0", "B/2/0")]
+    for profile, axis in zip(profiles, (0, 1), strict=True):
+        along = profile[0, 0].mean(axis=1 - axis)
+        np.testing.assert_allclose(along / along.mean(), np.linspace(0.6, 1.4, 16), atol=0.05)
+    assert phbatch.verify(output, deep=4).damages == ()
+    hurt = next(path for path in (output / "A/1/0/illumination/background/c").rglob("*") if path.is_file())
+    whole = hurt.read_bytes()
+    hurt.write_bytes(b"torn")
+    assert [damage.place for damage in phbatch.verify(output).damages] == [str(hurt.relative_to(output))]
+    phbatch.repair(output)
+    assert phbatch.verify(output).damages == ()
+    assert hurt.read_bytes() == whole
+
+
+def test_a_field_that_cannot_be_measured_before_is_left_out(tmp_path: Path) -> None:
+    plate, output = make_plate(tmp_path / "p.zarr", fields=1), tmp_path / "o.zarr"
+    chunk = plate / "A/2/0/0/c/0/0/0/0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(b"torn")
+    result = run(plate, output, retries=0, scope="series")
+    assert (result.exit_code, list(result.failed), result.units_done) == (4, ["A/2/0"], 4)
+    chunk.write_bytes(whole)
+    assert run(plate, output, scope="series").units_done == 2
+    assert phbatch.verify(output).damages == ()
 
 
 def test_patterns_and_collections(tmp_path: Path) -> None:

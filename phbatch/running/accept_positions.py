@@ -16,13 +16,13 @@ from phbatch.inputs.image import Source
 from phbatch.inputs.opening import open_input
 from phbatch.inputs.positions import Positions
 from phbatch.outputs.image import default_output
+from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.positions import PositionsOutput
 from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.place import Place
-from phbatch.planning.positions import PositionUnits
+from phbatch.planning.positions import PositionUnits, split_key
 from phbatch.planning.units import Geometry, Units
 from phbatch.running.begin import AcceptedRun, accept_alike, accept_run, meet_cluster, require_input, settle_network
-from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS
 from phbatch.words.errors import InputError, OutputError, UsageError
 from phbatch.words.events import Listener, Notice, Stop, never
 from phbatch.words.settings import RunSettings
@@ -256,6 +256,9 @@ def require_same_positions(accepted: AcceptedPositions) -> None:
             " leaves out; choose them, too, or another output, or start afresh with --overwrite."
         )
     shared = {path: digest for path, digest in mark["positions"].items() if path in old["positions"]}
+    if any(old["positions"][path] != digest for path, digest in shared.items()):  # one may have been mended since
+        begun = {split_key(record["unit"])[0] for record in Ledger(accepted.output).current(accepted.units)}
+        shared = {path: digest for path, digest in shared.items() if path in begun}
     kept = {path: digest for path, digest in old["positions"].items() if path in shared}
     require_same(
         accepted.output, dict(recorded) | {"fingerprint": old | {"positions": kept}}, mark | {"positions": shared}
@@ -281,12 +284,6 @@ def axes_of(provenance: Mapping[str, Any], path: str) -> str:
 
 
 def _require_simple(settings: RunSettings) -> None:
-    method = settings.illumination
-    if method in ESTIMATED_BACKGROUNDS and method not in FRAME_BACKGROUNDS:
-        raise UsageError(
-            f"--illumination {method} is estimated of one image; of many, estimate a profile first, with `phbatch"
-            " illumination`, and give it."
-        )
     if settings.follow:
         raise UsageError("--follow waits for the frames of one image; give one of them, such as INPUT/A/1/0.")
     if settings.stats is not None:

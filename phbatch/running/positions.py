@@ -33,15 +33,16 @@ from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits, split_key
 from phbatch.planning.units import Unit
 from phbatch.running.accept_positions import AcceptedPositions, geometries_of, require_same_positions, settle_positions
-from phbatch.running.begin import must_scan
+from phbatch.running.before import statistics_before
+from phbatch.running.begin import AcceptedRun, must_scan
 from phbatch.running.commit import restore_units
-from phbatch.running.measure import measure_before, with_statistics
+from phbatch.running.illumination import estimate_light, keep_light
+from phbatch.running.measure import with_statistics
 from phbatch.running.opening import describe_run
 from phbatch.running.run_log import keeping_log
-from phbatch.running.scale import require_good_frames
 from phbatch.words.axes import FrameKey
-from phbatch.words.errors import OutputError
-from phbatch.words.events import Listener, RunStarted, Stop
+from phbatch.words.errors import InputError, OutputError
+from phbatch.words.events import Event, Listener, Notice, RunStarted, Stop
 from phbatch.words.results import RunResult
 from phbatch.words.settings import RunSettings
 
@@ -68,7 +69,8 @@ def run_positions(accepted: AcceptedPositions, command: str, listener: Listener,
         frames = sum(run.resolved.geometry.frames for run in accepted.runs.values())
         listener(RunStarted(accepted.output.path, len(units), skipped, frames, frames_before, pixels // max(frames, 1)))
         restoring = perf_counter()
-        work = _work(accepted, finished, stop, listener)
+        unmeasured: dict[str, str] = {}
+        work = _work(accepted, finished, unmeasured, stop, listener)
         failed = restore_units(whole, work, finished, stop, listener, restore_position_unit)
         restoring_seconds = perf_counter() - restoring
         if len(finished) == len(units) and not (skipped == len(units) and finished.complete):
@@ -84,7 +86,7 @@ def run_positions(accepted: AcceptedPositions, command: str, listener: Listener,
         pixels=(finished.frames - frames_before) * (pixels // max(frames, 1)),
         peak_rss_bytes=0,
         clipped=finished.clipped,
-        failed=dict(accepted.aside) | failed,
+        failed=dict(accepted.aside) | unmeasured | failed,
         flagged=_flagged(finished.tables),
         workers=whole.resolved.workers,
         restoring_seconds=restoring_seconds,
@@ -136,27 +138,50 @@ def _provenance(accepted: AcceptedPositions, command: str) -> dict[str, Any]:
 
 
 def _work(
-    accepted: AcceptedPositions, finished: FinishedPositions, stop: Stop, listener: Listener
+    accepted: AcceptedPositions,
+    finished: FinishedPositions,
+    unmeasured: dict[str, str],
+    stop: Stop,
+    listener: Listener,
 ) -> Iterator[PositionUnit]:
-    """What is to be done, image after image; what a rule must know of a whole image is measured when it begins."""
+    """What is to be done, image after image; what must be known of a whole image is found out when it begins.
+
+    An image of which that cannot be said is left out, and `unmeasured` says why.
+    """
     units = accepted.units
     todo = ((units.place(index)[0], units[index]) for index in finished.todo_indices())
+    begun = set()
     for path, group in groupby(todo, key=lambda pair: pair[0]):
+        begun.add(path)
         run = accepted.runs[path]
         work: Iterator[Unit] = (unit for _, unit in group)
-        if run.resolved.recipe.passes > 1:
-            table = measure_before(
-                run.job,
-                run.resolved.geometry,
-                run.source.dtype,
-                workers=run.resolved.workers,
-                scheduler=accepted.settings.scheduler,
-                stop=stop,
-            )
-            require_good_frames(table, run.resolved.recipe)
+        try:
+            _keep_light(path, run, listener)
+            table = statistics_before(run, run.job, stop, _unheard)
+        except InputError as error:
+            unmeasured[path] = str(error)
+            listener(Notice(f"{path} is left out: {error}", warning=True))
+            continue
+        if table is not None:
             work = iter(with_statistics(work, table, run.resolved.recipe.volumes))
         for unit in work:
             yield _with_job(unit, accepted, path)
+    if not finished.complete:
+        for path in accepted.runs.keys() - begun:  # whose profile may be damaged
+            _keep_light(path, accepted.runs[path], listener)
+
+
+def _keep_light(path: str, run: AcceptedRun, listener: Listener) -> None:
+    """Estimate the profile of an image that needs one, and keep it in its output, unless that was done before."""
+    _, light = estimate_light(run)
+    for text in light.notices if light is not None else ():
+        listener(Notice(f"{path}: {text}", warning=True))
+    with refusing_storage_errors(run.output):
+        keep_light(run, light)
+
+
+def _unheard(event: Event) -> None:
+    """Of the stages of one image among many nothing is said."""
 
 
 def _with_job(unit: Unit, accepted: AcceptedPositions, path: str) -> PositionUnit:

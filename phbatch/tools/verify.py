@@ -302,8 +302,10 @@ def _take_back(output: Place, damages: Iterable[Damage], made: Made) -> None:
     for damage in hurt:
         if damage.place in documents:
             output.write(damage.place, documents[damage.place].encode())
-    if any(damage.place.startswith(f"{PROFILE}/") for damage in hurt):
-        output.remove_folder(PROFILE)
+    for path in made.geometries:
+        profile = f"{path}/{PROFILE}".lstrip("/")
+        if any(damage.place.startswith(f"{profile}/") for damage in hurt):
+            output.remove_folder(profile)
     for unit in dict.fromkeys(damage.unit for damage in damages if damage.unit is not None):
         ledger.retract(unit)
     forget_open_stores()
