@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phbatch.planning.memory import MemoryPlan, reduction_bytes
+from phbatch.planning.memory import SAMPLES, MemoryPlan, reduction_bytes, sampled_frames, sampling_bytes
 from phbatch.words.errors import MemoryLimitError
 
 BYTES = st.integers(1, 10**9)
@@ -23,6 +23,15 @@ PLANS = st.builds(
     waiting_mem=BYTES,
     ahead=st.integers(0, 3),
 )
+
+
+@given(side=st.integers(1, 5000), itemsize=st.sampled_from([1, 2, 4, 8]), spare=st.integers(0, 10**11))
+def test_as_many_frames_as_fit_are_sampled_with_what_the_heap_keeps_of_them(
+    side: int, itemsize: int, spare: int
+) -> None:
+    count, frame = sampled_frames((100, 1, 1, side, side), itemsize, spare, 100)
+    assert count == 0 or sampling_bytes(count * frame) <= spare
+    assert count == SAMPLES or sampling_bytes((count + 1) * frame) >= spare - 2
 
 
 def test_parts_add_up() -> None:

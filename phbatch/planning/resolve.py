@@ -29,6 +29,7 @@ from phbatch.planning.memory import (
     profile_bytes,
     reduction_bytes,
     sampled_frames,
+    sampling_bytes,
     table_memory,
     unit_knobs,
     unit_memory,
@@ -391,7 +392,7 @@ def _sampling_mem(settings: RunSettings, source: Image, geometry: Geometry, spar
     if settings.illumination not in ESTIMATED_BACKGROUNDS or settings.illumination in FRAME_BACKGROUNDS:
         return 0
     count, frame = sampled_frames(source.shape, source.dtype.itemsize, spare, len(geometry.times))
-    return count * frame
+    return sampling_bytes(count * frame)
 
 
 def _resolve_preparation(settings: RunSettings) -> Preparation:

@@ -38,6 +38,7 @@ from phbatch.planning.memory import (
     format_bytes,
     profile_bytes,
     sampled_frames,
+    sampling_bytes,
 )
 from phbatch.planning.resolve import resolve_statistics
 from phbatch.planning.units import Geometry
@@ -270,7 +271,7 @@ def _sample(frames: Sequence[tuple[Source, int]], settings: RunSettings) -> list
     spare = allowed - libraries - kept
     count, frame_bytes = sampled_frames(source.shape, source.dtype.itemsize, spare, len(frames))
     if count < min(LEAST_FRAMES, len(frames)):
-        needed = allowed - spare + LEAST_FRAMES * frame_bytes
+        needed = allowed - spare + sampling_bytes(LEAST_FRAMES * frame_bytes)
         raise MemoryLimitError(
             f"estimating the light needs {format_bytes(needed)} and may use {format_bytes(allowed)}; raise --memory."
         )

@@ -115,6 +115,12 @@ MEMORY_CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str, dict[str, A
         "uint16",
         {"model": "none", "scope": "series", "dtype": "uint16", "rescale": True},
     ),
+    "float32 2048 x 2048, light over time, pooled": (
+        (16, 2048, 2048),
+        (1, 2048, 2048),
+        "float32",
+        {"model": "none", "scope": "series", "illumination": "temporal"},
+    ),
 }
 
 _RUN = """
