@@ -3,7 +3,8 @@
     python benchmarks/train_default_model.py FOLDER [--steps N] [--start MODEL]
 
 Reads the TIFF folders below ``PHBATCH_DATA`` (see `held_out.py`, which says what is kept out) and writes CSBDeep's
-folder: config.json, weights_best.h5 and phbatch.json. ``benchmarks/default_model.py`` judges it.
+folder: config.json, weights_best.h5 and phbatch.json, with scores on simulated frames. ``benchmarks/default_model.py``
+judges it on real ones.
 
 A clean frame is a real one, area averaged by 1 to 3 in two of three cases, which makes it cleaner and sharper, or a
 simulated truth to which texture, granules and dust are added. Noise of 0.4 to 14 % of the frame's median is added, its
@@ -14,7 +15,6 @@ learns to leave clean frames alone. Noisy and clean are divided by the median of
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from csbdeep.models import CARE, Config
 from held_out import DATA, SOURCES, training_frames
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from train_demo_model import draw_settings
+from train_demo_model import draw_settings, evaluate, write_card
 
 import phbatch
 from phbatch.kernels.downsample import area_average
@@ -37,7 +37,7 @@ from phbatch.kernels.stats import measure_frame
 from phbatch.network.model import open_model
 
 SEED = 14
-SIMULATED_SEED = 500_000
+SIMULATED_SEED, SIMULATED = 500_000, 60
 PIXEL_SIZE_UM = 0.1625
 LIMITS = (
     "Trained on four public phase-contrast data sets and on simulations: it removes shot and read noise and leaves"
@@ -149,7 +149,7 @@ def train(folder: Path, *, steps: int, start: str | None, batch: int = 12, patch
     started, cpu = time.perf_counter(), time.process_time()
     keras.utils.set_random_seed(SEED)
     random = np.random.default_rng(SEED)
-    pools = [real_images(random, 60, patch), simulated_images(random, 60, 2 * patch)]
+    pools = [real_images(random, 60, patch), simulated_images(random, SIMULATED, 2 * patch)]
     print(f"{len(pools[0])} real and {len(pools[1])} simulated images after {time.perf_counter() - started:.0f} s")
     epochs, per_epoch = max(1, steps // 100), min(steps, 100)
     config = Config(
@@ -191,6 +191,7 @@ def train(folder: Path, *, steps: int, start: str | None, batch: int = 12, patch
         "loss": "mae",
         "validation_loss": round(float(min(history.history["val_loss"])), 6),
         "seed": SEED,
+        "seeds": [SIMULATED_SEED, SIMULATED_SEED + SIMULATED - 1],
         "target": "clean frame; noisy and clean divided by the median of the smoothed frame",
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "processor_minutes": round((time.process_time() - cpu) / 60, 1),
@@ -217,7 +218,8 @@ def main() -> None:
         "training": facts,
         "limits": LIMITS,
     }
-    (arguments.folder / "phbatch.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    card["evaluation"] = evaluate(write_card(arguments.folder, card))
+    write_card(arguments.folder, card)
 
 
 if __name__ == "__main__":
