@@ -116,7 +116,7 @@ def restore(
         `normalize`, `factor`, `sigma`, `pmin`, `pmax`, `value`, `illumination` (gaussian or polynomial),
         `illumination_mode`, `downscale`, `upscale_back`, `dtype`, `rescale`, `range`, `scale`, `tile`, `batch`,
         `backend`, `memory`, as for `phbatch.run`, `network`, which is plain unless it is named, and `precision`, which
-        is float32. Its others would do nothing, and are refused.
+        is float32. Its others would do nothing, and are refused. `normalize="none"` is of arrays that are normalized.
 
     Returns
     -------
@@ -143,6 +143,8 @@ def restore(
             " float32, or phbatch.run."
         )
     opened = open_model(model)
+    if settings.normalize == "none":  # an array that was normalized before: no rule contradicts the model's
+        opened = replace(opened, normalization=None)
     ordered = in_order(axes)
     blocks = array.transpose([axes.index(axis) for axis in ordered])
     blocks = blocks[tuple(slice(None) if axis in axes else np.newaxis for axis in CANONICAL)]
