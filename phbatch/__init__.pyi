@@ -26,7 +26,9 @@ from .tools.report_page import RunReport, collect_report, write_report
 from .tools.residual import RemovedPlace, ResidualCheck
 from .tools.scores import FrameScores
 from .tools.simulated import write_plate, write_time_lapse
+from .tools.training import train
 from .tools.verify import repair, verify
+from .training.session import TrainingResult
 from .words.errors import (
     ClusterError,
     InputError,
@@ -40,6 +42,7 @@ from .words.errors import (
 from .words.normalization import Normalization
 from .words.results import Damage, PartResult, PartsReport, PlanReport, RunResult, VerifyReport
 from .words.settings import RunSettings
+from .words.training import TrainingSettings
 
 __all__ = [
     "Calibration",
@@ -76,6 +79,8 @@ __all__ = [
     "RunStatus",
     "StatisticsTable",
     "SubmitResult",
+    "TrainingResult",
+    "TrainingSettings",
     "UsageError",
     "VerifyReport",
     "begin_parts",
@@ -107,6 +112,7 @@ __all__ = [
     "statistics",
     "status",
     "submit",
+    "train",
     "verify",
     "write_plate",
     "write_report",

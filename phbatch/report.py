@@ -17,6 +17,7 @@ from phbatch.places.table_file import MEASURED, csv_lines, require_table_name, w
 from phbatch.planning.memory import format_bytes
 from phbatch.planning.request import ClusterRequest
 from phbatch.tools.progress import ProgressReport
+from phbatch.tools.training_progress import TrainingProgress
 from phbatch.words.results import PlanReport, RunResult, VerifyReport
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ProgressReport",
+    "TrainingProgress",
     "print_comparison",
     "print_evaluation",
     "print_info",

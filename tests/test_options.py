@@ -20,6 +20,7 @@ from phbatch.running import arrays as graph
 from phbatch.words.option_types import RunOptions
 from phbatch.words.options import ACTED_ON
 from phbatch.words.settings import SETTINGS, RunSettings
+from phbatch.words.training import TRAINING
 from phbatch.words.wording import in_python
 
 GIVEN: dict[str, Any] = {
@@ -115,7 +116,8 @@ def test_every_setting_is_tried_and_typed() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_what_does_nothing_is_refused_before_anything_is_looked_at(tmp_path: Path, function: str) -> None:
-    for name in GIVEN.keys() - ACTED_ON[function] - ({"axes"} if function in LAZY else set()):
+    taken = {"axes"} if function in LAZY else TRAINING.keys() if function == "train" else set()
+    for name in GIVEN.keys() - ACTED_ON[function] - taken:
         arguments = [np.zeros((1, 8, 8), "uint16"), "tyx"] if function in LAZY else [tmp_path / "nowhere.zarr"]
         with pytest.raises(phbatch.UsageError, match=rf"^{name}(=True)? does nothing in `phbatch.{function}`"):
             FUNCTIONS[function](*arguments, **{name: GIVEN[name]})

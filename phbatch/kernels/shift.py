@@ -15,9 +15,12 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import shift as shift_spline
 
-SIGNIFICANT = 12.0
-"""Height of a peak over the standard deviation of the correlation from which on two images show one scene: noise alone
-reaches 5, frames of T98G cells and their mirror images 9, and the same cells in strong noise 17 and more."""
+SIGNIFICANT = 8.0
+"""Height of a peak over the standard deviation of the correlation from which on it is none of noise, which reaches 5.
+Other cells of one kind reach 10 somewhere, and frames of the same cells 11 to 200."""
+
+FARTHEST = 0.1
+"""Of the shorter side: a peak beyond is of two scenes that are alike, and no shift between two recordings of one."""
 
 _SIGMA = 1.5
 _WHITENED = 0.75  # of the cross spectrum's modulus, as a power: 1 lets the noise of dim frequencies count in full

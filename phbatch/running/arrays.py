@@ -29,6 +29,7 @@ from phbatch.network.forms import PLAIN
 from phbatch.network.model import DEFAULT_MODEL, open_model
 from phbatch.places.ome import ImageMetadata
 from phbatch.planning.idle import require_effect
+from phbatch.planning.of_model import with_model
 from phbatch.planning.resolve import resolve_rule, resolve_run
 from phbatch.running.array_statistics import SCALARS, image_statistics
 from phbatch.running.lazy import open_lazy, warn_of_frames
@@ -36,7 +37,7 @@ from phbatch.running.same_kind import as_given, axes_without, in_order
 from phbatch.words.axes import CANONICAL, Shape
 from phbatch.words.choices import FLOAT32, FRAME_BACKGROUNDS
 from phbatch.words.errors import UsageError
-from phbatch.words.events import log
+from phbatch.words.events import Notice, log
 from phbatch.words.normalization import Normalization
 from phbatch.words.option_types import NormalizeOptions, RestoreOptions
 from phbatch.words.options import parse_options
@@ -131,6 +132,11 @@ def restore(
         As `phbatch.run`.
     """
     settings = parse_options("restore", {"model": model, **options})
+    opened, of_model = open_model(model), tuple[Notice, ...]()
+    if settings.normalize == "none":  # an array that was prepared before: nothing contradicts what the model had
+        opened = replace(opened, normalization=None)
+    else:
+        settings, of_model = with_model(settings, opened, frames_alone=True)
     given, (array, axes) = array, open_lazy(array, axes)
     if settings.illumination != "none" and settings.illumination not in FRAME_BACKGROUNDS:
         raise UsageError(
@@ -142,9 +148,6 @@ def restore(
             f"precision {settings.precision} must be checked on the input first, which a lazy array does not allow; use"
             " float32, or phbatch.run."
         )
-    opened = open_model(model)
-    if settings.normalize == "none":  # an array that was normalized before: no rule contradicts the model's
-        opened = replace(opened, normalization=None)
     ordered = in_order(axes)
     blocks = array.transpose([axes.index(axis) for axis in ordered])
     blocks = blocks[tuple(slice(None) if axis in axes else np.newaxis for axis in CANONICAL)]
@@ -163,7 +166,7 @@ def restore(
         levels=1,
     )
     require_effect(settings, resolved.recipe.rule, network=True, table=False)
-    for notice in resolved.notices:
+    for notice in (*of_model, *resolved.notices):
         log(notice)
     # To choose the fastest form of the network would compute before anything is asked.
     network = PLAIN if settings.network == "auto" else settings.network

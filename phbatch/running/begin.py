@@ -38,6 +38,7 @@ from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.own import require_own
 from phbatch.places.place import Place
 from phbatch.planning.memory import UNITS_AHEAD
+from phbatch.planning.of_model import with_model
 from phbatch.planning.resolve import ResolvedRun, resolve_run
 from phbatch.planning.units import Geometry
 from phbatch.running.measure import describe, read_table, require_same_measurement
@@ -102,6 +103,7 @@ def accept_run(
         settings = settings.model_copy(update={"memory": settings.memory // processes})
     source = open_input(input_path, settings) if source is None else source
     model = beside.model if beside is not None else _open_model(settings)
+    settings, of_model = with_model(settings, model, frames_alone=record is not None)
     store = settings.storage_options
     destination = Place.at(output, store) if output is not None else default_output(input_path, store)
     require_separate(source, destination)
@@ -158,7 +160,7 @@ def accept_run(
         require_good_frames(given, resolved.recipe)
         wanted = describe(source, resolved.recipe)
         warnings = (*warnings, *require_same_measurement(settings.stats, given, wanted, required))
-    notices = (*(Notice(text) for text in source.notices), *resolved.notices, *warnings)
+    notices = (*(Notice(text) for text in source.notices), *of_model, *resolved.notices, *warnings)
     if model is not None:
         notices = _with_notices_of(model, source, settings, notices)
     replaces = settings.overwrite and recorded is not None

@@ -44,6 +44,7 @@ from phbatch.shell.plain import (
     written,
 )
 from phbatch.shell.simulate_commands import simulate_command
+from phbatch.shell.training_commands import train_command
 from phbatch.words.errors import PhbatchError, UsageError
 from phbatch.words.wording import speaking_command_line
 
@@ -301,7 +302,7 @@ for command in (
     *(simulate_command, convert_command, export_command),
     *(preview_command, report_command, explain_command, evaluate_command),
     *(submit_command, status_command, cancel_command, logs_command, begin_parts_command, run_part_command),
-    *(doctor_command, completion_command),
+    *(doctor_command, completion_command, train_command),
 ):
     cli.add_command(command)
 

@@ -12,6 +12,7 @@ from phbatch.words.choices import MOST_READERS, MOST_WORKERS
 from phbatch.words.errors import UsageError
 from phbatch.words.rows import Function, Group, Setting
 from phbatch.words.settings import SETTINGS
+from phbatch.words.training import TRAINING
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -106,6 +107,8 @@ config_option = click.option(
 run_options = grouped(
     click.argument("input"), click.argument("output", required=False), settings_of("run"), config_option
 )
+
+training_options = grouped(*(_option(setting, "train", "") for setting in TRAINING.values()))
 
 cluster_options = grouped(*(_option(setting, "run", "") for setting in CLUSTER.values()))
 

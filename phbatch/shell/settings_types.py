@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from phbatch.words import choices, settings
 from phbatch.words.rows import Setting
 from phbatch.words.settings import SETTINGS
+from phbatch.words.training import TRAINING
 
 FILE = Path(settings.__file__).with_name("option_types.py")
 """What is written."""
@@ -26,6 +27,7 @@ _CLASSES = {
     "RestoreOptions": ("restore", "`phbatch.restore`", "model"),
     "RedoOptions": ("verify", "`phbatch.verify` and `phbatch.repair`", ""),
     "PartOptions": ("run_part", "`phbatch.run_part`", ""),
+    "TrainOptions": ("train", "`phbatch.train`", ""),
 }
 """Name of a class: its function, who takes it, and the setting that is an argument of its own there."""
 
@@ -55,10 +57,12 @@ class {name}(TypedDict, total=False):
 
 def settings_types() -> str:
     """Text of the file."""
-    used = {written_type(setting).split(" ", 1)[0] for setting in SETTINGS.values()} & set(_ALIASES.values())
+    known = [*SETTINGS.values(), *TRAINING.values()]
+    used = {written_type(setting).split(" ", 1)[0] for setting in known} & set(_ALIASES.values())
     text = _HEAD.format(aliases="\n".join(f"    {name}," for name in sorted(used)))
     for name, (function, takers, apart) in _CLASSES.items():
-        taken = [setting for setting in SETTINGS.values() if setting.acts_in(function) and setting.name != apart]
+        rows = [*SETTINGS.values(), *(TRAINING.values() if function == "train" else ())]
+        taken = [setting for setting in rows if setting.acts_in(function) and setting.name != apart]
         fields = [f"    {setting.name}: {written_type(setting)}" for setting in taken]
         text += _CLASS.format(name=name, takers=takers, fields="\n".join(fields))
     return text

@@ -16,6 +16,7 @@ from phbatch.inputs.opening import open_input
 from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.smoothing import smooth_float
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
+from phbatch.planning.of_model import with_model
 from phbatch.planning.resolve import resolve_rule
 from phbatch.tools.compare import RULES, Sampler
 from phbatch.tools.removal import restore_window
@@ -153,13 +154,14 @@ def preview(
     """
     settings = parse_options("compare_rules", options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
+    settings, of_model = with_model(settings, model)
     source = open_input(input, settings)
     if crop < 8:
         raise UsageError(f"--crop {crop} shows nothing; give 8 pixels or more.")
     for t in times or ():
         if not 0 <= t < source.shape[0]:
             raise UsageError(f"--times {t} is none of the frames 0 to {source.shape[0] - 1}; give indices along t.")
-    notices = list[str]()
+    notices = [notice.text for notice in of_model]
     if model is not None and (model.config.n_dim != 2 or model.config.n_channel_in != 1):
         notices.append(f"{model.name} restores volumes or several channels at once, which a preview does not show.")
     drawn = model if model is not None and not notices else None

@@ -65,6 +65,8 @@ class ProgressReport:
         Whether only warnings and failures are shown.
     """
 
+    _counted = "frames"
+
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self._console = console or Console(stderr=True)
         self._quiet = quiet
@@ -142,7 +144,7 @@ class ProgressReport:
         if self._live is None and (self._done == self._total or now - self._told > self._interval(now)):
             self._told = now
             stage = "" if self._stage == "restoring" else f"{self._stage}: "
-            self._say(f"{stage}{self._done}/{self._total} frames, {', '.join(self._facts())}")
+            self._say(f"{stage}{self._done}/{self._total} {self._counted}, {', '.join(self._facts())}")
 
     def _interval(self, now: float) -> float:
         return max(_PLAIN_S, (now - self._began) / _PLAIN_SHARE)
@@ -151,7 +153,7 @@ class ProgressReport:
         """What is known, the most wanted first."""
         per_second = self._per_second  # as of the last unit: between two of them nothing gets slower
         if self._total and per_second > 0:
-            yield f"{per_second:.2f} frames/s"
+            yield f"{per_second:.2f} {self._counted}/s"
             left = (self._total - self._done) / per_second
             if left and self._live is not None:
                 left = max(left - (monotonic() - self._at), 1.0)
@@ -182,7 +184,7 @@ class ProgressReport:
         line = Table.grid(padding=(0, 1), expand=True)
         cells: list[Any] = [self._stage, bar]
         if self._total:
-            cells.append(f"{self._done}/{self._total}{' frames' if width >= _NARROW else ''}")
+            cells.append(f"{self._done}/{self._total}{f' {self._counted}' if width >= _NARROW else ''}")
         for cell in cells:
             line.add_column(ratio=1 if cell is bar else None, no_wrap=True, overflow="ellipsis")
         line.add_row(*cells)

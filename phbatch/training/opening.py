@@ -19,7 +19,7 @@ from phbatch.inputs.opening import open_input
 from phbatch.inputs.pixel_size import MICROMETERS
 from phbatch.inputs.positions import find_positions
 from phbatch.inputs.presence import require_chunks
-from phbatch.kernels.shift import SIGNIFICANT, Shift, find_shift
+from phbatch.kernels.shift import FARTHEST, SIGNIFICANT, Shift, find_shift
 from phbatch.planning.resolve import resolve_statistics
 from phbatch.running.illumination import profile_of
 from phbatch.training.scenes import Scene, read_both
@@ -197,16 +197,18 @@ def align(scene: Scene, *, register: bool, listener: Listener) -> Scene:
     """
     picked = np.unique(np.linspace(0, len(scene.keys) - 1, _LOOKED_AT).round().astype(int))
     found = [find_shift(*_middle_planes(scene, scene.keys[index])) for index in picked]
-    seen = [shift for shift in found if shift.height >= SIGNIFICANT]
+    farthest = FARTHEST * min(scene.lengths[-2:])
+    seen = [shift for shift in found if shift.height >= SIGNIFICANT and shift.length <= farthest]
     if not seen:
         raise InputError(
-            f"the low and high frames of {scene.name} have no structure in common (the highest peak of their"
-            f" correlation is {max(shift.height for shift in found):.1f} standard deviations, and {SIGNIFICANT:g} are"
-            " needed): give frames of the same cells."
+            f"the low and high frames of {scene.name} show other scenes, or nothing: within {farthest:.0f} px no peak"
+            f" of their correlation reaches {SIGNIFICANT:g} standard deviations in {len(found)} frames; give frames of"
+            " the same cells."
         )
     y, x = (float(np.median([getattr(shift, axis) for shift in seen])) for axis in "yx")
     shift = Shift(y, x, max(each.height for each in seen))
-    spread = max(np.hypot(each.y - y, each.x - x) for each in seen)
+    sharp = [each for each in seen if each.height >= 2 * SIGNIFICANT]
+    spread = max((np.hypot(each.y - y, each.x - x) for each in sharp), default=0.0)
     if spread > LARGEST_SHIFT:
         listener(
             Notice(

@@ -108,8 +108,76 @@ class Notice:
             object.__setattr__(self, "logger", name if name.startswith("phbatch.") else "phbatch")
 
 
-Event = RunStarted | StageStarted | UnitMeasured | UnitFinished | UnitFailed | Notice
+@dataclass(frozen=True)
+class TrainingStarted:
+    """The steps of a training begin.
+
+    Attributes
+    ----------
+    model : str
+        Folder that it goes to.
+    epochs, epochs_done : int
+        All epochs, and those that an earlier call finished.
+    steps : int
+        Of an epoch.
+    """
+
+    model: str
+    epochs: int
+    epochs_done: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class StepTaken:
+    """A step of a training is taken.
+
+    Attributes
+    ----------
+    loss : float
+        Mean of the epoch so far.
+    """
+
+    loss: float
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """An epoch is finished, and its checkpoint written.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1 on.
+    loss, validation_loss : float
+        Means.
+    rate : float
+        Learning rate from here on.
+    best : bool
+        Whether no epoch before had a lower validation loss.
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    rate: float
+    best: bool
+
+
+Event = (
+    RunStarted
+    | StageStarted
+    | UnitMeasured
+    | UnitFinished
+    | UnitFailed
+    | TrainingStarted
+    | StepTaken
+    | EpochFinished
+    | Notice
+)
 Listener = Callable[[Event], None]
+
+_TRAINING = "phbatch.training.loop"
 
 
 def in_words(event: Event) -> tuple[str, int, str]:
@@ -134,6 +202,14 @@ def in_words(event: Event) -> tuple[str, int, str]:
         case RunStarted():
             text = f"{event.units - event.units_done} of {event.units} units are to be done of {event.output}"
             return "phbatch.running.run", logging.DEBUG, text
+        case TrainingStarted():
+            text = f"{event.epochs - event.epochs_done} of {event.epochs} epochs are to be done of {event.model}"
+            return _TRAINING, logging.DEBUG, text
+        case StepTaken():
+            return _TRAINING, logging.DEBUG, f"step, loss {event.loss:.4g}"
+        case EpochFinished():
+            losses = f"loss {event.loss:.4g}, validation {event.validation_loss:.4g}, rate {event.rate:.3g}"
+            return _TRAINING, logging.INFO, f"epoch {event.epoch}: {losses}"
 
 
 def log(event: Event) -> None:
@@ -168,7 +244,7 @@ def logging_notices(listener: Listener) -> Listener:
                 return
             said.add(event)
             log(event)
-        elif isinstance(event, UnitFailed) or _COMMITS.isEnabledFor(logging.DEBUG):
+        elif isinstance(event, UnitFailed | EpochFinished) or _COMMITS.isEnabledFor(logging.DEBUG):
             log(event)
         listener(event)
 

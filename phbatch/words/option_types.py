@@ -12,6 +12,7 @@ from phbatch.words.choices import (
     Codec,
     IlluminationMode,
     LevelMethod,
+    Loss,
     NanPolicy,
     Network,
     OmeZarr,
@@ -20,6 +21,7 @@ from phbatch.words.choices import (
     Precision,
     Scope,
     Shuffle,
+    Target,
 )
 
 
@@ -226,3 +228,53 @@ class PartOptions(TypedDict, total=False):
     workers: int | None
     threads: int | None
     retries: int | None
+
+
+class TrainOptions(TypedDict, total=False):
+    """What `phbatch.train` is given; None is as if it were not."""
+
+    axes: str | None
+    wells: str | Sequence[str] | None
+    fields: str | int | Sequence[int] | None
+    channel: int | str | Sequence[int | str] | None
+    frames: int | str | None
+    pattern: str | None
+    position: int | str | None
+    pixel_size: float | str | Sequence[float] | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
+    normalize: str | None
+    factor: float | None
+    sigma: float | None
+    pmin: float | None
+    pmax: float | None
+    value: float | None
+    illumination: str | Path | None
+    illumination_mode: IlluminationMode | None
+    downscale: int | None
+    backend: BackendChoice | None
+    overwrite: bool | None
+    memory: int | str | None
+    threads: int | None
+    clean: str | Path | None
+    degrade: Sequence[str] | str | None
+    simulate: int | None
+    dims: int | str | None
+    together: bool | None
+    depth: int | None
+    kernel: int | None
+    filters: int | None
+    probabilistic: bool | None
+    residual: bool | None
+    activation: str | None
+    loss: Loss | None
+    target: Target | None
+    epochs: int | None
+    steps: int | None
+    batch: int | None
+    patch: int | None
+    patch_depth: int | None
+    background: float | None
+    rate: float | None
+    validation: float | None
+    register: bool | None
+    seed: int | None

@@ -37,10 +37,11 @@ from phbatch.words.rows import Function, Row, setting
 RULE = "settings.normalization."
 """Where the settings of a normalization stand in what is recorded."""
 
-IMAGES: tuple[Function, ...] = ("convert", "statistics", "illumination", "compare_rules")
+IMAGES: tuple[Function, ...] = ("convert", "statistics", "illumination", "compare_rules", "train")
 CONVERTS: tuple[Function, ...] = ("convert",)
 MEASURES: tuple[Function, ...] = ("statistics", "compare_rules")
 LAZY: tuple[Function, ...] = ("normalize", "restore")
+TRAINS: tuple[Function, ...] = ("train",)
 AGAIN: tuple[Function, ...] = ("verify", "repair", "run_part")
 """Functions beside `phbatch.run` that a setting acts in."""
 
@@ -79,12 +80,12 @@ class PixelSettings(Frozen):
     wells: Annotated[str | None, WELLS] = setting(
         None,
         "Wells of a plate, and rectangles of them, such as A1,B3-B6.",
-        Row("input", "place", (), "A1,B3-B6", given="str | Sequence[str]", unset="all"),
+        Row("input", "place", TRAINS, "A1,B3-B6", given="str | Sequence[str]", unset="all"),
     )
     fields: Annotated[str | None, FIELDS] = setting(
         None,
         "Fields of every well, or images of a collection, by their names, such as 0,2.",
-        Row("input", "place", (), "N,N", given="str | int | Sequence[int]", unset="all"),
+        Row("input", "place", TRAINS, "N,N", given="str | int | Sequence[int]", unset="all"),
     )
     channel: Annotated[int | str | None, CHANNELS] = setting(
         None,
@@ -127,7 +128,7 @@ class PixelSettings(Frozen):
         Row(
             "input",
             "numbers",
-            CONVERTS,
+            (*CONVERTS, "train"),
             "UM|Z,Y,X",
             unit="µm",
             given="float | str | Sequence[float]",
@@ -186,20 +187,22 @@ class PixelSettings(Frozen):
         Row(
             "numbers",
             "numbers",
-            LAZY,
+            (*LAZY, "train"),
             "METHOD",
             unset="percentile; median without a model",
             of_model=True,
             stands=f"{RULE}method",
         ),
     )
-    factor: Factor | None = of_rule("factor", LAZY, metavar="F", methods=("median", "mode"))
+    factor: Factor | None = of_rule("factor", (*LAZY, "train"), metavar="F", methods=("median", "mode"))
     sigma: Sigma | None = of_rule(
-        "sigma", (*MEASURES, *LAZY), metavar="PX", unit="px", methods=("median", "mode", "zscore")
+        "sigma", (*MEASURES, *LAZY, "train"), metavar="PX", unit="px", methods=("median", "mode", "zscore")
     )
-    pmin: Percentile | None = of_rule("pmin", (*MEASURES, *LAZY), metavar="P", methods=("percentile",))
-    pmax: Percentile | None = of_rule("pmax", (*MEASURES, *LAZY), metavar="P", methods=("percentile",))
-    value: Divisor | None = of_rule("value", ("compare_rules", *LAZY), metavar="V", unit="counts", methods=("fixed",))
+    pmin: Percentile | None = of_rule("pmin", (*MEASURES, *LAZY, "train"), metavar="P", methods=("percentile",))
+    pmax: Percentile | None = of_rule("pmax", (*MEASURES, *LAZY, "train"), metavar="P", methods=("percentile",))
+    value: Divisor | None = of_rule(
+        "value", ("compare_rules", *LAZY, "train"), metavar="V", unit="counts", methods=("fixed",)
+    )
     percentiles: Annotated[tuple[Percentile, ...], NUMBERS] = setting(
         (),
         "More percentiles for the table of statistics, such as 1,50,99.",
@@ -224,17 +227,17 @@ class PixelSettings(Frozen):
     illumination: Annotated[str, PATH] = setting(
         "none",
         "Uneven light: none, gaussian or polynomial (per frame), temporal or basic (per position), or a profile.",
-        Row("numbers", "numbers", (*MEASURES, "restore"), "NAME|PATH", given="str | Path"),
+        Row("numbers", "numbers", (*MEASURES, "restore", "train"), "NAME|PATH", given="str | Path", of_model=True),
     )
     illumination_mode: IlluminationMode = setting(
         "divide",
         "What is done with the uneven light: divide by it, or subtract it.",
-        Row("numbers", "numbers", (*MEASURES, "restore")),
+        Row("numbers", "numbers", (*MEASURES, "restore", "train"), of_model=True),
     )
     downscale: int = setting(
         1,
         "Area average over N x N pixels before everything else.",
-        Row("numbers", "numbers", (*MEASURES, "restore"), "N"),
+        Row("numbers", "numbers", (*MEASURES, "restore", "train"), "N", of_model=True),
         ge=1,
         le=16,
     )
@@ -291,7 +294,7 @@ class PixelSettings(Frozen):
     backend: BackendChoice = setting(
         "auto",
         "What computes the network, by Keras; auto is TensorFlow where it is installed, else JAX.",
-        Row("network", "numbers", ("restore", "info"), stands="settings.backend"),
+        Row("network", "numbers", ("restore", "info", "train"), stands="settings.backend"),
     )
     network: Annotated[Network, LOWER_CASE] = setting(
         "auto",

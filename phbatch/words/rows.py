@@ -32,6 +32,7 @@ Function = Literal[
     "repair",
     "run_part",
     "info",
+    "train",
 ]
 """Public functions that act on settings; `run` and `plan` on all."""
 

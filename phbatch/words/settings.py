@@ -113,7 +113,7 @@ class RunSettings(PixelSettings):
         Row("output", "numbers", CONVERTS, unset="the input's, or 0.5"),
     )
     overwrite: bool = setting(
-        False, "Start afresh where an output of phbatch exists.", Row("output", "place", CONVERTS)
+        False, "Start afresh where an output of phbatch exists.", Row("output", "place", (*CONVERTS, "train"))
     )
 
     follow: bool = setting(
@@ -163,7 +163,7 @@ class RunSettings(PixelSettings):
     threads: int | None = setting(
         None,
         "Threads of the codecs, and of TensorFlow on a CPU.",
-        Row("machine", "speed", ("convert", "statistics", "run_part"), "N", unset="all cores"),
+        Row("machine", "speed", ("convert", "statistics", "run_part", "train"), "N", unset="all cores"),
         ge=1,
     )
     scheduler: Annotated[str | None, PATH] = setting(

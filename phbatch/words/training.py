@@ -31,7 +31,7 @@ def _known(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _row(metavar: str = "", *, unit: str = "", unset: str = "", given: str = "", numbers: bool = True) -> Row:
-    return Row("training", "numbers" if numbers else "place", (), metavar, unit, unset, given=given)
+    return Row("training", "numbers" if numbers else "place", ("train",), metavar, unit, unset, given=given)
 
 
 class TrainingSettings(Frozen):
@@ -48,7 +48,9 @@ class TrainingSettings(Frozen):
     simulate: int | None = setting(
         None, "Train on N simulated frames of phase contrast and their truth.", _row("N"), ge=2
     )
-    dims: Literal["2", "3"] = setting("2", "Dimensions of the network: 2 takes planes, 3 volumes.", _row())
+    dims: Literal["2", "3"] = setting(
+        "2", "Dimensions of the network: 2 takes planes, 3 volumes.", _row(given="int | str")
+    )
     together: bool = setting(False, "All channels go into the network together.", _row())
     depth: int = setting(2, "Poolings of the network.", _row("N"), ge=1, le=5)
     kernel: Annotated[int, AfterValidator(_odd)] = setting(
@@ -59,7 +61,9 @@ class TrainingSettings(Frozen):
     residual: bool | None = setting(
         None, "Add the input to what the network makes.", _row(unset="where channels in and out are as many")
     )
-    activation: Literal["linear", "relu"] = setting("linear", "Of the last layer; relu makes nothing below 0.", _row())
+    activation: Literal["linear", "relu"] = setting(
+        "linear", "Of the last layer; relu makes nothing below 0.", _row(given="str")
+    )
     loss: Loss | None = setting(
         None, "What is lowered: mae, mse or laplace.", _row("LOSS", unset="mae, or laplace with --probabilistic")
     )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 _flags = {"benchmark"}
 
 _FUNCTIONS = {"stats": "statistics", "compare": "compare_rules"}
-_COMMAND = re.compile(r"`phbatch (run|plan|stats|compare|illumination|verify|repair|info|submit)( --help)?`")
+_COMMAND = re.compile(r"`phbatch (run|plan|stats|compare|illumination|verify|repair|info|submit|train)( --help)?`")
 _OPTION = re.compile(
     r"""(?<![\w-])--(?P<name>[a-z][a-z-]*[a-z])(?P<sign>[= ])?(?P<value>'[^']*'|"[^"]*"|[^\s;,)`]+)?"""
 )
