@@ -14,7 +14,7 @@ from phbatch.network.model import open_model
 from phbatch.training.checkpoint import read_checkpoint
 from tests.training.trained import QUICK, words, write_pair
 
-LONG = QUICK | {"epochs": 5, "steps": 40}
+LONG = QUICK | {"epochs": 4, "steps": 25}
 
 
 def train_until(epoch: int, number: signal.Signals, command: list[str]) -> tuple[int, str]:
@@ -39,12 +39,12 @@ def test_interrupted_then_killed_then_continued_is_as_never_interrupted(tmp_path
     assert code == 130
     assert "the same command continues" in said
     assert open_model(model).facts["training"]["best_epoch"] >= 1
-    code, said = train_until(3, signal.SIGKILL, command)
+    code, said = train_until(2, signal.SIGKILL, command)
     assert code == -signal.SIGKILL
     assert "was finished before, with the optimizer's state" in said
     kept = read_checkpoint(model)
     assert kept is not None
-    assert 3 <= len(kept[0].epochs) < 5
+    assert 2 <= len(kept[0].epochs) < 4
     phbatch.train(low, high, model, **LONG)
     phbatch.train(low, high, tmp_path / "whole", **LONG)
     found, expected = read_checkpoint(model), read_checkpoint(tmp_path / "whole")
