@@ -115,7 +115,6 @@ def accept_run(
     mark = (continued or {}).get("fingerprint", {})
     same_model = model is not None and (mark.get("model") or {}).get("sha256") == model.sha256
     begun = mark.get("settings", {}) if same_model else {}
-    tile = begun.get("tile")
     settings = settings.model_copy(update={"scheduler": find_scheduler(settings.scheduler, stop)})
     settings, backend = _with_backend(settings, model, begun)
     resolve = partial(
@@ -123,7 +122,7 @@ def accept_run(
         settings,
         source,
         model,
-        tile=tuple(tile) if tile and settings.tile is None else None,
+        tile=tuple(begun["tile"]) if begun.get("tile") and settings.tile is None else None,
         batch=begun.get("batch") if settings.batch is None else None,
         network=begun.get("network") if settings.network == "auto" else None,
         precision=begun.get("precision") if settings.precision == "auto" else None,
@@ -158,8 +157,8 @@ def accept_run(
         required = required_statistics(resolved.recipe.rule)
         given = read_table(Place.at(settings.stats, store), resolved.geometry.grid, required)
         require_good_frames(given, resolved.recipe)
-        wanted = describe(source, resolved.recipe)
-        warnings = (*warnings, *require_same_measurement(settings.stats, given, wanted, required))
+        described = describe(source, resolved.recipe)
+        warnings += require_same_measurement(settings.stats, given, described, required)
     notices = (*(Notice(text) for text in source.notices), *of_model, *resolved.notices, *warnings)
     if model is not None:
         notices = _with_notices_of(model, source, settings, notices)
