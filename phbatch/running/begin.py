@@ -158,7 +158,7 @@ def accept_run(
         given = read_table(Place.at(settings.stats, store), resolved.geometry.grid, required)
         require_good_frames(given, resolved.recipe)
         described = describe(source, resolved.recipe)
-        warnings += require_same_measurement(settings.stats, given, described, required)
+        warnings = (*warnings, *require_same_measurement(settings.stats, given, described, required))
     notices = (*(Notice(text) for text in source.notices), *of_model, *resolved.notices, *warnings)
     if model is not None:
         notices = _with_notices_of(model, source, settings, notices)
