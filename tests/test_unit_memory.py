@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,20 @@ def test_restoring_takes_what_is_planned(tmp_path: Path, dtype: str, options: di
     measured = restore_block(case.block, recipe, None).statistics
     found = traced(lambda: restore_block(case.block.copy(), recipe, None, measured))
     assert LEAST * case.planned.restoring <= found <= MOST * case.planned.restoring
+
+
+def test_what_an_option_takes_besides_is_what_is_planned(tmp_path: Path) -> None:
+    """Of the whole it is so little that the bounds would let it pass."""
+    planned, found = list[int](), list[int]()
+    for number, rescale in enumerate((False, True)):
+        case = Case.make(tmp_path / f"{number}.zarr", "uint16", rescale=rescale)
+        recipe = case.resolved.recipe
+        measured = restore_block(case.block, recipe, None).statistics
+        restore = partial(restore_block, recipe=recipe, predict=None, measured=measured)
+        block = case.block
+        found.append(traced(lambda restore=restore, block=block: restore(block.copy())))
+        planned.append(case.planned.restoring)
+    assert LEAST * (planned[1] - planned[0]) <= found[1] - found[0] <= MOST * (planned[1] - planned[0])
 
 
 def test_the_whole_is_the_largest_part_with_what_the_heap_keeps() -> None:

@@ -148,3 +148,14 @@ def test_a_frame_that_is_flagged_already_is_no_duplicate() -> None:
     columns = {name: np.zeros(4) for name in ("median", "std", "max", "focus", "saturated")}
     usable = np.array([True, True, False, True])
     assert flag_bad_frames(columns, usable)["duplicate"].tolist() == [False, True, False, True]
+
+
+def test_a_black_frame_is_not_out_of_focus_too_and_makes_no_other_look_sharp() -> None:
+    rising = np.arange(24.0)
+    columns = {"median": 100 + rising, "std": 10 + 0 * rising, "max": rising, "saturated": 0 * rising}
+    columns["focus"] = columns["median"] ** 2
+    columns["focus"][7] /= 100
+    columns["median"][8:16], columns["focus"][8:16] = 1 + rising[8:16] / 100, 1e-9
+    flags = flag_bad_frames(columns, np.ones(24, bool))
+    assert np.flatnonzero(flags["black"]).tolist() == list(range(8, 16))
+    assert np.flatnonzero(flags["out-of-focus"]).tolist() == [7]
