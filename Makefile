@@ -12,7 +12,9 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 RESULTS ?= build/benchmarks
 BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
 
-.PHONY: demo test smoke mutants soak settings lint audit docs benchmark soak-memory clean
+JUDGE_PYTHON ?= $(BIN)/python
+
+.PHONY: demo test judges smoke mutants soak settings lint audit docs benchmark soak-memory clean
 
 demo: $(READY)
 	$(BIN)/phbatch demo $(DEMO)
@@ -20,6 +22,11 @@ demo: $(READY)
 # Several processes, which take tests from each other at the end. By hand, `pytest tests/test_lane.py` is one process.
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(PYTEST_OPTIONS)
+
+# Readers of OME-Zarr that do not install beside ours, in environments of their own, which tests/test_judges.py uses where
+# they are. Of iohub a Python of 3.12 or newer is wanted: JUDGE_PYTHON=python3.13.
+judges: $(READY)
+	$(BIN)/python -m tests.judge_environments --python $(JUDGE_PYTHON)
 
 # What tells within minutes whether another Python or other versions will do: statistics, a CARE model, shards, resume,
 # the guard of what is decoded, S3. `.ci/pythons` runs it on all that it finds.

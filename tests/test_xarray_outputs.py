@@ -25,6 +25,8 @@ def test_xarray_opens_every_group(tmp_path: Path, version: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of consolidated metadata, which there are none of, and of our ledger
         image = xarray.open_zarr(output)["0"]
+        with pytest.raises(ValueError, match="not aligned"):
+            xarray.open_datatree(output, engine="zarr")
         tree = xarray.open_groups(output, engine="zarr")  # a DataTree's groups must be aligned, and levels are not
         assert "image" not in xarray.open_datatree(
             phbatch.run(tmp_path / "in.zarr", model="none").output, engine="zarr"
