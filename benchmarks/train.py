@@ -1,11 +1,12 @@
-"""Steps per second and peak memory of `phbatch train` against CSBDeep's ``CARE.train``, on the same patches in one run.
+"""Speed and peak memory of `phbatch train` against CSBDeep's ``CARE.train``, on the same patches in one run.
 
     python benchmarks/train.py [--frames 16 64] [--side 512] [--epochs 4] [--steps 25]
 
 Each is a process of its own. The network is CSBDeep's of kernel 3 with 16 filters, the batch 16 patches of 128 pixels.
 phbatch streams patches from Zarr; CSBDeep is given the patches of the same stream in memory, as its own data format has
-them, as many as the frames give in one turn. The rate is that of all epochs but the first, in which TensorFlow traces,
-validation included, on the same number of patches.
+them, as many as the frames give in one turn. Rate and processor time are medians over all epochs but the first, in
+which TensorFlow traces, with validation on the same number of patches. On a machine that does other work, too, the
+processor time is what can be compared.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import sys
 import tempfile
 import time
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from common import machine
 
 import phbatch
 from phbatch.frames.light import Preparation
@@ -34,7 +37,12 @@ from phbatch.words.settings import parse_settings
 from phbatch.words.training import parse_training
 
 NETWORK: dict[str, Any] = {"kernel": 3, "filters": 16, "batch": 16, "patch": 128}
-VALIDATION_BATCHES = 2
+Clock = tuple[float, float]
+
+
+def now() -> Clock:
+    """Seconds of the wall clock, and of all processors for this process."""
+    return time.perf_counter(), time.process_time()
 
 
 def write_frames(folder: Path, count: int, side: int) -> None:
@@ -53,23 +61,23 @@ def write_frames(folder: Path, count: int, side: int) -> None:
             array[t] = np.rint(shown[t % 8][at]).astype("uint16")
 
 
-def train_here(folder: Path, epochs: int, steps: int) -> list[float]:
-    """Seconds of each epoch of `phbatch.train`."""
-    ends = list[float]()
+def train_here(folder: Path, epochs: int, steps: int) -> list[Clock]:
+    """Clocks at the end of each epoch of `phbatch.train`."""
+    ends = list[Clock]()
 
     def listen(event: Event) -> None:
         if isinstance(event, TrainingStarted | EpochFinished):
-            ends.append(time.perf_counter())
+            ends.append(now())
 
     phbatch.train(
         folder / "low.zarr", folder / "high.zarr", folder / "model", listener=listen, epochs=epochs, steps=steps,
         overwrite=True, **NETWORK,
     )  # fmt: skip
-    return list(np.diff(ends))
+    return ends
 
 
-def train_care(folder: Path, epochs: int, steps: int) -> list[float]:
-    """Seconds of each epoch of CSBDeep's, on the patches of the same stream."""
+def train_care(folder: Path, epochs: int, steps: int) -> list[Clock]:
+    """Clocks at the end of each epoch of CSBDeep's, on the patches of the same stream."""
     import keras
     from csbdeep.models import CARE, Config
 
@@ -80,15 +88,16 @@ def train_care(folder: Path, epochs: int, steps: int) -> list[float]:
         plan = PatchPlan((training.patch,) * 2, training.background, training.batch, 0, 16)
         turn = sum(plan.of_frame(pairs.lengths(frame)) for frame in train) // training.batch
         low, high = _in_memory(PatchStream(pairs, train, plan, keeps=False), turn)
-        judged = _in_memory(PatchStream(pairs, held, plan, keeps=False), VALIDATION_BATCHES)
-    ends = [time.perf_counter()]
+        count = min(16, ceil(sum(plan.of_frame(pairs.lengths(frame)) for frame in held) / training.batch))
+        judged = _in_memory(PatchStream(pairs, held, plan, keeps=False), count)
+    ends = [now()]
 
-    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+    class Listener(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_begin(self, logs: Any = None) -> None:
-            ends[0] = time.perf_counter()
+            ends[0] = now()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            ends.append(time.perf_counter())
+            ends.append(now())
 
     config = Config(
         "YXC", unet_kern_size=3, unet_n_depth=2, unet_n_first=16, train_epochs=epochs, train_steps_per_epoch=steps,
@@ -96,9 +105,9 @@ def train_care(folder: Path, epochs: int, steps: int) -> list[float]:
     )  # fmt: skip
     model = CARE(config, "care", basedir=str(folder))
     model.prepare_for_training()
-    model.callbacks.append(Clock())
+    model.callbacks.append(Listener())
     model.train(low, high, validation_data=judged)
-    return list(np.diff(ends))
+    return ends
 
 
 def _in_memory(stream: PatchStream, batches: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -127,22 +136,21 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only:
         train = train_here if arguments.only == "phbatch" else train_care
-        seconds = train(arguments.folder, arguments.epochs, arguments.steps)
+        wall, cpu = np.median(np.diff(train(arguments.folder, arguments.epochs, arguments.steps), axis=0)[1:], axis=0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"steps_per_s": arguments.steps / float(np.median(seconds[1:])), "peak_bytes": peak}))
+        found = {"steps_per_s": arguments.steps / wall, "cpu_s": cpu / arguments.steps, "peak_bytes": peak}
+        print(json.dumps(found))
         return
-    print("| frames | steps/s, phbatch | steps/s, CARE.train | ratio | peak, phbatch | peak, CARE.train |")
-    print("|---|---|---|---|---|---|")
+    print(machine())
+    print("| frames | | steps/s | processor s per step | peak memory |")
+    print("|---|---|---|---|---|")
     for count in arguments.frames:
         with tempfile.TemporaryDirectory(prefix="phbatch-train-") as folder:
             write_frames(Path(folder), count, arguments.side)
-            ours, care = (measure(name, Path(folder), arguments) for name in ("phbatch", "care"))
-        rates = ours["steps_per_s"], care["steps_per_s"]
-        peaks = [f"{found['peak_bytes'] / 1e9:.2f} GB" for found in (ours, care)]
-        print(
-            f"| {count} | {rates[0]:.2f} | {rates[1]:.2f} | {rates[0] / rates[1]:.2f} | {' | '.join(peaks)} |",
-            flush=True,
-        )
+            for name, words in (("phbatch", "phbatch train"), ("care", "CARE.train")):
+                found = measure(name, Path(folder), arguments)
+                cells = f"{found['steps_per_s']:.2f} | {found['cpu_s']:.2f} | {found['peak_bytes'] / 1e9:.2f} GB"
+                print(f"| {count} | {words} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ _SMALL_PATCH = 64
 _HELD_BATCHES = 16
 _MOST_BYTES = 1 << 29  # of frames in memory
 _EXPOSURES = 0.05
+_BACKGROUND_OFF = 0.05
 
 Paths = Sequence[tuple[str | Path, str | Path]]
 
@@ -312,7 +313,7 @@ def _train(
             stop=stop,
             listener=listener,
         )
-    _say_unscaled(stream, listener)
+    _say_drawn(stream, training, listener)
     return _finish(planned, learner, output, progress, card(progress))
 
 
@@ -324,7 +325,17 @@ def _held_patches(planned: _Planned) -> list[Batch]:
     return [batch for batch, _ in islice(stream.batches(), count)]
 
 
-def _say_unscaled(stream: PatchStream, listener: Listener) -> None:
+def _say_drawn(stream: PatchStream, training: TrainingSettings, listener: Listener) -> None:
+    """What the patches of this call were, where that is not what was asked for."""
+    share = stream.of_background / max(1, stream.drawn)
+    if abs(share - training.background) > _BACKGROUND_OFF:
+        few = "cells" if share > training.background else "background"
+        listener(
+            Notice(
+                f"{share:.0%} of the patches hold no cells, where {training.background:.0%} were asked for: the frames"
+                f" have too few places of {few}."
+            )
+        )
     if stream.unscaled:
         listener(
             Notice(

@@ -18,7 +18,7 @@ import phbatch
 from phbatch.network.model import open_model
 from phbatch.training.checkpoint import read_checkpoint
 from phbatch.words.events import EpochFinished, Event, Notice, StepTaken, TrainingStarted
-from tests.handmade import CommandLine, quickly_compiled
+from tests.handmade import CommandLine, quickly_compiled, write_model
 from tests.ome_inputs import write_ome
 from tests.training.trained import QUICK, draw_pair, words, write_pair
 
@@ -51,6 +51,7 @@ def test_a_training_makes_held_back_frames_better_and_says_how_it_went(
     assert kinds == [1, 90, 3]
     said = [event.text for event in heard if isinstance(event, Notice)]
     assert any("5 frames to learn from and 1 held back; a frame gives 4 patches" in text for text in said)
+    assert any("of the patches hold no cells, where 20% were asked for" in text for text in said)
     assert any("patch=32 is small" in text for text in warnings_of(heard))
     page = (folder / "model/report.html").read_text(encoding="utf-8")
     assert f"{after:.2f} dB" in page
@@ -107,6 +108,15 @@ def test_another_rule_or_light_than_that_of_the_training_warns_and_is_recorded(
     assert {text for text in said if "trained with" in text} <= set(recorded["notices"])
     facts = recorded["model"]["facts"]
     assert facts["normalization"] == open_model(folder / "model").facts["normalization"]
+
+
+@pytest.mark.parametrize("facts", [{"downscale": "two"}, {"illumination": "none", "illumination_mode": "add"}], ids=str)
+def test_a_card_that_says_what_cannot_be_is_refused(tmp_path: Path, facts: dict[str, Any]) -> None:
+    low, _ = write_pair(tmp_path, count=1)
+    model = write_model(tmp_path / "model")
+    (model / "phbatch.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(phbatch.ModelError, match="does not say how it was trained"):
+        phbatch.run(low, tmp_path / "out.zarr", model=model)
 
 
 def test_a_training_that_is_finished_goes_on_with_more_epochs_as_if_it_had_not_ended(tmp_path: Path) -> None:
