@@ -1,6 +1,6 @@
 """A model of one's own from TIFFs of real cells, against the same network trained by CSBDeep.
 
-    PHBATCH_DATA=FOLDER python benchmarks/own_model.py [--epochs 6] [--steps 30]
+    PHBATCH_DATA=FOLDER python benchmarks/own_model.py [--epochs 6] [--steps 30] [--seeds 0 1 2]
 
 The frames of ``t98g`` (T98G cells, oist/Usiigaci, MIT) are degraded as by `phbatch train --degrade noise` and written
 as TIFFs. Nine are trained on, the last of them held back to validate; three more are seen by nobody. Both trainings
@@ -67,14 +67,14 @@ def train_care(folder: Path, training: TrainingSettings) -> Path:
         train_epochs=training.epochs, train_steps_per_epoch=training.steps, train_batch_size=training.batch,
         train_learning_rate=training.rate, train_tensorboard=False,
     )  # fmt: skip
-    model = CARE(config, "care", basedir=str(folder))
+    model = CARE(config, f"care-{training.seed}", basedir=str(folder))
     (folder / "first.h5").write_bytes(encode_weights(network, draw_weights(network, training.seed)))
     model.keras_model.load_weights(folder / "first.h5")
     np.random.seed(training.seed)  # noqa: NPY002  (CSBDeep draws its batches from the global generator)
     model.train(*arrays[0], validation_data=arrays[1])
     card = {"normalization": {"method": "median", "factor": 1.0, "sigma": 2.0}}
-    (folder / "care/phbatch.json").write_text(json.dumps(card), encoding="utf-8")
-    return folder / "care"
+    (folder / model.name / "phbatch.json").write_text(json.dumps(card), encoding="utf-8")
+    return folder / str(model.name)
 
 
 def _in_memory(pairs: Pairs, frames: list[Any], plan: PatchPlan) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -98,17 +98,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    options: Any = NETWORK | {"epochs": arguments.epochs, "steps": arguments.steps}
     print(machine(), f"{arguments.epochs} epochs of {arguments.steps} steps, {NETWORK}", sep="\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="phbatch-own-model-") as scratch:
         folder = Path(scratch)
         write_tiffs(Path(os.environ["PHBATCH_DATA"]), folder)
-        phbatch.train(folder / "low", folder / "high", folder / "own", **options)
-        before, own = judge(folder, folder / "own")
-        print(f"PSNR of three frames that nobody saw: {before:.2f} dB, phbatch train {own:.2f} dB", flush=True)
-        _, care = judge(folder, train_care(folder, parse_training(options)))
-        print(f"CARE.train {care:.2f} dB")
+        for seed in arguments.seeds:
+            options: Any = NETWORK | {"epochs": arguments.epochs, "steps": arguments.steps, "seed": seed}
+            phbatch.train(folder / "low", folder / "high", folder / f"own-{seed}", **options)
+            before, own = judge(folder, folder / f"own-{seed}")
+            _, care = judge(folder, train_care(folder, parse_training(options)))
+            print(
+                f"seed {seed}: PSNR {before:.2f} dB, phbatch train {own:.2f} dB, CARE.train {care:.2f} dB", flush=True
+            )
 
 
 if __name__ == "__main__":
