@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore, StorePath
 
+from phbatch.places.direct import DirectChunks
 from phbatch.places.zarr_nodes import chunk_keys, reopen
 
 
@@ -33,9 +34,10 @@ class Encoded:
 class Encoder:
     """Encodes regions of one array, from many threads, of which no two share a chunk or shard.
 
-    zarr itself encodes, and not zarrs, which writes into files only, through the page cache and not atomically; whose
-    threads order the chunks of a shard differently every time; and which in one thread is hardly faster, but for chunks
-    smaller than 256 x 256 pixels in a shard, which phbatch does not make of larger frames.
+    Plain chunks are encoded in the thread that asks (`phbatch.places.direct`), all others by zarr itself, and not by
+    zarrs, which writes into files only, through the page cache and not atomically; whose threads order the chunks of a
+    shard differently every time; and which in one thread is hardly faster, but for chunks smaller than 256 x 256 pixels
+    in a shard, which phbatch does not make of larger frames.
 
     Parameters
     ----------
@@ -50,9 +52,12 @@ class Encoder:
         self._stored: dict[str, Buffer] = {}
         with zarr.config.set({"array.write_empty_chunks": True}):
             self._array = reopen(array, StorePath(MemoryStore(self._stored)))
+        self._direct = DirectChunks.of(array)
 
     def encode(self, selection: tuple[slice, ...], values: NDArray[Any]) -> Encoded:
-        """Encode whole chunks or shards, and take them out of the store again."""
+        """Encode whole chunks or shards; what zarr encodes is taken out of its store again."""
+        if self._direct is not None:
+            return Encoded(self._name, self._direct.encode(selection, values))
         self._array[selection] = values
         keys = chunk_keys(self._array, selection)
         return Encoded(self._name, {key: self._stored.pop(key).as_numpy_array().data for key in keys})
