@@ -155,7 +155,8 @@ def evaluate(
 
     Of an output of phbatch the truth is prepared and normalized as its frames were (averaged, light corrected,
     divided), and stands beside the input, so that it is given in counts, at the input's size or the output's. Frames
-    that were passed through are left out. Of frames above 4096 pixels a side the middle is scored.
+    that were passed through, or are not finished, are left out. Of frames above 4096 pixels a side the middle is
+    scored.
 
     Parameters
     ----------
