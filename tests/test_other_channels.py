@@ -36,7 +36,6 @@ def run(image: Path, name: str, **options: Any) -> Any:
         {},
         {"dtype": "input", "rescale": True, "illumination": "gaussian"},
         {"smooth_time": 3, "bad_frames": "skip"},
-        {"scope": "series"},
         {"illumination": "temporal", "scope": "position"},
         {"downscale": 2, "upscale_back": True},
         {"model": "own", "dtype": "float32", "ome_zarr": "0.4"},
@@ -84,6 +83,9 @@ def test_several_channels_are_chosen(image: Path) -> None:
     assert np.array_equal(run(three, "text", channel="2,0"), both)
     with pytest.raises(phbatch.InputError, match="channel=3 is not there"):
         run(three, "none", channel="0,3")
+    for function in (phbatch.preview, phbatch.compare_rules):
+        with pytest.raises(phbatch.UsageError, match="are several and one is looked at here"):
+            function(three, model="none", channel="0,2")
 
 
 @pytest.mark.parametrize(

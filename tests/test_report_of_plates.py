@@ -72,6 +72,26 @@ def test_one_image_of_many_is_reported_and_explained(finished: Path) -> None:
     assert "2 frames are missing" in many
 
 
+def test_one_image_of_many_is_scored_in_the_units_of_its_run(tmp_path: Path) -> None:
+    plate, output = make_plate(tmp_path / "p.zarr", ("A/1",), fields=1, size=48), tmp_path / "o.zarr"
+    phbatch.run(plate, output, model="none", workers=1)
+    phbatch.run(plate / "A/1/0", tmp_path / "one.zarr", model="none", workers=1)
+    truth = zarr.create_group(tmp_path / "truth.zarr")
+    smooth = np.full((2, 2, 48, 48), 1000.0, "float32") + np.linspace(0, 90, 48, dtype="float32")
+    make_image(truth, "image", smooth)
+    among, alone = (
+        phbatch.evaluate(each, tmp_path / "truth.zarr/image") for each in (output / "A/1/0", tmp_path / "one.zarr")
+    )
+    assert among.as_dict() == alone.as_dict()
+    moved = plate.rename(tmp_path / "moved.zarr")
+    facts = phbatch.collect_report(output / "A/1/0", input=moved / "A/1/0").facts
+    assert facts["looked_at"]["input_problem"] is None
+    assert "p.zarr" in phbatch.collect_report(output).facts["looked_at"]["input_problem"]
+    assert phbatch.collect_report(output, input=moved).facts["looked_at"]["input_problem"] is None
+    with pytest.raises(phbatch.InputError, match="A/1/0"):
+        phbatch.evaluate(output, tmp_path / "truth.zarr/image")
+
+
 def test_images_that_are_no_plate(phbatch_command: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "day").mkdir()
     for name, size in (("m1", 16), ("m2", 16), ("m3", 20)):

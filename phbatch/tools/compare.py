@@ -36,7 +36,7 @@ from phbatch.running.illumination import profile_of
 from phbatch.tools.comparison import Comparison, ComparisonReport, Picture
 from phbatch.tools.removal import check_removal, require_planes
 from phbatch.words.axes import FrameKey, to_region
-from phbatch.words.errors import InputError
+from phbatch.words.errors import InputError, UsageError
 from phbatch.words.events import ignore
 from phbatch.words.normalization import Normalization
 from phbatch.words.option_types import CompareOptions
@@ -137,6 +137,8 @@ class Sampler:
         """While inside, with a profile of light that is estimated where one is asked for."""
         machine = machine_of(None)
         resolved = resolve_statistics(settings, source, available_bytes=machine.available_bytes, cores=machine.cores)
+        if settings.channel is not None and len(resolved.geometry.channels) > 1:
+            raise UsageError(f"--channel {settings.channel} are several and one is looked at here; give one of them.")
         require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
         with profile_of(settings, source, resolved.geometry, ignore) as place:
             profile = Profile(*read_profile(place)) if place else None

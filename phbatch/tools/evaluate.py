@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.inputs.opening import open_input
-from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.place import Place
+from phbatch.tools.finished_positions import open_finished
 from phbatch.tools.finished_run import FinishedRun
 from phbatch.tools.judged_planes import ImagePlanes, JudgedPlane, RunPlanes
 from phbatch.tools.report_pictures import textured_corner
@@ -230,8 +230,8 @@ def _open(
     place = Place.at(restored, settings.storage_options)
     wanted = open_input(truth, settings)
     mask = None if cells is None else open_input(cells, settings)
-    if _is_output(place):
-        run = FinishedRun(place, None if before is None else str(before))
+    run = _run_of(place, None if before is None else str(before))
+    if run is not None:
         if before is not None and run.source is None:
             raise InputError(run.input_problem)
         return RunPlanes(run, wanted, mask)
@@ -239,12 +239,13 @@ def _open(
     return ImagePlanes(open_input(restored, settings), wanted, source, mask)
 
 
-def _is_output(place: Place) -> bool:
+def _run_of(place: Place, before: str | None) -> FinishedRun | None:
+    """The run that made an image, alone or as one of many; None of other images."""
     try:
-        attributes = read_output_attributes(place)
+        run = open_finished(place, before)
     except OutputError:
-        return False
-    return attributes is not None and "geometry" in attributes
+        return None
+    return run if isinstance(run, FinishedRun) else None
 
 
 def _score(plane: JudgedPlane) -> FrameScores | None:

@@ -72,7 +72,7 @@ class PositionsRun:
             self.input_problem = str(error)
             return None
         if found is None:
-            self.input_problem = f"{self._input} is one image."
+            self.input_problem = f"{self._input} holds no images, as it did; say where they are with --input."
         return found.root if found else None
 
     def image(self, path: str) -> FinishedRun:
@@ -82,10 +82,10 @@ class PositionsRun:
         finished.frames = finished.table.known
         return _Image(self, path, finished, None)
 
-    def image_alone(self, path: str) -> FinishedRun:
-        """One of the images with its own units, of which the ledger of all tells."""
+    def image_alone(self, path: str, input: str | None = None) -> FinishedRun:
+        """One of the images with its own units, of which the ledger of all tells; its input, where that was moved."""
         finished = Finished(self.geometries[path])
-        return _Image(self, path, finished, read_units(self._records(path), finished))
+        return _Image(self, path, finished, read_units(self._records(path), finished), input)
 
     def _records(self, path: str) -> Iterator[dict[str, Any]]:
         for record in Ledger(self.output).current(PositionUnits({path: self.geometries[path]})):
@@ -97,13 +97,15 @@ class PositionsRun:
 class _Image(FinishedRun):
     """One of many images, as if it had been run alone."""
 
-    def __init__(self, whole: PositionsRun, path: str, finished: Finished, times: UnitTimes | None) -> None:
+    def __init__(
+        self, whole: PositionsRun, path: str, finished: Finished, times: UnitTimes | None, input: str | None = None
+    ) -> None:
         provenance = whole.provenance
         kind = provenance["kinds"][provenance["positions"][path]["kind"]]
         cut, self._dtype = kind["cut"], kind.get("dtype", "numbers")
         tile = provenance["tile"] | {"shape": cut["tile"]} if provenance.get("tile") else None
         source = provenance["positions"][path]["input"]
-        root = whole.input_root
+        root = whole.input_root if input is None else None
         self.output = whole.output / path
         self.provenance = dict(provenance) | {
             "axes": axes_of(provenance, path),
@@ -115,10 +117,12 @@ class _Image(FinishedRun):
         self.geometry: Geometry = whole.geometries[path]
         self.finished = finished
         self.accounts = [_of_image(account, path) for account in whole.accounts]
-        self.input_problem = whole.input_problem
-        self._input = self.provenance["input"]
+        self.input_problem = whole.input_problem if input is None else ""
+        self._input = input or self.provenance["input"]
         if times is not None:
             self.times = times
+        if self.input_problem:
+            self.source = None
 
     @property
     def dtype(self) -> str:
@@ -158,7 +162,7 @@ def open_finished(output: Place, input: str | None = None) -> FinishedRun | Posi
             raise OutputError(
                 f"{output} is no image of the output {run.output}; give that, or one of its images, such as {example}."
             ) from None
-        return run.image_alone(path)
+        return run.image_alone(path, input)
     if attributes is not None and "kinds" in attributes:
         return PositionsRun(output, attributes, input)
     return FinishedRun(output, input)
