@@ -83,6 +83,7 @@ def test_without_tensorflow_the_same_commands_run_on_jax(tmp_path: Path, frames:
     for _ in range(2):  # the second one is continued
         done = phbatch_in(environment, *run)
         assert done.returncode == 0, done.stderr
+    assert any(any(folder.iterdir()) for folder in Path(os.environ["XDG_CACHE_HOME"], "phbatch").glob("jax-*"))
     values = zarr.open_array(expected.output, path="0")[:]
     difference = np.abs(zarr.open_array(tmp_path / "jax.zarr", path="0")[:] - values).max()
     assert difference <= 8 * np.finfo("float32").eps * values.max()  # of little contrast on a background of 1

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, get_args
+
+from platformdirs import user_cache_path
 
 from phbatch.words.choices import Backend, BackendChoice
 from phbatch.words.errors import UsageError
@@ -91,6 +96,10 @@ def select_backend(backend: Backend) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        if backend == "jax":  # what it compiled is found again by the next run
+            os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compiled_folder()))
+            os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+            os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     try:
         with _quiet_start():
             import keras
@@ -108,6 +117,15 @@ def select_backend(backend: Backend) -> None:
             f"Keras runs on {keras.backend.backend()} in this process and {backend} is asked for; use one backend"
             f" per process."
         )
+
+
+def _compiled_folder() -> Path:
+    """Where JAX keeps what it compiled: one for each kind of processor, since a home may be shared by several."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    told = {line for line in lines if line.startswith(("model name", "flags", "Features"))} or {platform.processor()}
+    kind = hashlib.blake2b("\n".join([platform.machine(), *sorted(told)]).encode(), digest_size=6).hexdigest()
+    return user_cache_path("phbatch") / f"jax-{kind}"
 
 
 @contextmanager
