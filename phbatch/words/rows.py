@@ -200,12 +200,12 @@ def _limits(part: Any) -> Iterator[tuple[str, float]]:
 
 def describe(table: dict[str, Setting]) -> str:
     """The table as the part of a docstring that names attributes."""
-    lines = ["", "    Attributes", "    ----------"]
+    lines = ["", "", "    Attributes", "    ----------"]
     for setting in table.values():
         said = f" [{'; '.join(setting.facts())}]" if setting.facts() else ""
         choices = f" : {' or '.join(setting.choices)}" if setting.choices else ""
         lines += [
             f"    {setting.field}{choices}",
-            f"        {setting.info.description}" + (f" [{said}]" if said else ""),
+            f"        {setting.info.description}{said}",
         ]
     return "\n".join(lines) + "\n"
