@@ -93,7 +93,7 @@ def verify(
 
     Examples
     --------
-    >>> import tempfile, zarr
+    >>> import tempfile, numpy as np, zarr
     >>> folder = Path(tempfile.mkdtemp())
     >>> frames = np.random.default_rng(0).normal(1000, 30, (2, 64, 64)).astype("uint16")
     >>> _ = zarr.create_array(folder / "a.zarr", data=frames)
