@@ -103,6 +103,9 @@ def test_a_gpu_takes_whole_frames_in_its_own_memory(tmp_path: Path, model: Model
     assert prod(cut.recipe.tiles.tile) * workspace <= 1 << 29
     assert on_gpu.memory.network_mem == 3 * 2 * 4 * 2048**2, "three tiles of float32, up and down"
     assert on_gpu.memory.ahead == UNITS_AHEAD
+    assert resolve(source, model, workers=2, ahead=UNITS_AHEAD).memory == on_cores.memory, "a processor has none ahead"
+    single = resolve(source, model, workers=1, frames="0:2", device=large, ahead=UNITS_AHEAD)
+    assert single.memory.ahead == 1, "there is no third unit"
     least = on_gpu.memory.reserved_mem + on_gpu.memory.unit_mem + on_gpu.memory.network_mem
     scarce = resolve(source, model, memory=least + 1_000_000, device=large, ahead=UNITS_AHEAD)
     assert (scarce.memory.ahead, scarce.workers) == (0, 1), "units ahead are given up before the run is refused"

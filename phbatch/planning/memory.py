@@ -297,13 +297,13 @@ def unit_knobs(geometry: Geometry, recipe: Recipe, unit: UnitMemory, dtype: np.d
 def sampled_frames(shape: Sequence[int], itemsize: int, spare_bytes: int, count: int) -> tuple[int, int]:
     """How many of some frames the light is estimated from in a number of bytes, and the bytes that each takes."""
     frame = shape[-2] * shape[-1] * (2 * itemsize + (4 if itemsize <= 4 else 12))
-    room = max(int((spare_bytes - _HEAP[0]) / _MARGIN), min(int(spare_bytes / (0.5 + _MARGIN)), 2 * _HEAP[0]))
+    room = max(int((spare_bytes - _HEAP[0]) / _MARGIN), min(int(spare_bytes / (_MARGIN + 1 / 8)), 8 * _HEAP[0]))
     return max(0, min(SAMPLES, count, room // frame)), frame
 
 
 def sampling_bytes(sampled: int) -> int:
     """What frames of so many bytes take with what stays of them in the process's heap, units under way included."""
-    return int(_MARGIN * sampled) + min(sampled // 2, _HEAP[0])
+    return int(_MARGIN * sampled) + min(sampled // 8, _HEAP[0])
 
 
 def profile_bytes(shape: Sequence[int], *, dark: bool) -> int:

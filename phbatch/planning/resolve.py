@@ -189,7 +189,7 @@ def resolve_run(
     device : Device, optional
         The GPU that computes the network: its memory holds the tensors, and tiles are as large as it allows.
     ahead : int
-        Units that are on it besides those that are worked on, at most.
+        Units that are on it besides those that are worked on, at most; a processor gets none.
 
     Raises
     ------
@@ -248,7 +248,8 @@ def resolve_run(
         knobs = [f"lower --{name}" for name, value in (("tile", settings.tile), ("batch", batch)) if (value or 1) > 1]
         bytes_of = model.config.staging_bytes if device is not None else model.config.workspace_bytes
         memory = replace(memory, network_mem=bytes_of(tiles.tile, batch), network_knobs=tuple(knobs))
-        fitting = [count for count in range(ahead, 0, -1) if replace(memory, ahead=count).fitting]
+        most_ahead = min(ahead, len(geometry.units) - 1) if device is not None else 0
+        fitting = [count for count in range(most_ahead, 0, -1) if replace(memory, ahead=count).fitting]
         memory = replace(memory, ahead=fitting[0] if fitting else 0)
     workers = settings.workers or max(1, min(MOST_WORKERS, cores, most_units or len(geometry.units), memory.fitting))
     memory = replace(memory, in_flight=workers)
