@@ -26,6 +26,7 @@ from scipy.ndimage import gaussian_filter, median_filter
 from skimage.restoration import denoise_nl_means, denoise_wavelet, estimate_sigma
 
 import phbatch
+from phbatch.network.model import bundled_models
 from phbatch.tools.residual import ResidualChecker
 from phbatch.tools.scores import score_frame
 
@@ -147,7 +148,7 @@ def judge(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=["phase-2d"], metavar="MODEL", help="name or folder")
+    parser.add_argument("models", nargs="*", default=bundled_models(), metavar="MODEL", help="name or folder")
     parser.add_argument("--per-set", type=int, default=2, metavar="N", help="frames of each data set")
     arguments = parser.parse_args()
     if not DATA.is_dir():

@@ -1,4 +1,4 @@
-"""Which public frames train the bundled model and which judge it; both scripts read them here."""
+"""Which public frames train phase-2d-real and which judge a model; both scripts read them here."""
 
 from __future__ import annotations
 

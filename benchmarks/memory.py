@@ -112,7 +112,9 @@ def main() -> None:
 
 def measure_case(case: Case, runs: int) -> tuple[int, int, int]:
     """Largest peak of some runs, the plan, both in bytes, and the number of workers."""
-    network = {} if case.options.get("model") == "none" else {"network": "plain", "precision": "float32"}
+    network = (
+        {} if case.options.get("model") == "none" else {"model": "phase-2d", "network": "plain", "precision": "float32"}
+    )
     options: dict[str, Any] = {"memory": "16GB", **network, **case.options}
     if "dtype_out" in options:
         options["dtype"] = options.pop("dtype_out")

@@ -1,4 +1,4 @@
-"""The bundled model on real phase-contrast frames: a before/after picture of each data set, and a table.
+"""A bundled model on real phase-contrast frames: a before/after picture of each data set, and a table.
 
     python benchmarks/real_frames.py FOLDER [--model NAME|DIR]
 

@@ -1,4 +1,4 @@
-"""Train the bundled model on real frames and simulated ones, degraded anew for every patch, with the median rule.
+"""Train phase-2d-real on real frames and simulated ones, degraded anew for every patch, with the median rule.
 
     python benchmarks/train_default_model.py FOLDER [--steps N] [--start MODEL]
 
@@ -40,9 +40,9 @@ SEED = 14
 SIMULATED_SEED, SIMULATED = 500_000, 60
 PIXEL_SIZE_UM = 0.1625
 LIMITS = (
-    "Trained on four public phase-contrast data sets and on simulations: it removes shot and read noise and leaves"
-    " frames of little noise nearly as they are. It does not sharpen, does not remove the halo, and was not made for"
-    " other modalities. Check it on your own data before you measure with it."
+    "Trained on four public phase-contrast data sets and on simulations, it removes shot and read noise, and with it"
+    " detail that is as faint as the noise. It does not sharpen, does not remove the halo, and was not made for other"
+    " modalities. Check it on your own data before you measure with it."
 )
 
 FloatImage = NDArray[np.float32]

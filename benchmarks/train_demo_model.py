@@ -1,4 +1,4 @@
-"""Train and evaluate the bundled model on simulated pairs, with CSBDeep itself and the median rule.
+"""Train and evaluate phase-2d on simulated pairs, with CSBDeep itself and the median rule.
 
     python benchmarks/train_demo_model.py FOLDER [--quick]
     python benchmarks/train_demo_model.py phase-2d --evaluate

@@ -285,7 +285,7 @@ def test_a_foreign_model_and_a_contradiction_are_said(
     attributes = zarr.open_group(source.parent / "in.phbatch.zarr").attrs.asdict()["phbatch"]
     assert any("was trained with median" in notice for notice in attributes["notices"])
     assert phbatch_command("plan", source, tmp_path / "other.zarr") == 0
-    assert "model: phase-2d, bundled" in phbatch_command.out
+    assert "model: phase-2d-real, bundled: Trained on four public" in phbatch_command.out
 
 
 def test_rescaled_integers_round_saturate_and_count(

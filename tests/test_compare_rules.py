@@ -16,6 +16,7 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.network.model import DEFAULT_MODEL
 from phbatch.tools.compare import compare_rules
 from phbatch.tools.comparison import Comparison, recommend
 from phbatch.words.errors import UsageError
@@ -115,7 +116,7 @@ def test_a_value_is_compared_too(tmp_path: Path) -> None:
 def test_it_says_whose_rule_the_recommendation_is(phbatch_command: CommandLine, tmp_path: Path) -> None:
     source = write(tmp_path / "in.zarr", movie(4).astype("uint16"))
     report = compare_rules(str(source))
-    assert (report.model, report.model_rule) == ("phase-2d", "median, factor 1")
+    assert (report.model, report.model_rule) == (DEFAULT_MODEL, "median, factor 1")
     other = replace(report, model="mine", model_rule="percentile 3 to 99")
     assert "mine was trained with percentile 3 to 99, which is another rule" in other.recommendation[1]
     model = write_model(tmp_path / "model")

@@ -9,7 +9,7 @@ from typing import Any
 
 from phbatch.inputs.image import Source
 from phbatch.kernels.intensity import describe_normalizer
-from phbatch.network.model import Model
+from phbatch.network.model import Model, bundled_models
 from phbatch.outputs.ledger import Ledger
 from phbatch.places.place import Place
 from phbatch.planning.resolve import ResolvedRun
@@ -125,6 +125,13 @@ def require_same(output: Place, recorded: Mapping[str, Any], mark: dict[str, Any
     differences = find_differences(recorded["fingerprint"], mark)
     if differences and (recorded["status"] == "complete" or Ledger(output).holds_units()):
         raise OutputError(
-            f"{output} exists and was begun differently ({'; '.join(differences[:4])}); repeat the old settings to"
-            " continue, choose another output, or start afresh with --overwrite."
+            f"{output} exists and was begun differently ({'; '.join(differences[:4])}); repeat the old settings"
+            f"{_old_model(recorded['fingerprint'], mark)} to continue, choose another output, or start afresh with"
+            " --overwrite."
         )
+
+
+def _old_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The option of the model that an output was begun with, where a name alone gives it and another one was taken."""
+    was, now = ((mark.get("model") or {}).get("name", "none") for mark in (old, new))
+    return f" (--model={was})" if was != now and was in ("none", *bundled_models()) else ""

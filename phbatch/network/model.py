@@ -19,7 +19,7 @@ from phbatch.words.normalization import Normalization
 BUNDLED = Path(__file__).parents[1] / "models"
 """Folder of the models that come with phbatch."""
 
-DEFAULT_MODEL = "phase-2d"
+DEFAULT_MODEL = "phase-2d-real"
 """Bundled model that is used where none is named."""
 
 SIDECAR = "phbatch.json"

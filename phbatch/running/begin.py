@@ -52,8 +52,6 @@ from phbatch.words.settings import RunSettings
 PROFILE = "illumination"
 """Group of an output with the profile that was estimated for it."""
 
-_BUNDLED_LIMITS = "trained on simulations, it may smooth away texture finer than their cells have"
-
 
 @dataclass(frozen=True)
 class AcceptedRun:
@@ -191,7 +189,8 @@ def _with_notices_of(
     """Notices of a run, and what is to be said of its model."""
     found = (*notices, *pixel_size_notices(model, source, settings.downscale))
     if settings.model is None:
-        found = (Notice(f"model: {model.name}, bundled: {_BUNDLED_LIMITS}; choose another with --model."), *found)
+        limits = str(model.facts["limits"]).partition(". ")[0]
+        found = (Notice(f"model: {model.name}, bundled: {limits}; choose another with --model."), *found)
     return (Notice(f"weights: {model.choice}."), *found) if model.choice else found
 
 

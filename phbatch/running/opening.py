@@ -227,7 +227,10 @@ def _recorded_settings(accepted: AcceptedRun) -> dict[str, Any]:
 def recorded_options(provenance: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that repeat the run, overruled by those given now."""
     given = {name: value for name, value in options.items() if value is not None}
-    return {"input": provenance["input"]} | dict(provenance["settings"]) | given
+    recorded = dict(provenance["settings"])
+    if recorded.get("model") is None and provenance.get("model"):  # the default of its day
+        recorded["model"] = provenance["model"]["name"]
+    return {"input": provenance["input"]} | recorded | given
 
 
 def _other_versions(workers: Mapping[str, Versions]) -> dict[str, Any]:

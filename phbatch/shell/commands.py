@@ -164,7 +164,7 @@ def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: boo
 @settings_of(
     "compare_rules",
     {
-        "model": "Whose rule the others are held against.  [default: the bundled one]",
+        "model": "Whose rule the others are held against.  [default: phase-2d-real]",
         "channel": "Channel to sample.  [default: the first]",
         "value": "Also compare division by V counts.  [above 0]",
     },

@@ -30,7 +30,7 @@ report_option = click.option(
 @click.option("--at", metavar="Y,X", help="First row and column of the crop.  [default: where most texture is]")
 @settings_of(
     "compare_rules",
-    {"model": "Network to restore with, or none.  [default: the bundled one]", "channel": "Channel to show."},
+    {"model": "Network to restore with, or none.  [default: phase-2d-real]", "channel": "Channel to show."},
     without=("frames",),
 )
 @click.option(

@@ -78,7 +78,7 @@ def compare_rules(
     residual : bool
         Also restore the middle of some of them with the model, and judge whether what that removes looks like noise.
     **options
-        `model` (for its rule; default: the bundled one), `sigma`, `pmin`, `pmax`, `value`, `illumination`,
+        `model` (for its rule; default: `run`'s), `sigma`, `pmin`, `pmax`, `value`, `illumination`,
         `illumination_mode`, `downscale`, `axes`, `channel`, `frames`, `pattern`, `position`, `memory`,
         `storage_options`: as for `run`.
 

@@ -1,4 +1,4 @@
-"""The demonstration: a simulated time-lapse that the training never saw, restored by the bundled model."""
+"""The demonstration: a simulated time-lapse that the training never saw, restored by the default model."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ class PixelSettings(Frozen):
             ("compare_rules", "restore", *AGAIN),
             "NAME|DIR|none",
             given="str | Path",
-            unset="the bundled one",
+            unset="phase-2d-real, bundled",
             stands="model",
         ),
     )

@@ -14,7 +14,7 @@ import phbatch
 from phbatch.computing import sight
 from phbatch.computing.dashboard import dashboard_of
 from phbatch.computing.machine import find_scheduler
-from phbatch.network.model import open_model
+from phbatch.network.model import bundled_models, open_model
 from phbatch.places.place import Place
 from phbatch.words.events import Event, Notice
 from tests.cluster.dask_processes import open_processes
@@ -190,11 +190,12 @@ def test_what_was_written_to_meet_is_removed_and_units_are_verified(source: Path
     assert not list(output.rglob("*.partial"))
 
 
-def test_a_bundled_model_is_named_and_another_is_its_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", bundled_models())
+def test_a_bundled_model_is_named_and_another_is_its_folder(tmp_path: Path, name: str) -> None:
     """Where phbatch is installed is another place on every machine."""
-    assert open_model("phase-2d").reference == Path("phase-2d")
-    assert open_model(open_model("phase-2d").reference).sha256 == open_model("phase-2d").sha256
-    other = write_model(tmp_path / "phase-2d")
+    assert open_model(name).reference == Path(name)
+    assert open_model(open_model(name).reference).sha256 == open_model(name).sha256
+    other = write_model(tmp_path / name)
     assert open_model(other).reference == other
 
 

@@ -135,7 +135,7 @@ def measure_memory(folder: Path, name: str) -> tuple[int, int]:
     """Measured peak and projection of a case, in bytes, in a process of its own."""
     shape, chunks, dtype, options = MEMORY_CASES[name]
     source = make_input(folder / "in.zarr", shape, chunks, dtype=dtype)
-    arguments = [str(source), str(folder / "out.zarr"), json.dumps({"memory": "8GB"} | options)]
+    arguments = [str(source), str(folder / "out.zarr"), json.dumps({"memory": "8GB", "model": "phase-2d"} | options)]
     done = subprocess.run([sys.executable, "-c", _RUN, *arguments], check=True, capture_output=True, text=True)
     peak, projected = json.loads(done.stdout.splitlines()[-1])
     return int(peak), int(projected)

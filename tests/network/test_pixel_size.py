@@ -9,6 +9,7 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.network.model import DEFAULT_MODEL, open_model
 from tests.handmade import write_model
 
 
@@ -45,6 +46,11 @@ def test_pixels_of_another_size_are_warned_of(
     assert part is None or part in warned[0]
 
 
-def test_the_bundled_model_says_what_it_does_to_fine_texture(tmp_path: Path) -> None:
+def test_the_default_model_says_what_it_does_to_faint_detail(tmp_path: Path) -> None:
     notices = phbatch.plan(image(tmp_path, 0.1625, "micrometer")).notices
-    assert any("bundled" in notice and "texture" in notice for notice in notices)
+    (said,) = [notice for notice in notices if "bundled" in notice]
+    limits = open_model(DEFAULT_MODEL).facts["limits"]
+    assert said == f"model: {DEFAULT_MODEL}, bundled: {limits.split('. ')[0]}; choose another with model."
+    assert "detail" in said
+    named = phbatch.plan(image(tmp_path / "named", 0.1625, "micrometer"), model=DEFAULT_MODEL).notices
+    assert not any("bundled" in notice for notice in named)
