@@ -70,7 +70,7 @@ def test_normalize_is_what_run_computes(tmp_path: Path, method: str, chunks: tup
 def test_restore_is_what_run_computes(tmp_path: Path) -> None:
     image = frames()
     zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 1, 50, 43))
-    result = phbatch.run(tmp_path / "in.zarr", model="phase-2d", axes="tcyx", workers=2)
+    result = phbatch.run(tmp_path / "in.zarr", axes="tcyx", workers=2)
     lazy = phbatch.restore(da.from_array(image, chunks=(2, 1, 20, 43)), "tcyx")
     np.testing.assert_array_equal(lazy.compute(), zarr.open_array(result.output, path="0")[:])
 

@@ -117,7 +117,7 @@ def test_upscale_back_interpolates_the_downscaled_result(tmp_path: Path) -> None
 def test_lazy_restoration_prepares_too(tmp_path: Path) -> None:
     image = series()
     options: dict[str, Any] = {"downscale": 2, "illumination": "gaussian", "normalize": "mode"}
-    expected = pixels(phbatch.run(store(tmp_path, image), model="phase-2d", **options))
+    expected = pixels(phbatch.run(store(tmp_path, image), **options))
     lazy = phbatch.restore(da.from_array(image, chunks=(2, 60, 150)), "tyx", **options)
     assert lazy.shape == expected.shape
     np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), expected)

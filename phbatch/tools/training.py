@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from phbatch.places.place import LocalPlace, Place
 from phbatch.tools.training_page import write_training_page
 from phbatch.training.folder import REPORT
 from phbatch.training.session import TrainingResult, train_model
@@ -67,7 +68,7 @@ def train(
     own = {name: options[name] for name in options if name in TRAINING}  # type: ignore[literal-required]
     settings = parse_options("train", {name: value for name, value in options.items() if name not in TRAINING})
     training = parse_training(own)
-    if output is None or "://" in str(output):
+    if output is None or not isinstance(Place.at(output), LocalPlace):
         raise UsageError("the model needs a folder of this machine; give --output MODEL.")
     if (low is None) != (high is None):
         raise UsageError(f"{low or high} is one image of a pair; give LOW and HIGH, or the good one with --clean.")

@@ -147,4 +147,4 @@ def test_nobody_else_takes_a_path_and_options_or_looks_at_a_url() -> None:
                 if any("StorageOptions" in ast.unparse(a.annotation) for a in arguments if a.annotation):
                     takers.add((room, node.name))
     inner = {name for room, name in takers if room not in ("places", "words")} - set(phbatch.__all__)
-    assert inner == {"default_output", "open_finished_run", "secrets_of"}
+    assert inner == {"default_output", "secrets_of"}
