@@ -29,12 +29,13 @@ from csbdeep.models import CARE, Config
 from held_out import DATA, SOURCES, training_frames
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from train_demo_model import draw_settings, evaluate, write_card
+from train_demo_model import LEAST_DENSITY, evaluate, write_card
 
 import phbatch
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.stats import measure_frame
 from phbatch.network.model import open_model
+from phbatch.training.simulated import draw_settings
 
 SEED = 14
 SIMULATED_SEED, SIMULATED = 500_000, 60
@@ -69,7 +70,7 @@ def simulated_images(random: np.random.Generator, count: int, side: int) -> list
     """Truths of simulated frames over their median, with texture and granules in the cells, and dust."""
     found = []
     for index in range(count):
-        settings = draw_settings(random)
+        settings = draw_settings(random, LEAST_DENSITY)
         movie = phbatch.PhaseContrast(shape=(side, side), n_frames=60, seed=SIMULATED_SEED + index, **settings)
         clean = movie.clean(int(random.integers(60)))
         image = np.asarray(clean / np.float32(measure_frame(clean, 2.0).median), np.float32)

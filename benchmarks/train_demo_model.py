@@ -33,9 +33,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 import phbatch
 from phbatch.csbdeep import patch_normalization
 from phbatch.kernels.stats import measure_frame
+from phbatch.training.simulated import draw_settings
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 900_000
 KINDS = ("rods", "round", "adherent", "mixed")
+LEAST_DENSITY = 0.02
 PIXEL_SIZE_UM = 0.1625
 LIMITS = (
     "Trained on simulations alone: it removes shot and read noise, and on real frames also detail finer than the"
@@ -44,33 +46,14 @@ LIMITS = (
 )
 
 
-def draw_settings(random: np.random.Generator) -> dict[str, Any]:
-    """Settings of a simulated time-lapse, drawn over the ranges that the model is meant for."""
-    na = random.uniform(0.45, 0.9)
-    return {
-        "kind": str(random.choice(KINDS)),
-        "density": random.uniform(0.02, 0.25),
-        "na": na,
-        "pixel_size_um": random.uniform(0.09, 0.9 * 0.55 / (2 * na)),
-        "ring_radius": random.uniform(0.4, 0.6),
-        "ring_width": random.uniform(0.08, 0.2),
-        "ring_transmission": random.uniform(0.15, 0.4),
-        "contrast": "positive" if random.random() < 0.9 else "negative",
-        "defocus_um": random.uniform(0.0, 1.5),
-        "illumination": random.uniform(0.0, 0.35),
-        "background_electrons": float(np.exp(random.uniform(np.log(25), np.log(1500)))),
-        "gain": random.uniform(0.5, 4.0),
-        "offset": random.uniform(0.0, 250.0),
-        "read_noise_electrons": random.uniform(0.5, 3.0),
-    }
-
-
 def simulate_pairs(count: int, side: int, seed: int) -> tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
     """Noisy frames and their truths, one of each time-lapse."""
     random = np.random.default_rng(seed)
     noisy, clean = [], []
     for index in range(count):
-        movie = phbatch.PhaseContrast(shape=(side, side), n_frames=60, seed=seed + index, **draw_settings(random))
+        movie = phbatch.PhaseContrast(
+            shape=(side, side), n_frames=60, seed=seed + index, **draw_settings(random, LEAST_DENSITY)
+        )
         frame, truth = movie.pair(int(random.integers(60)))
         noisy.append(frame)
         clean.append(truth)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from phbatch.places import lock, retry
+from tests.browser import Page, browser
 from tests.handmade import CommandLine
 
 # How long an example takes says something of the machine alone; CI draws the same examples every time.
@@ -28,6 +29,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with browser() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import phbatch
 from phbatch.kernels.seams import SeamCheck
 from phbatch.outputs.accounts import keep_account
 from phbatch.places.place import Place
-from tests.browser import Page, browser, needs_browser
+from tests.browser import Page, needs_browser
 from tests.handmade import CommandLine
 
 SHAPE = (6, 2, 96, 128)
@@ -144,12 +144,6 @@ def test_at_the_end_of_a_run(
     monkeypatch.setattr(phbatch, "write_report", fail, raising=False)
     assert phbatch_command(*run, "--overwrite") == 0
     assert "no report: the page is torn" in phbatch_command.err
-
-
-@pytest.fixture(scope="module")
-def page() -> Any:
-    with browser() as opened:
-        yield opened
 
 
 @needs_browser

@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 import phbatch
-from tests.browser import Page, browser, needs_browser
+from tests.browser import Page, needs_browser
 from tests.handmade import CommandLine
 from tests.test_plates import make_image, make_plate
 
@@ -109,12 +109,6 @@ def test_images_that_are_no_plate(phbatch_command: CommandLine, tmp_path: Path) 
     facts = json.loads(phbatch_command.out)
     assert [well["name"] for well in facts["overview"]["wells"]] == facts["positions"]
     assert facts["overview"]["rows"] is None
-
-
-@pytest.fixture(scope="module")
-def page() -> Any:
-    with browser() as opened:
-        yield opened
 
 
 @needs_browser

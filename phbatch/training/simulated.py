@@ -16,12 +16,12 @@ PIXEL_SIZE_UM = 0.1625
 _FRAMES = 60  # of a time-lapse, of which one is taken
 
 
-def draw_settings(random: np.random.Generator) -> dict[str, Any]:
+def draw_settings(random: np.random.Generator, least_density: float = 0.0) -> dict[str, Any]:
     """Settings of a time-lapse, drawn over the ranges of phase contrast in practice."""
     na = random.uniform(0.45, 0.9)
     return {
         "kind": str(random.choice(get_args(Kind))),
-        "density": random.uniform(0.0, 0.25),
+        "density": random.uniform(least_density, 0.25),
         "na": na,
         "pixel_size_um": random.uniform(0.09, 0.9 * 0.55 / (2 * na)),
         "ring_radius": random.uniform(0.4, 0.6),
