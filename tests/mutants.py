@@ -144,7 +144,7 @@ MUTANTS = [
     Mutant("planning/memory.py", "if spare < self.unit_mem", "if spare < 0", _PLAN),
     Mutant("planning/memory.py", "self.unit_mem + self.waiting_mem, 1", "self.unit_mem, 1", _PLAN),
     Mutant("planning/memory.py", "ceil(count / 1e8)", "int(count / 1e8)", _PLAN),
-    Mutant("planning/memory.py", "3 * height, shape[-2]", "height, shape[-2]", _PLAN),
+    Mutant("planning/passes.py", "3 * height, shape[-2]", "height, shape[-2]", _PLAN),
     # What is resolved
     Mutant(
         "planning/resolve.py",
@@ -154,10 +154,10 @@ MUTANTS = [
     ),
     Mutant("planning/resolve.py", "available_bytes // 2\n    batch", "available_bytes\n    batch", _RESOLVED),
     Mutant("planning/resolve.py", "cores, most_units or len(geometry.units), memory", "cores, memory", _RESOLVED),
-    Mutant("planning/resolve.py", "asked < smallest and any(", "asked <= smallest and any(", _RESOLVED),
-    Mutant("planning/resolve.py", "min(fitting, _TILE", "max(fitting, _TILE", _RESOLVED),
+    Mutant("planning/tiles.py", "asked < smallest and any(", "asked <= smallest and any(", _RESOLVED),
+    Mutant("planning/tiles.py", "min(fitting, _TILE", "max(fitting, _TILE", _RESOLVED),
     Mutant(
-        "planning/resolve.py", "length == size or smallest <= length", "length == size or smallest < length", _RESOLVED
+        "planning/tiles.py", "length == size or smallest <= length", "length == size or smallest < length", _RESOLVED
     ),
     Mutant("planning/resolve.py", "asked = settings.workers or max(1", "asked = max(1", _RESOLVED),
     # Fingerprint

@@ -41,7 +41,7 @@ def store(path: Path, frames: np.ndarray, chunks: tuple[int, ...]) -> str:
 def test_frames_beyond_memory_have_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr("phbatch.planning.memory._LARGE_CHUNK", 60)
+    monkeypatch.setattr("phbatch.planning.passes._LARGE_CHUNK", 60)
     frames = movie((300, 410), 3)
     frames[1] = cropped(frames[1:2])[0]
     frames[2, :23] = 0

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phbatch.planning.memory import SAMPLES, MemoryPlan, reduction_bytes, sampled_frames, sampling_bytes
+from phbatch.planning.memory import MemoryPlan
+from phbatch.planning.passes import SAMPLES, reduction_bytes, sampled_frames, sampling_bytes
 from phbatch.words.errors import MemoryLimitError
 
 BYTES = st.integers(1, 10**9)

@@ -12,10 +12,11 @@ from phbatch.computing.crew import Crew
 from phbatch.computing.devices import Kind
 from phbatch.computing.dispatch import Dispatch
 from phbatch.computing.graph import stage_of
+from phbatch.computing.measuring import WITHOUT_NETWORK, scan_unit
 from phbatch.computing.outcome import Outcome, attempt
 from phbatch.computing.reduction import Fold, Part
 from phbatch.computing.schedulers import PartsLostError, Scheduler
-from phbatch.computing.tasks import WITHOUT_NETWORK, Job, nonfinite_error, scan_unit
+from phbatch.computing.tasks import Job, nonfinite_error
 from phbatch.computing.threads import Threads
 from phbatch.computing.workers import Workers, lost
 from phbatch.planning.units import Unit

@@ -1,4 +1,4 @@
-"""What is done with a unit: read, measure, pool, search, restore and write.
+"""What is done with a unit: read, restore and write.
 
 Tasks get a job and a unit, both small; pixels are read and written by whoever runs the task and never travel.
 """
@@ -18,20 +18,17 @@ from numpy.typing import NDArray
 
 from phbatch.computing.slots import on_device, waiting
 from phbatch.frames.clock import StageClock
-from phbatch.frames.light import Corrections, Preparation, Profile, prepare_frame
-from phbatch.frames.measure import measure_block
+from phbatch.frames.light import Corrections, Preparation, Profile
 from phbatch.frames.recipe import Recipe
-from phbatch.frames.restore import FrameIndex, RestoredBlock, restore_block
+from phbatch.frames.restore import RestoredBlock, restore_block
 from phbatch.frames.table import StatisticsRow
 from phbatch.frames.tiles import Lane, Predict
 from phbatch.inputs.image import Source, open_source
 from phbatch.inputs.light_profile import read_profile
 from phbatch.kernels.display import measure_extent
-from phbatch.kernels.finite import is_finite
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.pyramid import make_levels
-from phbatch.kernels.stats import FrameStatistics, State, merge
 from phbatch.network.backend import limit_network_threads
 from phbatch.network.predictor import Predictor, get_predictor
 from phbatch.network.steps import Prediction, Windows
@@ -40,18 +37,15 @@ from phbatch.places.encoding import Encoded
 from phbatch.places.lock import new_token
 from phbatch.places.place import Place
 from phbatch.places.zarr_nodes import limit_threads
-from phbatch.planning.memory import CORRECTIONS_AT_ONCE, UNITS_AHEAD, MemoryPlan
+from phbatch.planning.memory import UNITS_AHEAD, MemoryPlan
+from phbatch.planning.passes import CORRECTIONS_AT_ONCE
 from phbatch.planning.units import Unit
-from phbatch.words.axes import Region, frame_indices
-from phbatch.words.choices import FRAME_BACKGROUNDS, Backend, LevelMethod, NanPolicy
+from phbatch.words.axes import Region
+from phbatch.words.choices import Backend, LevelMethod, NanPolicy
 from phbatch.words.errors import InputError
 
 NOWHERE = Place.at("memory://nowhere")
 """Of a job that reads nothing, or writes nothing."""
-
-
-Pool = tuple[int, int | None]
-"""Frames that are pooled: their channel, and their plane where planes are apart."""
 
 
 @dataclass(frozen=True)
@@ -308,91 +302,11 @@ def restore_position_unit(job: Job, unit: Unit) -> dict[str, Any]:
     return record | {"objects": {f"{position}{key}": mark for key, mark in record["objects"].items()}}
 
 
-def scan_position_unit(job: Job, unit: Unit) -> str | None:
-    """As `scan_unit`."""
-    own, position = own_job(job, unit)
-    found = scan_unit(own, unit)
-    return None if found is None else f"{position}{found}"
-
-
 def own_job(job: Job, unit: Unit) -> tuple[Job, str]:
     """Job of a unit, and how keys of its image begin."""
     if isinstance(unit, PositionUnit) and unit.job is not None:
         return unit.job, f"{unit.position}/"
     return job, ""
-
-
-def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
-    """Statistics of the frames of a unit, by their indices within it; nothing is written."""
-    recipe = job.recipe
-    return measure_block(
-        read_unit(job, unit)[0],
-        recipe.preparation,
-        recipe.rule.sigma,
-        recipe.all_percentiles,
-        volumes=recipe.volumes,
-        corrections=corrections_of(job, unit),
-        copied=unit.places_of(recipe.copied),
-    )
-
-
-def pool_unit(job: Job, unit: Unit) -> dict[Pool, State]:
-    """Merged states of the good frames of a unit, by the pool that they belong to."""
-    block, recipe, corrections = read_unit(job, unit)[0], job.recipe, corrections_of(job, unit)
-    states: dict[Pool, State] = {}
-    copied = unit.places_of(recipe.copied)
-    for index, statistics in (unit.measured or {}).items():
-        if not statistics.flags and index[1] not in copied:
-            state = prepare_frame(block, index, recipe.preparation, corrections).state(recipe.rule.sigma)
-            states = merge_pools((states, {recipe.pool_of(unit.frame_key(*index)): state}))
-    return states
-
-
-def merge_pools(found: Sequence[Mapping[Pool, State]]) -> dict[Pool, State]:
-    """States of several units, pool by pool."""
-    states: dict[Pool, State] = {}
-    for each in found:
-        for pool, state in each.items():
-            states[pool] = merge(states[pool], state) if pool in states else state
-    return states
-
-
-def scan_unit(job: Job, unit: Unit) -> str | None:
-    """Key of the first frame of a unit that holds NaN or infinity; None where all are finite."""
-    block, _ = read_unit(job, unit)
-    finite = is_finite(block).all(axis=(3, 4))
-    if finite.all():
-        return None
-    t, c, z = np.argwhere(~finite)[0].tolist()
-    return str(unit.frame_key(t, c, None if job.recipe.volumes else z))
-
-
-@dataclass(frozen=True)
-class ScaleFound:
-    """Whether the rule of a job scales a frame of a unit, and the first that it does not though it could."""
-
-    scaled: bool
-    unscaled: str | None = None
-
-
-def find_scale(job: Job, unit: Unit) -> ScaleFound:
-    """Look for a frame of a unit that the rule scales; a profile that is yet to be estimated is left out."""
-    recipe = job.recipe
-    preparation = recipe.preparation
-    if preparation.illumination not in FRAME_BACKGROUNDS:
-        preparation = Preparation(preparation.downscale)
-    block, unscaled = read_unit(job, unit)[0], None
-    copied = unit.places_of(recipe.copied)
-    for index in frame_indices(block.shape, volumes=recipe.volumes):
-        if index[1] in copied:
-            continue
-        frame = prepare_frame(block, index, preparation, None)
-        statistics = frame.measure(recipe.rule.sigma, recipe.all_percentiles)
-        if make_affine(statistics, recipe.rule) is not None:
-            return ScaleFound(True)
-        if "constant" not in statistics.flags and "nonfinite" not in statistics.flags:
-            unscaled = unscaled or str(unit.frame_key(*index))
-    return ScaleFound(False, unscaled)
 
 
 def nonfinite_error(frame: str) -> InputError:
@@ -402,7 +316,3 @@ def nonfinite_error(frame: str) -> InputError:
         " with --nan skip.",
         frame=frame,
     )
-
-
-WITHOUT_NETWORK: tuple[Callable[..., Any], ...] = (measure_unit, pool_unit, scan_unit, scan_position_unit, find_scale)
-"""Tasks that compute no network, whatever their job has."""

@@ -42,8 +42,9 @@ from phbatch.places.place import Place
 from phbatch.places.retry import is_out_of_place
 from phbatch.places.table_file import STATISTICS
 from phbatch.places.zarr_nodes import system_error
+from phbatch.planning.chunks import Level
 from phbatch.planning.memory import format_bytes
-from phbatch.planning.units import Geometry, Level, present_axes
+from phbatch.planning.units import Geometry, present_axes
 from phbatch.words.axes import Shape
 from phbatch.words.choices import Codec, LevelMethod, Shuffle
 from phbatch.words.errors import OutputError, PhbatchError, first_line

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from phbatch.places.ome import Version
-from phbatch.planning.units import Geometry, count_levels
+from phbatch.planning.chunks import count_levels
+from phbatch.planning.units import Geometry
 from phbatch.words.errors import UsageError
 from phbatch.words.settings import RunSettings
 

@@ -25,14 +25,16 @@ RESERVED_BYTES = 325_000_000
 RESERVED_NETWORK_BYTES = 830_000_000
 """TensorFlow or JAX on top, with a network and hardly any tile; measured in the same way."""
 
-CORRECTIONS_AT_ONCE = 4
-"""Maps of channels and planes that a process keeps of a profile of uneven light."""
+STATE_BYTES = 8 << 20
+"""Histograms of a frame of integers while they are made and merged."""
+
+HEAP = (96 << 20, 32 << 20)
+"""What the heap keeps at most where a unit is made of smaller, and of larger pieces."""
+
+MARGIN = 1.05
 
 UNITS_AHEAD = 3
 """Units that are on a GPU besides those that the cores work on: one goes up, one is computed, one comes down."""
-
-SAMPLES = 32
-"""Frames over t that a profile is estimated from, at most."""
 
 # Per pixel of a frame, besides its raw pixels:
 _FLOAT_STATISTICS = 32  # float64: the frame smoothed, its Laplacian, distances, and their sorted copy
@@ -40,11 +42,6 @@ _FLOAT_STATE = 48  # the same where it is to be merged with other frames
 _PREPARED_STATISTICS = {True: 10, False: 8}  # corrected, rounded, and as integers; by whether those are counted
 _BACKGROUND = 12  # of a frame by itself: reduced, smoothed, and made to a map
 _CAST = 5  # rounded in float32, and what is outside
-
-_SKETCH = 80  # of a block with its halo: float64, smoothed, their bits, and what these index
-_LARGE_CHUNK = 1024  # pixels a side that a task of a large frame reads, at least
-_STATE_BYTES = 8 << 20  # histograms of a frame of integers while they are made and merged
-_MERGED_STATE_BYTES = 1 << 20
 
 # Per frame of a unit: its statistics as an object, and as a row of plain values
 _ROW = 3200
@@ -58,9 +55,7 @@ _WRITING = 3 * 8  # a column while it is copied and encoded
 _UNIT_BITS = 3  # finished, current in the ledger, and read from what was changed
 
 _PIECE = 32 << 20  # what is freed of larger pieces goes back to the system; of smaller ones the heap keeps some
-_HEAP = (96 << 20, 32 << 20)  # what it keeps at most where a unit is made of smaller, and of larger pieces
 _CHUNKS_AT_ONCE = 10  # that zarr encodes or decodes
-_MARGIN = 1.05
 
 
 @dataclass(frozen=True)
@@ -94,8 +89,8 @@ class UnitMemory:
     def computing(self) -> int:
         """The largest of them, with what stays in the process's heap of it."""
         largest = max(self.reading, self.measuring, self.restoring, self.encoding)
-        kept = min(largest * 3 // 2, _HEAP[self.raw >= _PIECE])
-        return int(_MARGIN * (largest + kept + self.codecs + self.rows))
+        kept = min(largest * 3 // 2, HEAP[self.raw >= _PIECE])
+        return int(MARGIN * (largest + kept + self.codecs + self.rows))
 
     @property
     def worst(self) -> str:
@@ -294,44 +289,6 @@ def unit_knobs(geometry: Geometry, recipe: Recipe, unit: UnitMemory, dtype: np.d
     return (*knobs, "average pixels with --downscale 2") if recipe.preparation.downscale == 1 else tuple(knobs)
 
 
-def sampled_frames(shape: Sequence[int], itemsize: int, spare_bytes: int, count: int) -> tuple[int, int]:
-    """How many of some frames the light is estimated from in a number of bytes, and the bytes that each takes."""
-    frame = shape[-2] * shape[-1] * (2 * itemsize + (4 if itemsize <= 4 else 12))
-    room = max(int((spare_bytes - _HEAP[0]) / _MARGIN), min(int(spare_bytes / (_MARGIN + 1 / 8)), 8 * _HEAP[0]))
-    return max(0, min(SAMPLES, count, room // frame)), frame
-
-
-def sampling_bytes(sampled: int) -> int:
-    """What frames of so many bytes take with what stays of them in the process's heap, units under way included."""
-    return int(_MARGIN * sampled) + min(sampled // 8, _HEAP[0])
-
-
-def profile_bytes(shape: Sequence[int], *, dark: bool) -> int:
-    """Bytes of a profile of uneven light of a ``tczyx`` image, with or without the dark, and of the maps made of it."""
-    planes = shape[1] * shape[2]
-    return int(shape[-2] * shape[-1] * 4 * (2 if dark else 1) * (planes + min(planes, CORRECTIONS_AT_ONCE)))
-
-
-def reduction_chunks(chunks: Sequence[int]) -> tuple[int, ...]:
-    """Pixels along y and x that a task of a large frame reads: whole chunks, since it should be worth its overhead."""
-    return tuple(-(-_LARGE_CHUNK // chunk) * chunk for chunk in chunks)
-
-
-def reduction_bytes(
-    shape: Sequence[int], chunks: Sequence[int], itemsize: int, *, fixed_point: bool, workers: int
-) -> int:
-    """Bytes that the reduction over the chunks of one large frame takes: three rows of chunks, and their states.
-
-    Where blocks are not counted while they are smoothed, every worker has float64 copies of one besides.
-    """
-    height, width = (min(pair) for pair in zip(reduction_chunks(chunks[-2:]), shape[-2:], strict=True))
-    columns = -(-shape[-1] // width)
-    blocks = min(workers, columns)
-    rows = (min(3 * height, shape[-2]) * shape[-1] + 2 * blocks * height * width) * itemsize  # decoded, with halo
-    states = 2 * blocks * _STATE_BYTES + columns * _MERGED_STATE_BYTES
-    return rows + states + (0 if fixed_point else blocks * height * width * _SKETCH)
-
-
 def _unit_frames(geometry: Geometry) -> int:
     """Frames of the largest unit."""
     channels = max(len(kept) for _, _, kept in geometry.channel_groups)
@@ -372,7 +329,7 @@ def _measuring_bytes(recipe: Recipe, pixels: int, geometry: Geometry, dtype: np.
         return background
     prepared = pixels * _PREPARED_STATISTICS[fixed_point] if changed else 0
     per_pixel = _FLOAT_STATISTICS if recipe.scope == "image" else _FLOAT_STATE
-    return max(background, prepared + (_STATE_BYTES if fixed_point else pixels * per_pixel))
+    return max(background, prepared + (STATE_BYTES if fixed_point else pixels * per_pixel))
 
 
 def _round_up(count: int) -> str:

@@ -6,14 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import ValidationError
 
 from phbatch.frames.light import Preparation
 from phbatch.frames.recipe import Recipe
-from phbatch.kernels.intensity import find_normalizer
 from phbatch.kernels.smoothing import is_fixed_point
-from phbatch.kernels.tiling import TilePlan, choose_tile
-from phbatch.network.device import Device, tile_room
+from phbatch.network.device import Device
 from phbatch.network.forms import require_form
 from phbatch.network.model import Model
 from phbatch.network.steps import window_dtype
@@ -26,14 +23,12 @@ from phbatch.planning.memory import (
     RESERVED_NETWORK_BYTES,
     MemoryPlan,
     measuring_unit_memory,
-    profile_bytes,
-    reduction_bytes,
-    sampled_frames,
-    sampling_bytes,
     table_memory,
     unit_knobs,
     unit_memory,
 )
+from phbatch.planning.passes import profile_bytes, reduction_bytes, sampled_frames, sampling_bytes
+from phbatch.planning.rule import resolve_rule
 from phbatch.planning.stored import (
     copies,
     output_dtype,
@@ -42,16 +37,13 @@ from phbatch.planning.stored import (
     require_storable,
     resolve_packing,
 )
+from phbatch.planning.tiles import resolve_tiles
 from phbatch.planning.units import Geometry
 from phbatch.words.axes import Shape
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, MOST_WORKERS, Precision
 from phbatch.words.errors import InputError, ModelError, UsageError
 from phbatch.words.events import Notice
-from phbatch.words.given import first_problem
-from phbatch.words.normalization import Normalization
-from phbatch.words.settings import OF_RULE, RunSettings
-
-_TILE_PIXELS = {2: 2_200_000, 3: 3_000_000}  # per number of dimensions; larger tiles save little halo and cost memory
+from phbatch.words.settings import RunSettings
 
 
 class Image(Protocol):
@@ -101,47 +93,6 @@ class ResolvedRun:
     memory: MemoryPlan
     workers: int
     notices: tuple[Notice, ...]
-
-
-def resolve_rule(settings: RunSettings, model: Model | None) -> tuple[Normalization, tuple[Notice, ...]]:
-    """The normalization of a run: the model's own unless an option says otherwise, which warns.
-
-    Raises
-    ------
-    UsageError
-        The options contradict each other.
-    """
-    notices: list[Notice] = []
-    if model is None:
-        base = Normalization()
-    elif model.normalization is not None:
-        base = model.normalization
-    else:
-        base = Normalization(method="percentile")
-        if settings.normalize is None:
-            notices.append(
-                Notice(
-                    f"model {model.name} does not say how it was trained: normalizing by {base.describe()},"
-                    " CSBDeep's default."
-                )
-            )
-    asked = {name: getattr(settings, setting.field) for name, setting in OF_RULE.items()}
-    given = {name: value for name, value in asked.items() if value is not None}
-    try:
-        rule = Normalization.model_validate(base.model_dump() | given)
-    except ValidationError as error:
-        raise UsageError(first_problem(error)) from error
-    find_normalizer(rule.method)
-    if model is not None and model.normalization is not None and rule.describe() != base.describe():
-        notices.append(
-            Notice(
-                f"model {model.name} was trained with {base.describe()} and this run normalizes with"
-                f" {rule.describe()}: expect other"
-                " results than its card says.",
-                warning=True,
-            )
-        )
-    return rule, tuple(notices)
 
 
 def resolve_run(
@@ -243,7 +194,7 @@ def resolve_run(
     require_copyable(settings, source, geometry, recipe)
     memory = _plan_memory(settings, source, model, geometry, recipe, allowed)
     if model is not None:
-        tiles = _resolve_tiles(settings, geometry, model, memory.network_room // batch, tile, device, batch)
+        tiles = resolve_tiles(settings, geometry, model, memory.network_room // batch, tile, device, batch)
         recipe = replace(recipe, tiles=tiles)
         knobs = [f"lower --{name}" for name, value in (("tile", settings.tile), ("batch", batch)) if (value or 1) > 1]
         bytes_of = model.config.staging_bytes if device is not None else model.config.workspace_bytes
@@ -398,36 +349,3 @@ def _sampling_mem(settings: RunSettings, source: Image, geometry: Geometry, spar
 
 def _resolve_preparation(settings: RunSettings) -> Preparation:
     return Preparation(settings.downscale, settings.illumination, settings.illumination_mode)
-
-
-def _resolve_tiles(
-    settings: RunSettings,
-    geometry: Geometry,
-    model: Model,
-    spare_bytes: int,
-    tile: tuple[int, ...] | None,
-    device: Device | None,
-    batch: int,
-) -> TilePlan:
-    config, shape = model.config, geometry.network_frame_shape
-    padded = tuple(size + -size % config.grid for size in shape)
-    smallest = 2 * config.halo + config.grid
-    if settings.tile is not None:
-        asked = -(-settings.tile // config.grid) * config.grid
-        if asked < smallest and any(asked < size for size in padded):
-            raise UsageError(
-                f"--tile {settings.tile} leaves nothing inside the halo of {config.halo} pixels per side; use"
-                f" {smallest} or more."
-            )
-        chosen = tuple(min(asked, size) for size in padded)
-    elif tile is not None and all(
-        length == size or smallest <= length < size for length, size in zip(tile, padded, strict=True)
-    ):
-        chosen = tile
-    elif device is not None:
-        fitting = spare_bytes // config.staging_bytes_per_pixel
-        chosen = choose_tile(shape, config.halo, config.grid, min(fitting, tile_room(config, device, batch)))
-    else:
-        fitting = spare_bytes // config.workspace_bytes_per_pixel
-        chosen = choose_tile(shape, config.halo, config.grid, min(fitting, _TILE_PIXELS[config.n_dim]))
-    return TilePlan(shape, chosen, config.halo, config.grid)

@@ -9,17 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
-from itertools import count as count_from
 from math import prod
 from typing import Any, overload
 
 from phbatch.kernels.stats import FrameStatistics
+from phbatch.planning.chunks import Level, chunk_length
 from phbatch.words.axes import CANONICAL, FrameGrid, FrameKey, Region, Shape, frame_indices
 from phbatch.words.groups import TimeGroups
 
 _UNIT_PIXELS = 1 << 20  # small frames are taken together until a unit has this many
-_CHUNK_LENGTH = 1024  # of the output along y and x, at most
-_COARSEST = 1024  # length along y and x at which a pyramid ends
 _KEY = re.compile(r"t([0-9]{1,18})(?:-[0-9]+)?/c([0-9]{1,18})(?:-[0-9]+)?(?:/z([0-9]{1,18})(?:-[0-9]+)?)?")
 
 
@@ -66,37 +64,6 @@ class Unit:
             self.source[1].start + self.keep_c[c],
             None if z is None else first_z + z,
         )
-
-
-@dataclass(frozen=True)
-class Level:
-    """One resolution of the output.
-
-    Attributes
-    ----------
-    factor : int
-        Pixels of level 0 along y and x that one of this level stands for.
-    shape, chunks : tuple of int
-        Along ``tczyx``.
-    shards : tuple of int or None
-        Along ``tczyx``; None where every chunk is an object.
-    """
-
-    factor: int
-    shape: Shape
-    chunks: Shape
-    shards: Shape | None
-
-
-def count_levels(lengths: Sequence[int]) -> int:
-    """Levels that an image gets by itself: lengths along y and x are halved until none is above 1024.
-
-    Examples
-    --------
-    >>> [count_levels(lengths) for lengths in ((1024, 1024), (512, 1025), (2048, 2048), (20_000, 20_000))]
-    [1, 2, 2, 6]
-    """
-    return next(count for count in count_from(1) if -(-max(lengths) // 2 ** (count - 1)) <= _COARSEST)
 
 
 @dataclass(frozen=True)
@@ -261,7 +228,7 @@ class Geometry:
     def _level(self, factor: int) -> Level:
         *outer, height, width = self.output_shape
         lengths = [-(-height // factor), -(-width // factor)]
-        chunk = [-(-size // -(-size // _CHUNK_LENGTH)) for size in lengths]
+        chunk = [chunk_length(size) for size in lengths]
         together, length = self._frames_together, self._even_group
         if self.shard_pixels > 0:
             length = together if length % together == 0 else 1

@@ -30,7 +30,8 @@ from phbatch.network.model import DEFAULT_MODEL, open_model
 from phbatch.places.ome import ImageMetadata
 from phbatch.planning.idle import require_effect
 from phbatch.planning.of_model import with_model
-from phbatch.planning.resolve import resolve_rule, resolve_run
+from phbatch.planning.resolve import resolve_run
+from phbatch.planning.rule import resolve_rule
 from phbatch.running.array_statistics import SCALARS, image_statistics
 from phbatch.running.lazy import open_lazy, warn_of_frames
 from phbatch.running.same_kind import as_given, axes_without, in_order

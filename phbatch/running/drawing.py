@@ -11,8 +11,9 @@ import dask
 from dask.delayed import Delayed
 
 from phbatch.computing.graph import Call, Graph, build_graph, join, name_units, stage_of, turn_there
+from phbatch.computing.measuring import find_scale, measure_unit, merge_pools, pool_unit, scan_unit
 from phbatch.computing.outcome import attempt
-from phbatch.computing.tasks import find_scale, measure_unit, merge_pools, pool_unit, restore_unit, scan_unit
+from phbatch.computing.tasks import restore_unit
 from phbatch.planning.units import Unit
 from phbatch.running.begin import AcceptedRun, must_scan
 from phbatch.words.errors import OutputError, UsageError, first_line

@@ -36,10 +36,8 @@ from phbatch.planning.memory import (
     RESERVED_BYTES,
     RESERVED_NETWORK_BYTES,
     format_bytes,
-    profile_bytes,
-    sampled_frames,
-    sampling_bytes,
 )
+from phbatch.planning.passes import profile_bytes, sampled_frames, sampling_bytes
 from phbatch.planning.resolve import resolve_statistics
 from phbatch.planning.units import Geometry
 from phbatch.running.begin import PROFILE, AcceptedRun, require_profile

@@ -18,7 +18,7 @@ from phbatch.inputs.image import Source
 from phbatch.kernels.counting import halo_of_counting
 from phbatch.kernels.padding import Padding, Runs, join_runs, may_have_padding
 from phbatch.kernels.stats import State, finalize, from_block, merge
-from phbatch.planning.memory import reduction_chunks
+from phbatch.planning.passes import reduction_chunks
 from phbatch.planning.units import Geometry
 from phbatch.words.axes import FrameKey, to_region
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from phbatch.computing.engine import execute, reduce_units
+from phbatch.computing.measuring import Pool, measure_unit, merge_pools, pool_unit
 from phbatch.computing.outcome import Outcome
-from phbatch.computing.tasks import Job, Pool, measure_unit, merge_pools, pool_unit
+from phbatch.computing.tasks import Job
 from phbatch.frames.light import count_fractions, in_counts
 from phbatch.frames.measure import judge_series
 from phbatch.frames.recipe import Recipe

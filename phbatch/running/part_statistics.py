@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phbatch.computing.engine import execute, reduce_units
-from phbatch.computing.tasks import Pool, measure_unit, merge_pools, pool_unit
+from phbatch.computing.measuring import Pool, measure_unit, merge_pools, pool_unit
 from phbatch.frames.light import count_fractions
 from phbatch.frames.measure import judge_series
 from phbatch.frames.table import StatisticsRow, StatisticsTable

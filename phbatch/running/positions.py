@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from phbatch.computing.engine import require_finite
+from phbatch.computing.measuring import scan_position_unit
 from phbatch.computing.tasks import (
     PositionUnit,
     forget_open_stores,
     load_predictor,
     restore_position_unit,
-    scan_position_unit,
 )
 from phbatch.computing.versions import versions_here
 from phbatch.frames.table import StatisticsTable

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.computing.engine import execute
-from phbatch.computing.tasks import Job, find_scale
+from phbatch.computing.measuring import find_scale
+from phbatch.computing.tasks import Job
 from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsTable
 from phbatch.kernels.intensity import make_affine

@@ -31,7 +31,8 @@ from phbatch.kernels.smoothing import smooth_float
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.places.ome import ImageMetadata
-from phbatch.planning.resolve import ResolvedStatistics, resolve_rule, resolve_statistics
+from phbatch.planning.resolve import ResolvedStatistics, resolve_statistics
+from phbatch.planning.rule import resolve_rule
 from phbatch.running.illumination import profile_of
 from phbatch.tools.comparison import Comparison, ComparisonReport, Picture
 from phbatch.tools.removal import check_removal, require_planes

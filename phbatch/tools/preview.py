@@ -17,7 +17,7 @@ from phbatch.kernels.intensity import Affine, make_affine
 from phbatch.kernels.smoothing import smooth_float
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.planning.of_model import with_model
-from phbatch.planning.resolve import resolve_rule
+from phbatch.planning.rule import resolve_rule
 from phbatch.tools.compare import RULES, Sampler
 from phbatch.tools.removal import restore_window
 from phbatch.tools.report_pictures import textured_corner

@@ -12,7 +12,7 @@ from phbatch.frames.measure import percentiles_for
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.tiling import TilePlan
 from phbatch.network.model import Model
-from phbatch.planning.resolve import resolve_rule
+from phbatch.planning.rule import resolve_rule
 from phbatch.running.arrays import restore
 from phbatch.tools.residual import ResidualCheck, ResidualChecker
 from phbatch.words.axes import FrameKey

@@ -20,7 +20,7 @@ from phbatch.network.saving import BEST, LAST, draw_weights
 from phbatch.network.unet import NetworkConfig
 from phbatch.network.weights import read_weights
 from phbatch.planning.idle import require_effect
-from phbatch.planning.resolve import resolve_rule
+from phbatch.planning.rule import resolve_rule
 from phbatch.training.checkpoint import Epoch, Progress, find_difference, read_checkpoint, write_checkpoint
 from phbatch.training.degrade import degrade_scenes
 from phbatch.training.folder import (
