@@ -17,7 +17,8 @@ from .tools.compare import compare_rules
 from .tools.comparison import Comparison, ComparisonReport
 from .tools.demo import DemoResult, run_demo
 from .tools.doctor import DoctorReport, Finding, doctor
-from .tools.evaluate import Calibration, Evaluation, evaluate
+from .tools.evaluate import evaluate
+from .tools.evaluation import Calibration, Evaluation
 from .tools.explain import Explanation, explain
 from .tools.export import export
 from .tools.info import info

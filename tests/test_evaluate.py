@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 import phbatch
-from phbatch.tools.evaluate import LEVELS
+from phbatch.tools.evaluation import LEVELS
 from phbatch.tools.scores import score_frame
 from tests.handmade import CommandLine, write_model
 

@@ -86,6 +86,8 @@ GIVEN: dict[str, Any] = {
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(phbatch, name) for name in ACTED_ON if name != "info"}
 FUNCTIONS["run_part"] = partial(phbatch.run_part, part=1)
+FUNCTIONS["evaluate"] = partial(phbatch.evaluate, truth="nowhere.zarr")
+FUNCTIONS["export"] = partial(phbatch.export, output="nowhere.tif")
 LAZY = ("normalize", "restore")
 NEEDS: dict[str, dict[str, Any]] = {
     "factor": {"normalize": "median"},
@@ -116,7 +118,7 @@ def test_every_setting_is_tried_and_typed() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_what_does_nothing_is_refused_before_anything_is_looked_at(tmp_path: Path, function: str) -> None:
-    taken = {"axes"} if function in LAZY else TRAINING.keys() if function == "train" else set()
+    taken = {"train": TRAINING.keys(), "export": {"overwrite"}}.get(function, {"axes"} if function in LAZY else set())
     for name in GIVEN.keys() - ACTED_ON[function] - taken:
         arguments = [np.zeros((1, 8, 8), "uint16"), "tyx"] if function in LAZY else [tmp_path / "nowhere.zarr"]
         with pytest.raises(phbatch.UsageError, match=rf"^{name}(=True)? does nothing in `phbatch.{function}`"):

@@ -37,7 +37,13 @@ def test_the_file_of_types_is_the_one_that_is_written() -> None:
     assert FILE.read_text(encoding="utf-8") == settings_types(), "run python -m phbatch.shell.settings_types"
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "stats", "compare", "illumination", "verify", "repair", "info"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("run", "plan", "stats", "compare", "illumination"),
+        *("evaluate", "export", "verify", "repair", "info"),
+    ],
+)
 def test_a_command_takes_what_its_function_acts_on(command: str) -> None:
     function = COMMANDS.get(command, command)
     found = {option.name: option for option in cli.commands[command].params if hasattr(option, "group")}
@@ -74,7 +80,10 @@ def test_words_of_defaults_are_what_is_done() -> None:
     assert SETTINGS["scale"].bounds == "above 1e-30, to 1e+30"
 
 
-@pytest.mark.parametrize("function", ["statistics", "illumination", "compare_rules", "verify", "repair", "normalize"])
+@pytest.mark.parametrize(
+    "function",
+    [*("statistics", "illumination", "compare_rules", "evaluate", "export"), *("verify", "repair", "normalize")],
+)
 def test_docstrings_name_what_a_function_acts_on(function: str) -> None:
     text = str(getattr(phbatch, function).__doc__)
     assert [name for name in ACTED_ON[function] if not re.search(rf"`?\b{name}\b", text)] == []

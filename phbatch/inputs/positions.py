@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -48,6 +48,40 @@ class Positions:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     wells: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each image lies, by its name among them: its path in an output, and in others of the same form."""
+        return {name: str(self.root / path) for name, path in name_images(self.paths).items()}
+
+
+def list_images(input: str | Path, settings: RunSettings) -> dict[str, str]:
+    """Where the images of an input lie, by their names; the name of one that is alone is empty.
+
+    Raises
+    ------
+    InputError, UsageError
+        As `find_positions`.
+    """
+    found = find_positions(str(input), settings)
+    return {"": str(input)} if found is None else found.places
+
+
+def name_images(paths: Iterable[str]) -> dict[str, str]:
+    """Paths of images by their names: the same path, without the endings that say Zarr.
+
+    Examples
+    --------
+    >>> name_images(["m9.ome.zarr", "m10.zarr"])
+    {'m9': 'm9.ome.zarr', 'm10': 'm10.zarr'}
+    """
+    paths = list(paths)
+    short = ["/".join(_bare(part) for part in path.split("/")) for path in paths]
+    return dict(zip(short if len({*short}) == len(paths) else paths, paths, strict=True))
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix(".zarr").removesuffix(".ome") or name
 
 
 def find_positions(input: str, settings: RunSettings) -> Positions | None:

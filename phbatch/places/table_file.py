@@ -26,6 +26,9 @@ STATISTICS = "statistics"
 MEASURED = "measured"
 """Column of a file that says how its frames were measured, as `describe_measurement` words it."""
 
+POSITION = "position"
+"""Column of a file of many images: path of the image among them."""
+
 _ROWS_AT_ONCE = 10_000
 
 Row = Mapping[str, Any]
@@ -193,7 +196,7 @@ def _write_parquet(path: Path, names: Sequence[str], rows: Iterable[Row]) -> Non
     from pyarrow import parquet
 
     kinds: dict[str, Any] = {name: pyarrow.int64() for name in ("t", "c", "z")}
-    kinds |= {"flags": pyarrow.list_(pyarrow.string()), MEASURED: pyarrow.string()}
+    kinds |= {"flags": pyarrow.list_(pyarrow.string()), MEASURED: pyarrow.string(), POSITION: pyarrow.string()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
     waiting = iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:

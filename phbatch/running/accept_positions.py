@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from phbatch.computing.identity import fingerprint, require_same
 from phbatch.computing.machine import find_scheduler
 from phbatch.inputs.image import Source
 from phbatch.inputs.opening import open_input
-from phbatch.inputs.positions import Positions
+from phbatch.inputs.positions import Positions, name_images
 from phbatch.outputs.image import default_output
 from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.positions import PositionsOutput
@@ -166,7 +166,7 @@ def accept_positions(
     continued = None if settings.overwrite else recorded
     settings = settings.model_copy(update={"scheduler": find_scheduler(settings.scheduler, stop)})
     one = settings.model_copy(update={"wells": None, "fields": None})
-    names = _names_within(positions.paths)
+    names = name_images(positions.paths)
     runs: dict[str, AcceptedRun] = {}
     aside: dict[str, str] = {}
     first_error: InputError | None = None
@@ -288,17 +288,6 @@ def _require_simple(settings: RunSettings) -> None:
         raise UsageError("--follow waits for the frames of one image; give one of them, such as INPUT/A/1/0.")
     if settings.stats is not None:
         raise UsageError("--stats is the table of one image; leave it out for many.")
-
-
-def _names_within(paths: Iterable[str]) -> dict[str, str]:
-    """Where each image will lie in the output: the same path, without the endings that say Zarr."""
-    paths = list(paths)
-    short = ["/".join(_bare(part) for part in path.split("/")) for path in paths]
-    return dict(zip(short if len({*short}) == len(paths) else paths, paths, strict=True))
-
-
-def _bare(name: str) -> str:
-    return name.removesuffix(".zarr").removesuffix(".ome") or name
 
 
 def _are_alike(source: Source, other: Source) -> bool:

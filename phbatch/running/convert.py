@@ -39,9 +39,9 @@ def convert(
     listener, command, stop
         As for `run`.
     **options
-        `axes`, `channel`, `frames`, `pattern`, `position`, `pixel_size`, `interval`, `channel_names`,
-        `storage_options`, `codec`, `shuffle`, `shard`, `ome_zarr`, `overwrite`, `memory`, `workers`, `threads`,
-        `scheduler`, `wait_workers`, `retries`, as for `run`.
+        `axes`, `wells`, `fields`, `channel`, `frames`, `pattern`, `position`, `pixel_size`, `interval`,
+        `channel_names`, `storage_options`, `codec`, `shuffle`, `shard`, `ome_zarr`, `overwrite`, `memory`, `workers`,
+        `threads`, `scheduler`, `wait_workers`, `retries`, as for `run`.
 
     Returns
     -------

@@ -26,7 +26,7 @@ from phbatch.frames.light_checks import LEAST_FRAMES, judge_profile, require_fra
 from phbatch.inputs.image import Source
 from phbatch.inputs.light_profile import read_facts, require_replaceable, write_profile
 from phbatch.inputs.opening import open_input
-from phbatch.inputs.positions import find_positions
+from phbatch.inputs.positions import list_images
 from phbatch.inputs.presence import require_chunks
 from phbatch.kernels.background import temporal_background
 from phbatch.kernels.finite import is_finite
@@ -92,7 +92,7 @@ def illumination(
         it (`phbatch.kernels.background`); ``basic`` is BaSiC (Peng et al. 2017, https://doi.org/10.1038/ncomms14836)
         by the library BaSiCPy, which gives a dark field, too.
     **options
-        `axes`, `channel`, `frames`, `pattern`, `position`, `memory`, `storage_options`.
+        `axes`, `wells`, `fields`, `channel`, `frames`, `pattern`, `position`, `memory`, `storage_options`.
 
     Returns
     -------
@@ -107,9 +107,7 @@ def illumination(
     if method not in get_args(IlluminationMethod):
         raise UsageError(f"--method {method} is none of {', '.join(get_args(IlluminationMethod))}; choose one of them.")
     settings = parse_options("illumination", options)
-    positions = find_positions(str(input), settings)
-    paths = [str(positions.root / path) for path in positions.paths] if positions else [input]
-    sources = [open_input(path, settings) for path in paths]
+    sources = [open_input(path, settings) for path in list_images(input, settings).values()]
     source = sources[0]
     alike = [other for other in sources if other.shape[1:] == source.shape[1:]]
     machine = machine_of(None)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import phbatch
-from phbatch.shell.options import common_options
+from phbatch.shell.options import common_options, settings_of
 from phbatch.shell.plain import given, print_record, require_folder, writing
 from phbatch.words.errors import UsageError
 
@@ -22,10 +22,7 @@ _SUFFIXES = (".csv", ".json", ".parquet", ".png")
 @click.option("--input", metavar="PATH", help="What was restored.  [default: of a run's output, what it names]")
 @click.option("--cells", metavar="PATH", help="Labels or mask of the cells.  [default: where the truth has structure]")
 @click.option("--samples", type=click.IntRange(1), metavar="N", help="Frames along t to score.  [default: all]")
-@click.option("--axes", metavar="AXES", help="Axes of bare arrays, such as tyx.")
-@click.option(
-    "--storage-options", multiple=True, metavar="KEY=VALUE", help="Credentials and endpoint of an object store."
-)
+@settings_of("evaluate")
 @click.option(
     "-o",
     "--output",
@@ -40,7 +37,6 @@ def evaluate_command(
     restored: str,
     truth: str,
     outputs: tuple[str, ...],
-    storage_options: tuple[str, ...],
     as_json: bool,
     debug: bool,
     **options: Any,
@@ -55,7 +51,7 @@ def evaluate_command(
         if Path(output).suffix.lower() != ".png":
             phbatch.report.require_table_name(output)
         require_folder(output, restored)
-    found = phbatch.evaluate(restored, truth, storage_options=storage_options or None, **given(options))
+    found = phbatch.evaluate(restored, truth, **given(options))
     for output in outputs:
         with writing(output):
             phbatch.report.save_evaluation(output, found)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import phbatch
-from phbatch.shell.options import common_options
+from phbatch.shell.options import common_options, settings_of
 from phbatch.shell.plain import given, print_record
 
 
@@ -16,26 +16,21 @@ from phbatch.shell.plain import given, print_record
 @click.argument("output", metavar="OUT.tif")
 @click.option("--imagej", is_flag=True, help="ImageJ's hyperstack in place of an OME-TIFF, up to 4 GB.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
-@click.option("--axes", metavar="AXES", help="Axes of a bare array, such as tyx.")
-@click.option(
-    "--storage-options", multiple=True, metavar="KEY=VALUE", help="Credentials and endpoint of an object store."
-)
+@settings_of("export")
 @common_options
 def export_command(
     path: str,
     output: str,
     imagej: bool,
     overwrite: bool,
-    axes: str | None,
-    storage_options: tuple[str, ...],
     as_json: bool,
     debug: bool,
+    **options: Any,
 ) -> None:
     """Write the image at PATH as one TIFF: OME-TIFF with a pyramid, or ImageJ's hyperstack.
 
     A plane at a time is in memory. The file is there once it is whole.
     """
-    options: dict[str, Any] = {"axes": axes, "storage_options": storage_options or None}
     found = phbatch.export(path, output, imagej=imagej, overwrite=overwrite, **given(options))
     if as_json:
         print_record(found)

@@ -20,6 +20,8 @@ FILE = Path(settings.__file__).with_name("option_types.py")
 _CLASSES = {
     "SampleOptions": ("illumination", "`phbatch.illumination`", ""),
     "CompareOptions": ("compare_rules", "`phbatch.compare_rules`", ""),
+    "EvaluateOptions": ("evaluate", "`phbatch.evaluate`", ""),
+    "ExportOptions": ("export", "`phbatch.export`", ""),
     "StatisticsOptions": ("statistics", "`phbatch.statistics`", ""),
     "RunOptions": ("run", "`phbatch.run` and `phbatch.plan`", ""),
     "ConvertOptions": ("convert", "`phbatch.convert`", ""),

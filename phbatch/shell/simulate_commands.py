@@ -21,6 +21,7 @@ from phbatch.words.errors import UsageError
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of all that is random."
 )
+@click.option("--clean", is_flag=True, help="Write the truth of these frames, float32, in place of noisy counts.")
 @common_options
 def simulate_command(
     output: str,
@@ -29,6 +30,7 @@ def simulate_command(
     frames: int,
     size: int,
     seed: int,
+    clean: bool,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -38,11 +40,11 @@ def simulate_command(
     """
     simulation = phbatch.PhaseContrast(shape=(size, size), n_frames=frames, seed=seed)
     if wells is not None:
-        phbatch.write_plate(output, simulation, wells=wells, fields=fields or 1)
+        phbatch.write_plate(output, simulation, wells=wells, fields=fields or 1, clean=clean)
     elif fields is not None:
         raise UsageError(f"--fields {fields} are of wells; add --wells, or leave it out.")
     else:
-        phbatch.write_time_lapse(output, simulation)
+        phbatch.write_time_lapse(output, simulation, clean=clean)
     if as_json:
         print_record({"output": output, "wells": wells, "fields": fields or 1, "frames": frames, "size": size})
     else:

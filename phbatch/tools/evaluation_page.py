@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from phbatch.places.table_file import write_rows
-from phbatch.tools.evaluate import MEASURES, Calibration, Evaluation, Example
+from phbatch.places.table_file import POSITION, write_rows
+from phbatch.tools.evaluation import MEASURES, Calibration, Evaluation, Example
 from phbatch.tools.scores import COLUMNS
 
 Panel = tuple[str, NDArray[np.float32], tuple[float, float]]
+
+_NAMES, _FORMS = ("PSNR / dB", "SSIM", "NRMSE"), ("{:.2f}", "{:.4f}", "{:.4f}")
+_POSITIONS_SHOWN = 24
 
 _GROUPS = {
     "whole frame": "",
@@ -29,19 +32,22 @@ _GROUPS = {
 
 
 def print_evaluation(found: Evaluation) -> None:
-    """Print mean scores, the worst frame, and what the scale of a probabilistic network is worth."""
+    """Print mean scores, of positions, too, the worst frame, and what a probabilistic network's scale is worth."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("mean over frames")
-    for name in ("PSNR / dB", "SSIM", "NRMSE"):
+    for name in _NAMES:
         table.add_column(name, justify="right")
     for group, mark in _GROUPS.items():
         values = [found.mean(f"{name}{mark}" if mark.startswith("_") else f"{mark}{name}") for name in MEASURES]
         if values[0] is not None:
-            table.add_row(group, *map(_cell, values, ("{:.2f}", "{:.4f}", "{:.4f}")))
+            table.add_row(group, *map(_cell, values, _FORMS))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if len(found.positions) > 1:
+        _print_positions(found)
     worst = found.worst
     gain = "" if found.gain is None else f", {found.gain:+.2f} dB over the input"
-    print(f"{len(found.rows)} frames{gain}; worst {worst.key}: {worst.psnr:.2f} dB, SSIM {worst.ssim:.4f}")
+    several = f" of {len(found.positions)} positions" if len(found.positions) > 1 else ""
+    print(f"{len(found.rows)} frames{several}{gain}; worst {worst.key}: {worst.psnr:.2f} dB, SSIM {worst.ssim:.4f}")
     if found.calibration is not None:
         print(found.calibration.sentence)
 
@@ -57,7 +63,8 @@ def save_evaluation(path: str | Path, found: Evaluation) -> None:
         What `phbatch.evaluate` returned.
     """
     if Path(path).suffix.lower() != ".png":
-        write_rows(str(path), COLUMNS, (row.as_dict() for row in found.rows))
+        columns = COLUMNS if "" in found.positions else (POSITION, *COLUMNS)
+        write_rows(str(path), columns, (row.as_dict() for row in found.rows))
         return
     shown = _panels(found.example)
     figure = Figure(figsize=(3.2 * len(shown), 6.6), layout="constrained")
@@ -76,6 +83,22 @@ def save_evaluation(path: str | Path, found: Evaluation) -> None:
     figure.savefig(path, format="png", dpi=110)
 
 
+def _print_positions(found: Evaluation) -> None:
+    """Mean scores of every position, of many those of the lowest PSNR, and what was won over the input."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("position")
+    for name in (*_NAMES, "gain / dB"):
+        table.add_column(name, justify="right")
+    lowest = sorted(found.positions, key=lambda path: found.mean("psnr", path) or 0.0)[:_POSITIONS_SHOWN]
+    for path in found.positions:
+        if path in lowest:
+            values = [*(found.mean(name, path) for name in MEASURES), found.gain_of(path)]
+            table.add_row(path, *map(_cell, values, (*_FORMS, "{:+.2f}")))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if len(lowest) < len(found.positions):
+        print(f"of {len(found.positions)} positions those of the lowest PSNR; all are in -o FILE.csv and --json")
+
+
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
@@ -88,7 +111,7 @@ def _draw_scores(axes: Axes, found: Evaluation, name: str, label: str) -> None:
         if any(value is not None for value in values):
             drawn = np.array([np.nan if value is None else value for value in values], np.float64)
             axes.plot(at, drawn, marker="o", markersize=3, linewidth=2 if not mark else 1, label=words)
-    axes.set_xlabel("frame")
+    axes.set_xlabel("frame" if len(found.positions) == 1 else "frame, position after position")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from uuid import uuid4
 
 import numpy as np
@@ -25,7 +25,8 @@ from phbatch.places.place import Place
 from phbatch.planning.units import Geometry
 from phbatch.words.axes import CANONICAL, to_region
 from phbatch.words.errors import InputError, OutputError, UsageError, first_line
-from phbatch.words.settings import parse_settings
+from phbatch.words.option_types import ExportOptions
+from phbatch.words.options import parse_options
 
 TILE = 512
 """Pixels of a side of a tile of an OME-TIFF; the smallest level is the first that one tile holds."""
@@ -41,8 +42,7 @@ def export(
     *,
     imagej: bool = False,
     overwrite: bool = False,
-    axes: str | None = None,
-    storage_options: Any = None,
+    **options: Unpack[ExportOptions],
 ) -> dict[str, Any]:
     """Write an image as one TIFF file, plane by plane: memory holds one plane, however many there are.
 
@@ -56,10 +56,8 @@ def export(
         ImageJ's hyperstack in place of an OME-TIFF: no pyramid, no compression, up to 4 GB of 8 or 16 bits or float32.
     overwrite : bool
         Replace a file that exists.
-    axes : str, optional
-        Axes of a bare array, such as ``"tyx"``, where its metadata do not name them.
-    storage_options : mapping, str or sequence of str, optional
-        Credentials and endpoint of an object store.
+    **options
+        `axes`, `storage_options`: as for `phbatch.run`.
 
     Returns
     -------
@@ -83,11 +81,11 @@ def export(
     >>> phbatch.export(f"{folder}/a.zarr", f"{folder}/a.ome.tif")["shape"]
     [3, 1, 1, 64, 48]
     """
+    settings = parse_options("export", options)
     target = Path(output).expanduser()
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise UsageError(f"{output} does not end in .tif or .tiff; give a name that does, such as cells.ome.tif.")
-    options = parse_settings({"storage_options": storage_options}).storage_options
-    source = open_source(Place.at(path, options), axes)
+    source = open_source(Place.at(path, settings.storage_options), settings.axes)
     _require_finished(source)
     _require_form(source, imagej=imagej)
     with _whole_file(target, overwrite=overwrite) as partial:

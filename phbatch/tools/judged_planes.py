@@ -62,7 +62,6 @@ class ImagePlanes:
                     f"{name} {other.path} is {_by(other.shape)} and the restored image {_by(restored.shape)} (tczyx);"
                     " give images of one shape."
                 )
-        self.left_out: list[str] = []
         self._restored, self._truth, self._before, self._cells = restored, truth, before, cells
 
     def times(self) -> Sequence[int]:
@@ -92,7 +91,6 @@ class RunPlanes:
     """
 
     def __init__(self, run: FinishedRun, truth: Source, cells: Source | None) -> None:
-        self.left_out: list[str] = []
         self._run, self._truth, self._cells = run, truth, cells
         self._scaled = bool(run.settings.get("uncertainty"))
         for name, source in (("truth", truth), ("mask", cells)):
@@ -118,8 +116,8 @@ class RunPlanes:
         first = run.geometry.channels[0]
         return [at for at, t in enumerate(run.geometry.times) if table.knows(run.frame_key(t, first))]
 
-    def at(self, index: int) -> Iterator[JudgedPlane]:
-        """Planes of a time."""
+    def at(self, index: int) -> Iterator[JudgedPlane | str]:
+        """Planes of a time; of one that was not normalized its key."""
         run = self._run
         t = run.geometry.times[index]
         for (channel, of), z in product(run.channels(), range(run.geometry.shape[2])):
@@ -128,7 +126,7 @@ class RunPlanes:
             key = FrameKey(t, of, None if run.geometry.volumes else z)
             pair, affine = run.pair(key, channel, z), run.affine(key)
             if affine is None:
-                self.left_out.append(str(key))
+                yield str(key)
                 continue
             yield JudgedPlane(
                 (index, channel, z),

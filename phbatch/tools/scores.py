@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from math import inf, log10, nan, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,8 @@ class FrameScores:
         On cells and on background alone, of the same range.
     input_psnr, input_ssim, input_nrmse : float or None
         Of the input, before it was restored.
+    position : str
+        Path of its image among many; empty of an image alone.
     """
 
     t: int
@@ -73,18 +76,22 @@ class FrameScores:
     input_psnr: float | None = None
     input_ssim: float | None = None
     input_nrmse: float | None = None
+    position: str = ""
 
     @property
     def key(self) -> str:
-        """Such as ``"t0/c0/z0"``."""
-        return f"t{self.t}/c{self.c}/z{self.z}"
+        """Such as ``"t0/c0/z0"``, after the path of one of many images."""
+        return f"{self.position}/t{self.t}/c{self.c}/z{self.z}".lstrip("/")
 
-    def as_dict(self) -> dict[str, float | None]:
-        """A row of a table."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """A row of a table, which begins with the position where there is one."""
+        row = asdict(self)
+        position = row.pop("position")
+        return {"position": position, **row} if position else row
 
 
-COLUMNS = tuple(field.name for field in fields(FrameScores))
+COLUMNS = tuple(field.name for field in fields(FrameScores) if field.name != "position")
+"""Of a table of one image; of many, the position comes first."""
 
 
 def score_frame(

@@ -50,7 +50,9 @@ def write_time_lapse(path: str | Path, simulation: PhaseContrast, *, clean: bool
     _write(Sink(place), layout.path, simulation, clean=clean)
 
 
-def write_plate(path: str | Path, simulation: PhaseContrast, *, wells: int = 96, fields: int = 1) -> None:
+def write_plate(
+    path: str | Path, simulation: PhaseContrast, *, wells: int = 96, fields: int = 1, clean: bool = False
+) -> None:
     """Stream a simulated plate to an OME-Zarr 0.5: a time-lapse of each field, each with cells of its own.
 
     Parameters
@@ -63,6 +65,8 @@ def write_plate(path: str | Path, simulation: PhaseContrast, *, wells: int = 96,
         How many, row by row, of the smallest plate that has so many: 6, 12, 24, 48, 96, 384 or 1536.
     fields : int
         Of every well.
+    clean : bool
+        Whether to write the truth (float32) instead of the noisy frames (uint16).
 
     Raises
     ------
@@ -95,14 +99,14 @@ def write_plate(path: str | Path, simulation: PhaseContrast, *, wells: int = 96,
     named = [f"{well}/{field}" for well in paths for field in range(fields)]
     attributes = make_group_attributes("plate", {"plate": plate}, dict.fromkeys(paths, images), named, "0.5")
     rows_of: dict[str, dict[str, Any]] = {well.partition("/")[0]: {} for well in paths}
-    simulated, layout = _describe(simulation, None, clean=False)
+    simulated, layout = _describe(simulation, None, clean=clean)
     image = make_documents(3, {"": simulated}, [layout])
     root = group_documents(3, attributes.pop("") | _MARK)
     for group, found in (rows_of | attributes).items():
         place.write_together({f"{group}/{name}": data for name, data in group_documents(3, found).items()})
     for index, field in enumerate(named):
         place.write_together({f"{field}/{name}": data for name, data in image.items()})
-        _write(Sink(place), f"{field}/{layout.path}", replace(simulation, seed=simulation.seed + index), clean=False)
+        _write(Sink(place), f"{field}/{layout.path}", replace(simulation, seed=simulation.seed + index), clean=clean)
     place.remove_folder(PRIVATE)
     place.write_together(root)
 

@@ -17,7 +17,7 @@ from phbatch.inputs.image import Source
 from phbatch.inputs.light_profile import read_profile
 from phbatch.inputs.opening import open_input
 from phbatch.inputs.pixel_size import MICROMETERS
-from phbatch.inputs.positions import find_positions
+from phbatch.inputs.positions import list_images
 from phbatch.inputs.presence import require_chunks
 from phbatch.kernels.shift import FARTHEST, SIGNIFICANT, Shift, find_shift
 from phbatch.planning.resolve import resolve_statistics
@@ -81,15 +81,16 @@ def open_pairs(
     with ExitStack() as stack:
         scenes = []
         for low, high in pairs:
-            lows, highs = _expand(low, settings), _expand(high, settings)
-            if [path for path, _ in lows] != [path for path, _ in highs]:
+            lows, highs = list_images(low, settings), list_images(high, settings)
+            if [*lows] != [*highs]:
                 raise UsageError(
                     f"{low} and {high} are not the same positions ({len(lows)} and {len(highs)}); give images, or"
                     " plates of the same wells and fields."
                 )
-            for (path, one), (_, other) in zip(lows, highs, strict=True):
+            for path in lows:
                 name = f"{Path(str(low).rstrip('/')).name}/{path}".rstrip("/")
-                opened = [stack.enter_context(_open(each, settings, training, listener)) for each in (one, other)]
+                both = (lows[path], highs[path])
+                opened = [stack.enter_context(_open(each, settings, training, listener)) for each in both]
                 scenes.append(_pair_up(opened[0], opened[1], name, training, listener))
         yield scenes
 
@@ -101,17 +102,11 @@ def open_clean(
     """While inside: the positions of good frames, each of which is its own pair."""
     with ExitStack() as stack:
         scenes = []
-        for position, place in _expand(path, settings):
+        for position, place in list_images(path, settings).items():
             found = stack.enter_context(_open(place, settings, training, listener))
             name = f"{Path(str(path).rstrip('/')).name}/{position}".rstrip("/")
             scenes.append(found.as_scene(name, found))
         yield scenes
-
-
-def _expand(path: str | Path, settings: RunSettings) -> list[tuple[str, str]]:
-    """Names of the positions of an input, and where each lies."""
-    found = find_positions(str(path), settings)
-    return [(name, str(found.root / name)) for name in found.paths] if found else [("", str(path))]
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class SampleOptions(TypedDict, total=False):
     """What `phbatch.illumination` is given; None is as if it were not."""
 
     axes: str | None
+    wells: str | Sequence[str] | None
+    fields: str | int | Sequence[int] | None
     channel: int | str | Sequence[int | str] | None
     frames: int | str | None
     pattern: str | None
@@ -55,6 +57,22 @@ class CompareOptions(TypedDict, total=False):
     downscale: int | None
     model: str | Path | None
     memory: int | str | None
+
+
+class EvaluateOptions(TypedDict, total=False):
+    """What `phbatch.evaluate` is given; None is as if it were not."""
+
+    axes: str | None
+    wells: str | Sequence[str] | None
+    fields: str | int | Sequence[int] | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
+
+
+class ExportOptions(TypedDict, total=False):
+    """What `phbatch.export` is given; None is as if it were not."""
+
+    axes: str | None
+    storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
 
 
 class StatisticsOptions(TypedDict, total=False):
@@ -149,6 +167,8 @@ class ConvertOptions(TypedDict, total=False):
     """What `phbatch.convert` is given; None is as if it were not."""
 
     axes: str | None
+    wells: str | Sequence[str] | None
+    fields: str | int | Sequence[int] | None
     channel: int | str | Sequence[int | str] | None
     frames: int | str | None
     pattern: str | None

@@ -38,10 +38,11 @@ RULE = "settings.normalization."
 """Where the settings of a normalization stand in what is recorded."""
 
 IMAGES: tuple[Function, ...] = ("convert", "statistics", "illumination", "compare_rules", "train")
+FINISHED: tuple[Function, ...] = ("evaluate", "export")
+MANY: tuple[Function, ...] = ("convert", "illumination", "evaluate", "train")
 CONVERTS: tuple[Function, ...] = ("convert",)
 MEASURES: tuple[Function, ...] = ("statistics", "compare_rules")
 LAZY: tuple[Function, ...] = ("normalize", "restore")
-TRAINS: tuple[Function, ...] = ("train",)
 AGAIN: tuple[Function, ...] = ("verify", "repair", "run_part")
 """Functions beside `phbatch.run` that a setting acts in."""
 
@@ -75,17 +76,17 @@ class PixelSettings(Frozen):
     axes: str | None = setting(
         None,
         "Axes of a bare array, such as tyx.",
-        Row("input", "numbers", IMAGES, "AXES", unset="the image's own", stands="input.axes"),
+        Row("input", "numbers", (*IMAGES, *FINISHED), "AXES", unset="the image's own", stands="input.axes"),
     )
     wells: Annotated[str | None, WELLS] = setting(
         None,
         "Wells of a plate, and rectangles of them, such as A1,B3-B6.",
-        Row("input", "place", TRAINS, "A1,B3-B6", given="str | Sequence[str]", unset="all"),
+        Row("input", "place", MANY, "A1,B3-B6", given="str | Sequence[str]", unset="all"),
     )
     fields: Annotated[str | None, FIELDS] = setting(
         None,
         "Fields of every well, or images of a collection, by their names, such as 0,2.",
-        Row("input", "place", TRAINS, "N,N", given="str | int | Sequence[int]", unset="all"),
+        Row("input", "place", MANY, "N,N", given="str | int | Sequence[int]", unset="all"),
     )
     channel: Annotated[int | str | None, CHANNELS] = setting(
         None,
@@ -173,7 +174,7 @@ class PixelSettings(Frozen):
         Row(
             "input",
             "place",
-            (*IMAGES, *AGAIN, "info"),
+            (*IMAGES, *FINISHED, *AGAIN, "info"),
             "JSON|KEY=VALUE",
             given="Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]",
             repeated=True,

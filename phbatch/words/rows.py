@@ -26,6 +26,8 @@ Function = Literal[
     "statistics",
     "illumination",
     "compare_rules",
+    "evaluate",
+    "export",
     "normalize",
     "restore",
     "verify",
