@@ -1,218 +1,239 @@
-"""A GPU, where one is present: forms of the network alone, from Zarr to Zarr, and against CSBDeep.
+"""A GPU in one command: the network alone, its lane, whole runs, and what phbatch chooses by itself.
 
-    python benchmarks/gpu.py [--backend jax] [--precision float16] [--size 2048] [--frames 48] [--runs 3] [--json FILE]
-    python benchmarks/gpu.py --dry-run
+    python benchmarks/gpu.py [--seconds 460] [--parts info,alone,...] [--backend jax] [--size 2048] [--frames 480]
+                             [--kernel 5] [--filters 32] [--folder DIR] [--rows FILE] [--json FILE]
+    python benchmarks/gpu.py --rehearse
 
-(a) *Compute alone*: every form of the network, compiled by XLA, on frames that are on the device already, against the
-plain form. (b) *End to end*: ``phbatch run`` to uint16 and to float32 against compute alone of the form that it chose.
-(c) So its rate, and that over ``CARE.predict``, one frame after the other. (d) Compute alone against the device's own
-rate of bfloat16 matrix products, counted in the plain network's operations; and where the time of a run went.
+It needs phbatch and JAX or TensorFlow; CSBDeep is measured, too, where it is there. Every part is a process of its own
+(`gpu_parts.py`), with a share of the seconds; rows come as they are measured and go to ``--rows`` at once, so that what
+a part had when its time ended stays. The tables come last.
 
-Where there is no GPU it says so and measures nothing. ``--dry-run`` goes the same ways on a CPU with tiny frames; its
-numbers mean nothing. Every side is a process of its own, since a process has one backend and one policy of precision.
-``--precision`` is that of compute alone, and that of the run where this phbatch has such an option.
+*info*: the device, its rate of matrix products, copies up and down. *alone*: every form and precision of the network,
+with the frame on the device, and its error (99.9th percentile of the differences to plain float32, over the output's
+standard deviation). *lane*: the predictor of a run from 1 to 16 threads, copies included. *run*: ``phbatch run``, Zarr
+to Zarr, in the form and precision that were fastest alone. *auto*: ``phbatch run`` with nothing chosen, at the first
+start and at the second one, and the seconds of every step. *host*: a stand-in for the network, so what the cores can
+do. *care*: ``CARE.predict``. Rates of runs leave out the first fifth of their units.
+
+Where there is no GPU it says so and measures nothing; ``--rehearse`` goes the same ways on a CPU with tiny frames, and
+its numbers mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
-import statistics
+import signal
+import subprocess
+import sys
 import tempfile
-from functools import partial
+import time
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
-from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
-from end_to_end import make_model
+from common import machine, measure, print_head, print_row, write_record
+from gpu_parts import PARTS
 
-import phbatch
-from phbatch.network.forms import PLAIN, list_forms
-from phbatch.network.model import open_model
-from phbatch.network.unet import count_operations
-from phbatch.tools.simulated import write_time_lapse
-from phbatch.words.settings import RunSettings
+from phbatch.network.backend import installed_backends
+from phbatch.network.saving import BEST, care_config, draw_weights, encode_weights
+from phbatch.network.unet import NetworkConfig, count_operations
 
-START = """
-import json, os, sys, time
-os.environ["KERAS_BACKEND"] = backend = sys.argv[1]
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-import keras, numpy as np
-from phbatch.network.device import describe_device
-def median_seconds(function, calls=9):
-    function()
-    found = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        function()
-        found.append(time.perf_counter() - start)
-    return sorted(found)[calls // 2]
-if backend == "jax":
-    import jax
-    put, compile, wait = jax.device_put, jax.jit, jax.block_until_ready
-else:
-    import tensorflow as tf
-    put, wait = tf.constant, lambda tensor: tf.reshape(tensor, [-1])[0].numpy()
-    compile = lambda function: tf.function(function, jit_compile=describe_device(backend)[1], autograph=False)
-"""
+LIMITS = {"info": 45, "alone": 150, "lane": 60, "run": 120, "auto": 100, "host": 60, "care": 40}
+"""Seconds of each part, where all together have the time."""
 
 DEVICE = """
-print(json.dumps(describe_device(backend)))
+import json, sys
+from phbatch.network.device import describe_device
+print(json.dumps(describe_device(sys.argv[1])))
 """
 
-COMPUTE = """
-from phbatch.network.model import open_model
-from phbatch.network.forms import build_form
-from phbatch.network.weights import read_weights
-folder, form, size, precision = sys.argv[2:]
-if precision != "float32":
-    keras.config.set_dtype_policy(f"mixed_{precision}")
-model = open_model(folder)
-network = build_form(model.config, read_weights(model.weights_path, model.config), form, (int(size),) * 2)
-frame = put(np.random.default_rng(0).normal(size=(1, int(size), int(size), 1)).astype(precision))
-predict = compile(lambda tiles: network(tiles, training=False))
-print(json.dumps(median_seconds(lambda: wait(predict(frame)))))
-"""
-
-PRODUCT = """
-size = int(sys.argv[2])
-matrix = keras.ops.cast(put(np.random.default_rng(0).normal(size=(size, size)).astype("float32")), "bfloat16")
-multiply = compile(lambda a: keras.ops.matmul(a, a))
-print(json.dumps(2 * size**3 / median_seconds(lambda: wait(multiply(matrix)))))
-"""
-
-RUN = """
-import phbatch, zarr
-source, few, output, folder, dtype, options = sys.argv[2:]
-options = json.loads(options) | {"model": folder, "dtype": dtype, "rescale": True, "backend": backend}
-phbatch.run(few, output + ".few", **options)
-os.sync()
-result = phbatch.run(source, output, **options)
-form = zarr.open_group(output, mode="r").attrs.asdict()["phbatch"]["network"]
-busy = {stage: round(spent / result.restoring_seconds, 2) for stage, spent in result.stages.items()}
-print(json.dumps([result.seconds, form, busy]))
-"""
-
-CSBDEEP = """
-import zarr
-from csbdeep.models import CARE
-source, folder = sys.argv[2:]
-frame = zarr.open_array(source + "/0", mode="r")[0]
-model = CARE(None, name=os.path.basename(folder), basedir=os.path.dirname(folder))
-print(json.dumps(median_seconds(lambda: model.predict(frame, "YX"), 3)))
-"""
+Row = dict[str, Any]
 
 
-def compute_alone(backend: str, folder: Path, size: int, precision: str, runs: int) -> dict[str, Any]:
-    """Rate of every form on the device, and over the plain one."""
-    forms = list_forms(open_model(str(folder)).config)
-    arguments = (str(size), precision)
-    found = alternate(
-        runs, {form: partial(measure, START + COMPUTE, backend, str(folder), form, *arguments) for form in forms}
+def make_model(folder: Path, kernel: int, filters: int) -> tuple[Path, NetworkConfig]:
+    """A CARE network of random weights as CSBDeep writes it: depth 2, residual."""
+    config = NetworkConfig(2, 1, 1, 2, kernel, filters, True, "linear", False)
+    path = folder / f"random-k{kernel}-f{filters}"
+    path.mkdir()
+    facts = care_config(config, loss="mae", epochs=1, steps=1, batch=1, rate=4e-4, reduce_rate={})
+    (path / "config.json").write_text(json.dumps(facts), encoding="utf-8")
+    (path / BEST).write_bytes(encode_weights(config, draw_weights(config, 0)))
+    return path, config
+
+
+class Record:
+    """The rows so far, each printed and kept as soon as it comes."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.rows: list[Row] = []
+        self._path = path
+
+    def add(self, part: str, row: Row) -> None:
+        """Print and keep one."""
+        self.rows.append({"part": part} | row)
+        shown = " ".join(f"{key}={value}" for key, value in row.items() if key != "name")
+        print(f"{part:6} {row['name']:36} {shown}", flush=True)
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(self.rows[-1]) + "\n")
+
+    def of(self, part: str) -> list[Row]:
+        """Those of a part that did not fail."""
+        return [row for row in self.rows if row["part"] == part and "failed" not in row]
+
+
+def call_part(part: str, values: dict[str, Any], seconds: float, record: Record, environment: dict[str, str]) -> None:
+    """A part in a process of its own, ended with its children where its time is over."""
+    command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py")), part, json.dumps(values)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
     )
-    return {
-        form: {
-            "mpx_per_s": round(size * size / statistics.median(times) / 1e6, 1),
-            "over_plain": spread_of_ratios(found[PLAIN], times),
-        }
-        for form, times in found.items()
-    }
+    timer = Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+    timer.start()
+    with process:
+        for line in process.stdout or ():
+            if line.startswith('{"name"'):
+                record.add(part, json.loads(line))
+    timer.cancel()
+    code = process.returncode
+    if code:
+        record.add(
+            part, {"name": f"part {part}", "failed": f"ended after {seconds:.0f} s" if code < 0 else f"rc {code}"}
+        )
 
 
-def end_to_end(backend: str, folder: Path, size: int, frames: int, precision: str, runs: int) -> dict[str, Any]:
-    """Seconds of runs to both dtypes and of one `CARE.predict`; the form, and the stages of the last run."""
-    options = f'{{"precision": "{precision}"}}' if "precision" in RunSettings.model_fields else "{}"
-    with tempfile.TemporaryDirectory() as scratch:
-        source, few, output = (f"{scratch}/{name}.zarr" for name in ("in", "few", "out"))
-        for path, count in ((source, frames), (few, 2)):
-            write_time_lapse(path, phbatch.PhaseContrast(shape=(size, size), n_frames=count, seed=11))
-
-        def run_phbatch(dtype: str) -> Any:
-            for path in (output, f"{output}.few"):
-                shutil.rmtree(path, ignore_errors=True)
-            return measure(
-                START + RUN, backend, source, few, output, str(folder), dtype, options, XDG_CACHE_HOME=scratch
-            )
-
-        found = alternate(runs, {dtype: partial(run_phbatch, dtype) for dtype in ("uint16", "float32")})
-        loop = measure(START + CSBDEEP, "tensorflow", source, str(folder))
-    rows: dict[str, Any] = {"care_predict_mpx_per_s": round(size * size / loop / 1e6, 2), "run_options": options}
-    for dtype, results in found.items():
-        seconds = statistics.median(result[0] for result in results)
-        rows[dtype] = {
-            "mpx_per_s": round(frames * size * size / seconds / 1e6, 1),
-            "over_care_predict": round(frames * loop / seconds, 1),
-            "form": results[-1][1],
-            "busy": results[-1][2],
-        }
-    return rows
+def fastest_alone(rows: list[Row]) -> tuple[str, str]:
+    """Form and precision of the best rate in 16 bit floats, else of the best there is."""
+    half = [row for row in rows if row["precision"] in ("float16", "bfloat16")]
+    best = max(half or rows, key=lambda row: row["mpx_per_s"], default={"form": "plain", "precision": "float32"})
+    return best["form"], best["precision"]
 
 
-def compare(backend: str, scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything of one backend and precision."""
-    folder, size, runs = make_model(scratch, arguments.kernel, arguments.filters), arguments.size, arguments.runs
-    alone = compute_alone(backend, folder, size, arguments.precision, runs)
-    runs_found = end_to_end(backend, folder, size, arguments.frames, arguments.precision, runs)
-    product = measure(START + PRODUCT, backend, str(256 if arguments.dry_run else 8192))
-    operations = 2 * count_operations(open_model(str(folder)).config)
-    for one in alone.values():
-        one["of_matrix_product"] = round(one["mpx_per_s"] * 1e6 * operations / product, 3)
-    for dtype in ("uint16", "float32"):
-        one = runs_found[dtype]
-        one["of_compute_alone"] = round(one["mpx_per_s"] / alone[one["form"]]["mpx_per_s"], 3)
-    return {"alone": alone, "runs": runs_found, "matrix_product_tflops": round(product / 1e12, 2)}
+def measure_parts(parts: list[str], values: dict[str, Any], seconds: float, record: Record, scratch: Path) -> None:
+    """All parts, one after the other, within the seconds."""
+    deadline = time.monotonic() + seconds
+    kept = {"XDG_CACHE_HOME": str(scratch / "cache")}
+    for part in parts:
+        for turn in ("first start", "second start") if part == "auto" else ("",):
+            left = min(LIMITS[part], deadline - time.monotonic())
+            if left < 5:
+                print(f"{part}: no time left", flush=True)
+                continue
+            if part in ("lane", "run"):
+                form, precision = fastest_alone(record.of("alone"))
+                values = values | {"form": form, "precision": precision}
+            own = kept | ({"XDG_CACHE_HOME": str(scratch / "cache-of-auto")} if part == "auto" else {})
+            known = len(record.rows)
+            call_part(part, values, left, record, own)
+            for row in record.rows[known:]:
+                row["turn"] = turn
 
 
-def show(found: dict[str, Any]) -> None:
+def show(record: Record, config: NetworkConfig) -> None:
     """The tables."""
-    print(f"bfloat16 matrix product: {found['matrix_product_tflops']} TFLOP/s")
-    print_head(("compute alone", "MPx/s", "over plain (range)", "of the matrix product's rate"))
-    for form, one in found["alone"].items():
-        print_row((form, one["mpx_per_s"], show_spread(one["over_plain"]), one["of_matrix_product"]))
-    print(
-        f"CARE.predict: {found['runs']['care_predict_mpx_per_s']} MPx/s;"
-        f" options of the runs {found['runs']['run_options']}"
+    product = {row["name"]: row["tflops"] for row in record.of("info") if "tflops" in row}
+    print_head(("device", "what", "figure"))
+    for row in record.of("info"):
+        for name, value in row.items():
+            if name not in ("part", "name", "turn"):
+                print_row((row["name"], name, value))
+    alone = record.of("alone")
+    plain = {row["precision"]: row["mpx_per_s"] for row in alone if row["form"] == "plain"}
+    operations = 2 * count_operations(config)
+    rates = {(row["form"], row["precision"]): row["mpx_per_s"] for row in alone}
+    best = max(rates.values(), default=0.0)
+    print_head(
+        (
+            "compute alone",
+            "precision",
+            "MPx/s",
+            "over plain",
+            "of the matrix product's rate",
+            "error: percentile, median",
+        )
     )
-    print_head(("Zarr to Zarr, to", "form", "MPx/s", "of compute alone", "over CARE.predict", "threads busy, by stage"))
-    for dtype in ("uint16", "float32"):
-        one = found["runs"][dtype]
-        rates = (one["mpx_per_s"], one["of_compute_alone"], one["over_care_predict"])
-        print_row((dtype, one["form"], *rates, ", ".join(f"{stage} {part}" for stage, part in one["busy"].items())))
+    for row in alone:
+        own = product.get(f"matrix product, {row['precision']}") or product.get("matrix product, float32")
+        share = f"{row['mpx_per_s'] * 1e-6 * operations / own:.2f}" if own else "-"
+        over = f"{row['mpx_per_s'] / plain[row['precision']]:.2f}" if row["precision"] in plain else "-"
+        errors = ", ".join(f"{row[key]:.1e}" for key in ("error_percentile", "error_median") if key in row)
+        print_row((row["form"], row["precision"], row["mpx_per_s"], over, share, errors))
+
+    def of_alone(row: Row) -> str:
+        own = rates.get((row["network"], row["precision"]), 0.0)
+        return ", ".join(f"{row['mpx_per_s'] / rate:.2f}" if rate else "-" for rate in (own, best))
+
+    print_head(("lane", "MPx/s", "of the same alone, of the best alone"))
+    for row in record.of("lane"):
+        print_row((row["name"], row["mpx_per_s"], of_alone(row)))
+    columns = ["network, precision", "MPx/s", "of the same alone, of the best alone"]
+    columns += ["first unit s", "processor ms per frame", "peak GB", "threads busy, by stage"]
+    print_head(("Zarr to Zarr", *columns))
+    for row in [*record.of("run"), *(row for row in record.of("auto") if "busy" in row)]:
+        name = f"{row['name']} {row.get('turn', '')}".strip()
+        busy = ", ".join(f"{stage} {share}" for stage, share in row["busy"].items())
+        facts = (row["first_unit_s"], row["processor_ms_per_frame"], row["peak_gb"], busy)
+        chosen = f"{row['network']}, {row['precision']}"
+        print_row((name, chosen, row["mpx_per_s"], of_alone(row), *facts))
+    print_head(("step of the start", "seconds"))
+    for row in record.of("auto"):
+        if "seconds" in row:
+            print_row((f"{row['turn']}: {row['name']}", row["seconds"]))
+    print_head(("beside the network", "figure"))
+    for row in [*record.of("host"), *record.of("care")]:
+        figures = {key: value for key, value in row.items() if key not in ("part", "name", "turn")}
+        print_row((row["name"], ", ".join(f"{key} {value}" for key, value in figures.items())))
+    for row in record.rows:
+        if "failed" in row:
+            print(f"failed: {row['part']} {row['name']}: {row['failed']}")
 
 
 def main() -> None:
-    """Print the tables, or that there is nothing to measure."""
+    """Print rows and tables, or that there is nothing to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
-    parser.add_argument("--precision", choices=("float32", "float16", "bfloat16"), default="float16")
+    parser.add_argument("--backend", choices=("tensorflow", "jax"), default=installed_backends()[0])
+    parser.add_argument("--seconds", type=float, default=460, help="for all parts together")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of them, such as info,alone")
     parser.add_argument("--size", type=int, default=2048)
-    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--frames", type=int, default=480)
     parser.add_argument("--kernel", type=int, default=5)
     parser.add_argument("--filters", type=int, default=32)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--dry-run", action="store_true", help="tiny, on whatever there is")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on a disk")
+    parser.add_argument("--rows", type=Path, help="file that each row is added to as it comes")
+    parser.add_argument("--rehearse", action="store_true", help="tiny, on whatever there is")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    device, on_gpu = measure(START + DEVICE, arguments.backend)
-    if not on_gpu and not arguments.dry_run:
+    parts = arguments.parts.split(",")
+    if unknown := set(parts) - PARTS.keys():
+        parser.error(f"--parts {', '.join(sorted(unknown))}: known are {', '.join(PARTS)}")
+    device, on_gpu = measure(DEVICE, arguments.backend)
+    if not on_gpu and not arguments.rehearse:
         print("skipped: no GPU")
         write_record(arguments.json, skipped="no GPU")
         return
-    if arguments.dry_run:
-        arguments.size, arguments.frames, arguments.filters, arguments.runs = 64, 2, 4, 1
-        arguments.precision = arguments.precision if on_gpu else "float32"
-        print("dry run: these numbers mean nothing")
-    print(f"{device}, {machine()}; {arguments.backend}, {arguments.precision}")
-    with tempfile.TemporaryDirectory() as scratch:
-        found = compare(arguments.backend, Path(scratch), arguments)
-    show(found)
+    values: dict[str, Any] = {"backend": arguments.backend}
+    if arguments.rehearse:
+        arguments.size, arguments.frames, arguments.filters, arguments.kernel = 128, 12, 4, 3
+        values["product"] = 256
+        print("a rehearsal: these numbers mean nothing")
+    print(
+        f"{device}, {machine()}; {arguments.backend}, {arguments.size}^2, kernel {arguments.kernel},"
+        f" {arguments.filters} filters"
+    )
+    record = Record(arguments.rows)
+    with tempfile.TemporaryDirectory(prefix="phbatch-gpu-", dir=arguments.folder) as scratch:
+        model, config = make_model(Path(scratch), arguments.kernel, arguments.filters)
+        values |= {"model": str(model), "size": arguments.size, "frames": arguments.frames, "folder": scratch}
+        try:
+            measure_parts(parts, values, arguments.seconds, record, Path(scratch))
+        finally:
+            shutil.rmtree("/dev/shm/phbatch-gpu", ignore_errors=True)
+    show(record, config)
     write_record(
-        arguments.json,
-        device=device,
-        backend=arguments.backend,
-        precision=arguments.precision,
-        dry=arguments.dry_run,
-        **found,
+        arguments.json, device=device, backend=arguments.backend, rehearsal=arguments.rehearse, rows=record.rows
     )
 
 
