@@ -78,9 +78,11 @@ benchmark-end_to_end: ARGUMENTS := --kernel 5 --kernel 3 --filters 32 --filters 
 # Never two at once, even under make -j: they would measure each other.
 .NOTPARALLEL:
 
+# Its tables go into the page of docs/benchmarks that shows them.
 benchmark-%: $(READY)
 	mkdir -p $(RESULTS)
-	$(BIN)/python benchmarks/$*.py $(ARGUMENTS) --json $(RESULTS)/$*.json
+	$(BIN)/python benchmarks/$*.py $(ARGUMENTS) --json $(RESULTS)/$*.json > $(RESULTS)/$*.txt; result=$$?; cat $(RESULTS)/$*.txt; exit $$result
+	$(BIN)/python benchmarks/write_tables.py $* $(RESULTS)/$*.txt $(ARGUMENTS)
 
 # With glibc's own, growing threshold its arenas fragment: what is resident rises, and what is held does not.
 soak-memory: export MALLOC_MMAP_THRESHOLD_ := 4194304

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import tomllib
 from pathlib import Path
@@ -109,11 +110,29 @@ def test_every_benchmark_names_its_script_commit_and_machine() -> None:
     for page in sorted((ROOT / "docs/benchmarks").glob("*.md")):
         if page.name == "index.md":
             continue
-        header, _, row = page.read_text(encoding="utf-8").split("\n\n")[1].splitlines()
+        lines = page.read_text(encoding="utf-8").split("\n\n")[1].splitlines()
+        header, _, row = (line for line in lines if not line.startswith("<!--"))
         assert header == "| measured by | written down at commit | machine |"
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert all(cells), page
         assert re.search(r"`[0-9a-f]{7}`", cells[1]), page
+
+
+def test_tables_that_a_benchmark_printed_go_where_its_last_ones_stood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import write_tables
+
+    assert doctest.testmod(write_tables).failed == 0
+    shown = set()
+    for page in sorted((ROOT / "docs/benchmarks").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for script in re.findall(r"^<!-- printed by benchmarks/(\w+)\.py -->$", text, re.M):
+            assert (ROOT / f"benchmarks/{script}.py").exists()
+            assert script not in shown, f"{script} is shown by two pages"
+            shown.add(script)
+            there = text.split(f"<!-- printed by benchmarks/{script}.py -->\n")[1].split(f"\n{write_tables.END}")[0]
+            assert write_tables.replace(text, script, write_tables.find_tables(there)) == text
+    assert shown >= {"end_to_end", "growth", "peers"}
 
 
 def test_the_changelog_has_the_sections_of_its_kind() -> None:
