@@ -101,7 +101,7 @@ def write_frames(path: Path, count: int, size: int) -> None:
         shape=(count, size, size),
         chunks=(1, size, size),
         dtype="uint16",
-        compressors=make_compressor("auto", "auto", 3),
+        compressors=make_compressor("auto", "auto", 3, "uint16"),
     )
     for t in range(count):
         array[t] = made[t % 10]

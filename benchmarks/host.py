@@ -101,7 +101,7 @@ def write_frames(path: str, size: int, count: int) -> None:
         shape=(count, size, size),
         chunks=(1, size, size),
         dtype="uint16",
-        compressors=make_compressor("auto", "auto", 3),
+        compressors=make_compressor("auto", "auto", 3, "uint16"),
     )
     frames = draw.normal(1000, 30, (4, size, size)).astype("uint16")
     for index in range(count):

@@ -64,7 +64,8 @@ def normalize(source, output):
         frames = zarr.open_array(source, mode="r")
         chunks = tuple(min(length, 1024) for length in frames.chunks)
         copied = zarr.create_array(
-            output, shape=frames.shape, chunks=chunks, dtype="float32", compressors=make_compressor("auto", "auto", 3)
+            output, shape=frames.shape, chunks=chunks, dtype="float32",
+            compressors=make_compressor("auto", "auto", 3, "float32")
         )
     def copy(region):
         copied[region] = {expression}
@@ -103,7 +104,7 @@ def write_frames(path: Path, size: int, frames: int, chunk: int) -> None:
         shape=(frames, size, size),
         chunks=(1, chunk or size, chunk or size),
         dtype="uint16",
-        compressors=make_compressor("auto", "auto", 3),
+        compressors=make_compressor("auto", "auto", 3, "uint16"),
     )
     made = [movie.frame(t) for t in range(min(8, frames))]
     for t in range(frames):

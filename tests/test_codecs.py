@@ -52,6 +52,19 @@ def test_codecs(tmp_path: Path, codec: str, shuffle: str, version: str) -> None:
     assert ("blosc" in text) == (codec not in ("zstd", "none"))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shuffled"), [("uint16", "bitshuffle"), ("uint8", "shuffle"), ("float32", "shuffle")]
+)
+def test_lz4_shuffles_the_bits_of_counts(tmp_path: Path, dtype: str, shuffled: str) -> None:
+    image = np.random.default_rng(0).normal(100, 9, (2, 64, 50)).astype(dtype)
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 64, 50), dimension_names=("t", "y", "x"))
+    phbatch.convert(tmp_path / "in.zarr", tmp_path / "out.zarr", levels=2)
+    for path in ("0", "1/image"):
+        (compressor,) = zarr.open_array(tmp_path / "out.zarr", path=path, mode="r").compressors
+        assert compressor.to_dict()["configuration"]["shuffle"] == shuffled
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr", path="0", mode="r")[:], image)
+
+
 @pytest.mark.parametrize("shard", ["1kB", "150kB", "200kB", "1GB"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_shards_are_whole_units(tmp_path: Path, source: str, shard: str, workers: int) -> None:

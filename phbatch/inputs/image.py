@@ -138,6 +138,8 @@ class Source:
 
     def _read_stored(self, selection: tuple[slice, ...]) -> NDArray[Any]:
         """In this thread where all is plain, else as zarr does, whose words are right where a chunk is damaged."""
+        if isinstance(self.place, RecordingPlace):
+            return self.place.block(selection)
         if isinstance(self.place, LocalPlace) and self._direct is not None:
             values = self._direct.read(self.place.folder / self.node, selection)
             if values is not None:

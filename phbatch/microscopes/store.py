@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
 from zarr.abc.store import ByteRequest, Store
 
@@ -152,6 +153,30 @@ class RecordingPlace(Place):
         """Pixels of a plane, little-endian."""
         found = self.recording.read(self.number, *index)
         return np.ascontiguousarray(found, found.dtype.newbyteorder("<"))
+
+    def block(self, selection: tuple[slice, ...]) -> NDArray[Any]:
+        """Pixels of a part of the array, in native byte order: plane by plane, in the thread that asks.
+
+        Through zarr's event loop and a thread for each plane it would take longer than to read a plane. What was never
+        written is 0.
+        """
+        position = self.seen
+        at = dict(zip(position.axes, selection, strict=True))
+        inner = at["y"], at["x"]
+        whole = inner == (slice(0, position.shape[3]), slice(0, position.shape[4]))
+        outer = [range(at[axis].start, at[axis].stop) if axis in at else range(1) for axis in "tcz"]
+        shape = tuple(part.stop - part.start for part in selection)
+        if whole and all(len(indices) == 1 for indices in outer):
+            index = outer[0].start, outer[1].start, outer[2].start
+            if self.recording.file_of(self.number, *index) is None:
+                return np.zeros(shape, position.dtype)
+            return self.recording.read(self.number, *index).reshape(shape)
+        lengths = [part.stop - part.start for part in inner]
+        found = np.zeros((*map(len, outer), *lengths), position.dtype)
+        for place, (t, c, z) in zip(np.ndindex(*map(len, outer)), product(*outer), strict=True):
+            if self.recording.file_of(self.number, t, c, z) is not None:
+                found[place] = self.recording.read(self.number, t, c, z)[inner]
+        return found.reshape(shape)
 
     def write(self, key: str, data: bytes) -> None:  # noqa: D102
         raise PermissionError(f"{self.path} is what a microscope wrote, and is only read")

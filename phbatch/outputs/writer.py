@@ -259,7 +259,7 @@ def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
         chunks=layout.chunks,
         dtype=layout.dtype,
         shards=layout.shards,
-        compressors=make_compressor(layout.codec, layout.shuffle, root.metadata.zarr_format),
+        compressors=make_compressor(layout.codec, layout.shuffle, root.metadata.zarr_format, layout.dtype),
         fill_value=0,
         chunk_key_encoding={"name": "v2" if version_2 else "default", "separator": "/"},
         config={"write_empty_chunks": True},
@@ -346,12 +346,9 @@ class Sink:
         OSError
             The disk or the network fails.
         """
-        marks: dict[str, Mark] = {}
         with _as_os_error():
-            for part in encoded:
-                self.output.write_all(part.name, part.objects, _SCRATCH, self._require_held)
-                marks |= _marks_of(part)
-        return marks
+            self.output.write_all({part.name: part.objects for part in encoded}, _SCRATCH, self._require_held)
+        return {f"{part.name}/{key}": mark_of(data) for part in encoded for key, data in part.objects.items()}
 
     def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
         """Read a region back, as ``(t, c, z, y, x)``."""
@@ -413,10 +410,6 @@ class Sink:
             raise OutputError(
                 f"{self.output} is not held by this run any more, so nothing is written; call the same command again."
             )
-
-
-def _marks_of(encoded: Encoded) -> dict[str, Mark]:
-    return {f"{encoded.name}/{key}": mark_of(data) for key, data in encoded.objects.items()}
 
 
 @contextmanager

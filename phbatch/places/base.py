@@ -206,23 +206,22 @@ class Place(ABC):
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             list(pool.map(self.write, files.keys(), files.values()))
 
-    def write_all(self, folder: str, files: Mapping[str, Data], scratch: str, fence: Callable[[], None]) -> None:
-        """Write files into a folder, as `write`; returns when all are durable.
+    def write_all(self, files: Mapping[str, Mapping[str, Data]], scratch: str, fence: Callable[[], None]) -> None:
+        """Write files into folders, as `write`; returns when all are durable.
 
         Parameters
         ----------
-        folder : str
-            One that is there.
-        files : mapping of str to bytes
-            By key within the folder.
+        files : mapping of str to mapping of str to bytes
+            By folders that are there, and keys within.
         scratch : str
             Folder for what is written aside.
         fence : callable
             Called before the first file appears in its place; what it raises leaves all as they were.
         """
         fence()
+        by_key = {f"{folder}/{key}": data for folder, found in files.items() for key, data in found.items()}
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            list(pool.map(lambda key: self.write(f"{folder}/{key}", bytes(files[key])), files))
+            list(pool.map(lambda key: self.write(key, bytes(by_key[key])), by_key))
 
     def look(self, key: str) -> Seen:
         """A small file, for `swap`."""

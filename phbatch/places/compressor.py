@@ -17,7 +17,7 @@ from phbatch.words.errors import first_line
 _LZ4_LEVEL, _ZSTD_LEVEL = 5, 1  # higher ones cost time and save less than 2 % of restored float32 frames
 
 
-def make_compressor(codec: Codec, shuffle: Shuffle, zarr_format: Literal[2, 3]) -> Any:
+def make_compressor(codec: Codec, shuffle: Shuffle, zarr_format: Literal[2, 3], dtype: str) -> Any:
     """Compressor for `zarr.Group.create_array`; None where chunks are stored as they are.
 
     Parameters
@@ -25,9 +25,12 @@ def make_compressor(codec: Codec, shuffle: Shuffle, zarr_format: Literal[2, 3]) 
     codec : {"auto", "blosc-lz4", "blosc-zstd", "zstd", "none"}
         ``auto`` is Blosc with LZ4: the fastest to write, at nearly the size of the others.
     shuffle : {"auto", "byte", "bit"}
-        Of Blosc; ``auto`` shuffles bytes for LZ4 and bits for Zstandard.
+        Of Blosc; ``auto`` shuffles bits for Zstandard, and for LZ4 of 16 bit integers: counts of a camera, whose lower
+        bits are noise, take a third of the time and a quarter less room. For LZ4 of others it shuffles bytes.
     zarr_format : {2, 3}
         Of the output.
+    dtype : str
+        Of the pixels.
     """
     if codec == "none":
         return None
@@ -35,7 +38,7 @@ def make_compressor(codec: Codec, shuffle: Shuffle, zarr_format: Literal[2, 3]) 
         return numcodecs.Zstd(level=3) if zarr_format == 2 else ZstdCodec(level=3)
     name: Literal["lz4", "zstd"] = "zstd" if codec == "blosc-zstd" else "lz4"
     level = _ZSTD_LEVEL if name == "zstd" else _LZ4_LEVEL
-    bits = shuffle == "bit" or (shuffle == "auto" and name == "zstd")
+    bits = shuffle == "bit" or (shuffle == "auto" and (name == "zstd" or dtype in ("uint16", "int16")))
     if zarr_format == 2:
         return numcodecs.Blosc(name, level, numcodecs.Blosc.BITSHUFFLE if bits else numcodecs.Blosc.SHUFFLE)
     return BloscCodec(cname=name, clevel=level, shuffle="bitshuffle" if bits else "shuffle")
@@ -49,7 +52,7 @@ def try_codec(codec: Codec) -> str:
         try:
             for zarr_format in formats:
                 place = Place.at(f"{folder}/{zarr_format}.zarr")
-                compressor = make_compressor(codec, "auto", zarr_format)
+                compressor = make_compressor(codec, "auto", zarr_format, image.dtype.name)
                 zarr.create_array(place.store(), data=image, zarr_format=zarr_format, compressors=compressor)
                 with place.pipeline():
                     found = place.open()

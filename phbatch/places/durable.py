@@ -114,24 +114,29 @@ def replace_file(path: Path, data: bytes) -> None:
     synchronize(path.parent)
 
 
-def replace_files(root: Path, files: Mapping[str, Data], scratch: Path, fence: Callable[[], None]) -> None:
-    """As `replace_file`, for files by key within a folder that is there; `fence` is called before the first rename."""
+def replace_files(
+    root: Path, files: Mapping[str, Mapping[str, Data]], scratch: Path, fence: Callable[[], None]
+) -> None:
+    """As `replace_file`, for files by folders that are there and keys within; `fence` comes before the first rename."""
     scratch.mkdir(parents=True, exist_ok=True)
-    aside = {key: scratch / f"{uuid.uuid4().hex}{PARTIAL}" for key in files}
-    for key, data in files.items():
-        write_aside(aside[key], memoryview(data))
-    for path in aside.values():  # all are written by now, and the first that is asked for takes most of them along
+    aside: list[tuple[Path, Path, Path]] = []
+    for name, found in files.items():
+        folder = root / name
+        for key, data in found.items():
+            path = scratch / f"{uuid.uuid4().hex}{PARTIAL}"
+            write_aside(path, memoryview(data))
+            aside.append((path, folder, folder / key))
+    for path, *_ in aside:  # all are written by now, and the first that is asked for takes most of them along
         synchronize(path)
     fence()
     folders = set[Path]()
-    for key, path in aside.items():
-        target = root / key
+    for path, folder, target in aside:
         if target.parent not in folders:
             target.parent.mkdir(parents=True, exist_ok=True)
-            folders.update(folder for folder in target.parents if folder.is_relative_to(root))
+            folders.update(each for each in target.parents if each.is_relative_to(folder))
         path.replace(target)
-    for folder in folders:
-        synchronize(folder)
+    for each in folders:
+        synchronize(each)
 
 
 def replace_together(root: Path, files: Mapping[str, bytes]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -55,7 +56,7 @@ class LocalPlace(Place):
     remote: ClassVar[bool] = False
     appends: ClassVar[bool] = True
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """For whoever needs the disk itself."""
         return Path(self.path)
@@ -116,8 +117,10 @@ class LocalPlace(Place):
     def write_together(self, files: Mapping[str, bytes]) -> None:  # noqa: D102
         replace_together(self.folder, files)
 
-    def write_all(self, folder: str, files: Mapping[str, Data], scratch: str, fence: Callable[[], None]) -> None:  # noqa: D102
-        replace_files(self.folder / folder, files, self.folder / scratch, fence)
+    def write_all(  # noqa: D102
+        self, files: Mapping[str, Mapping[str, Data]], scratch: str, fence: Callable[[], None]
+    ) -> None:
+        replace_files(self.folder, files, self.folder / scratch, fence)
 
     def append(self, key: str, data: bytes) -> None:  # noqa: D102
         append_durably(self.folder / key, data)

@@ -81,7 +81,9 @@ class RunSettings(PixelSettings):
         "auto", "Compression of the output.", Row("output", "numbers", CONVERTS, unset="auto, which is blosc-lz4")
     )
     shuffle: Shuffle = setting(
-        "auto", "Of bytes or bits before Blosc compresses them.", Row("output", "numbers", CONVERTS)
+        "auto",
+        "Of bytes or bits before Blosc compresses them; auto takes bits for Zstandard and for 16 bit integers.",
+        Row("output", "numbers", CONVERTS),
     )
     shard: Annotated[Literal["auto"] | ByteSize | None, LOWER_CASE, AfterValidator(require_positive)] = setting(
         None,

@@ -17,6 +17,7 @@ from phbatch.inputs.image import open_source
 from phbatch.inputs.opening import one_path
 from phbatch.microscopes.names import compile_pattern, missing_numbers
 from phbatch.microscopes.opening import open_recording
+from phbatch.microscopes.store import RecordingPlace
 from phbatch.places.place import Place
 
 FRAMES = np.random.default_rng(0).integers(100, 4096, (3, 2, 2, 16, 24)).astype("uint16")
@@ -41,6 +42,23 @@ def converted(*arguments: Any, **options: Any) -> tuple[np.ndarray[Any, Any], ph
     result = phbatch.convert(*arguments, workers=1, **options)
     assert not result.failed
     return np.asarray(zarr.open_array(f"{result.output}/0")[:]), result
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_a_block_is_what_zarr_reads_of_the_same_planes(folder: Path, lacks: bool) -> None:
+    if lacks:
+        (folder / "exp1_t0002_cP_xy2.TIF").unlink()
+    place = RecordingPlace(str(folder), pattern=PATTERN, position="2")
+    array = place.open()
+    assert isinstance(array, zarr.Array)
+    assert (np.asarray(array[1, 1]).max() == 0) == lacks
+    everything = (slice(0, 3), slice(0, 2), slice(0, 16), slice(0, 24))
+    one = (slice(1, 2), slice(1, 2), slice(0, 16), slice(0, 24))
+    part = (slice(1, 3), slice(1, 2), slice(3, 9), slice(20, 24))
+    for selection in (everything, one, part):
+        block = place.block(selection)
+        assert block.dtype == np.uint16
+        np.testing.assert_array_equal(block, np.asarray(array[selection]))
 
 
 def test_names_by_a_pattern(folder: Path, tmp_path: Path) -> None:

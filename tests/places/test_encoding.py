@@ -43,7 +43,7 @@ def test_any_layout_has_the_bytes_that_zarr_stores(data: st.DataObject) -> None:
     shards = tuple(chunk * data.draw(st.integers(1, 3)) for chunk in chunks) if sharded else None
     dtype = data.draw(st.sampled_from(("uint8", "uint16", "float32")))
     image = (np.random.default_rng(1).integers(0, 200, shape) * data.draw(st.sampled_from((0, 1)))).astype(dtype)
-    compressor = make_compressor(data.draw(st.sampled_from(CODECS)), "auto", zarr_format)
+    compressor = make_compressor(data.draw(st.sampled_from(CODECS)), "auto", zarr_format, dtype)
     with TemporaryDirectory() as folder:
         array = make_array(Path(folder), image, chunks, compressors=compressor, zarr_format=zarr_format, shards=shards)
         encoder = Encoder("0", array)

@@ -98,10 +98,10 @@ def test_what_is_fenced_leaves_all_as_it_was(place: Place) -> None:
 
     place.write("a/one", b"1")
     with pytest.raises(RuntimeError, match="not yours"):
-        place.write_all("a", {"one": b"2", "c/two": memoryview(b"3")}, ".scratch", refuse)
+        place.write_all({"a": {"one": b"2", "c/two": memoryview(b"3")}}, ".scratch", refuse)
     assert place.read("a/one") == b"1"
     assert not place.exists("a/c/two")
-    place.write_all("a", {"one": b"2", "c/two": memoryview(b"3")}, ".scratch", lambda: None)
+    place.write_all({"a": {"one": b"2", "c/two": memoryview(b"3")}}, ".scratch", lambda: None)
     assert place.read_all(["a/one", "a/c/two"]) == [b"2", b"3"]
 
 
