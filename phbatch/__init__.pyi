@@ -2,16 +2,18 @@ from . import csbdeep, report, simulate
 from .clusters.status import RunStatus, cancel, logs, status
 from .clusters.submit import SubmitResult, submit
 from .clusters.task import run_part
+from .frames.position_statistics import PositionStatistics
 from .frames.table import StatisticsTable
 from .planning.request import ClusterRequest
 from .running.array_statistics import image_statistics
 from .running.arrays import normalize, restore
 from .running.convert import convert
+from .running.frame_statistics import statistics
 from .running.illumination import IlluminationResult, illumination
 from .running.open_array import open  # noqa: A004 - as `phbatch.open`
 from .running.parts import begin_parts
 from .running.probe import request_cluster
-from .running.run import plan, run, statistics
+from .running.run import plan, run
 from .simulate import PhaseContrast
 from .tools.compare import compare_rules
 from .tools.comparison import Comparison, ComparisonReport
@@ -70,6 +72,7 @@ __all__ = [
     "PhaseContrast",
     "PhbatchError",
     "PlanReport",
+    "PositionStatistics",
     "Preview",
     "PreviewRow",
     "RemovedPlace",

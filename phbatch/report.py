@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from phbatch.frames.clock import STAGES
-from phbatch.frames.table import StatisticsTable
-from phbatch.places.table_file import MEASURED, csv_lines, require_table_name, write_rows
+from phbatch.frames.table import Rows
+from phbatch.places.table_file import csv_lines, require_table_name, write_rows
 from phbatch.planning.memory import format_bytes
 from phbatch.planning.request import ClusterRequest
 from phbatch.tools.progress import ProgressReport
@@ -222,26 +222,19 @@ def _print_forms(forms: Sequence[Mapping[str, Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def save_statistics(path: str, rows: StatisticsTable) -> None:
+def save_statistics(path: str, rows: Rows) -> None:
     """Write the statistics table as CSV, JSON or Parquet, by the suffix of the file."""
-    write_rows(path, *_with_measurement(rows))
+    write_rows(path, *rows.as_written())
 
 
-def _with_measurement(rows: StatisticsTable) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
-    """Names and rows of a file, which says how its frames were measured."""
-    if not rows.measured:
-        return rows.names, iter(rows)
-    return (*rows.names, MEASURED), (row | {MEASURED: rows.measured} for row in rows)
-
-
-def print_statistics(rows: StatisticsTable) -> None:
+def print_statistics(rows: Rows) -> None:
     """Print the statistics table: for people on a terminal, as CSV where it is piped."""
     if not sys.stdout.isatty():
-        sys.stdout.writelines(csv_lines(*_with_measurement(rows)))
+        sys.stdout.writelines(csv_lines(*rows.as_written()))
         return
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in rows.names:
-        table.add_column(name, justify="left" if name == "flags" else "right", overflow="fold")
+        table.add_column(name, justify="left" if name in ("flags", "position") else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table)

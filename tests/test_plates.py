@@ -206,7 +206,6 @@ def test_units_of_many_images_are_computed_again(tmp_path: Path) -> None:
     [
         (partial(phbatch.preview, model="none"), "INPUT/A/1/0"),
         (phbatch.compare_rules, "INPUT/A/1/0"),
-        (phbatch.statistics, "INPUT/A/1/0"),
         (partial(phbatch.request_cluster, model="none"), "INPUT/A/1/0"),
         (partial(phbatch.begin_parts, parts=2, model="none"), "INPUT/A/1/0"),
         (partial(phbatch.run, model="none", follow=True), "INPUT/A/1/0"),
@@ -232,7 +231,7 @@ def test_what_takes_one_output_names_the_remedy(tmp_path: Path) -> None:
         phbatch.export(output, tmp_path / "o.tif")
     assert phbatch.export(output / "A/1/0", tmp_path / "o.tif")["shape"] == [2, 2, 1, 16, 16]
     with pytest.raises(phbatch.InputError, match="is a pattern, and one image is taken here"):
-        phbatch.statistics(f"{plate}/*/*/0")
+        phbatch.open(f"{plate}/*/*/0")
 
 
 def test_light_is_estimated_over_a_plate(tmp_path: Path) -> None:

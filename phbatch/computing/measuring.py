@@ -28,6 +28,7 @@ Pool = tuple[int, int | None]
 
 def measure_unit(job: Job, unit: Unit) -> dict[FrameIndex, FrameStatistics]:
     """Statistics of the frames of a unit, by their indices within it; nothing is written."""
+    job, _ = own_job(job, unit)
     recipe = job.recipe
     return measure_block(
         read_unit(job, unit)[0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from phbatch.frames.columns import Columns
 from phbatch.kernels.stats import FLAG_NAMES, FrameStatistics, flag_bits
-from phbatch.places.table_file import arrow_stream
+from phbatch.places.table_file import MEASURED, arrow_stream
 from phbatch.words.axes import FrameGrid, FrameKey
 from phbatch.words.errors import UsageError
 
@@ -68,7 +69,51 @@ class StatisticsRow:
         return cls(key, replace(statistics, flags=flags))
 
 
-class StatisticsTable(Sequence[dict[str, Any]]):
+class Rows(Sequence[dict[str, Any]], ABC):
+    """Rows of statistics, one of each frame, which other libraries take as columns."""
+
+    exit_code = 0
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Columns of the table, in the order of the rows."""
+
+    @abstractmethod
+    def column(self, name: str) -> NDArray[Any]:
+        """One column of all rows."""
+
+    @abstractmethod
+    def as_written(self) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
+        """Names and rows of a file, which says how its frames were measured."""
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas.DataFrame, one row per frame; flags are words with blanks between, as in CSV.
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise UsageError(
+                "to_pandas needs the library pandas; install it with `pip install 'phbatch[pandas]'`, or take columns"
+                " with column()."
+            ) from error
+        return DataFrame(self._plain_columns())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The table by the Arrow PyCapsule protocol, which pyarrow, polars, DuckDB and pandas 3 take."""
+        return arrow_stream(self._plain_columns(), requested_schema)
+
+    @abstractmethod
+    def _plain_columns(self) -> dict[str, Any]:
+        """Columns for other libraries: numbers as arrays, NaN where one is not known; flags as text."""
+
+
+class StatisticsTable(Rows):
     """Statistics of every frame of a run, in the order of t, c, z.
 
     A sequence of rows, each a dict of plain values that is made when it is asked for: ``t``, ``c``, ``z`` (None where a
@@ -165,33 +210,18 @@ class StatisticsTable(Sequence[dict[str, Any]]):
         values = self.column(name)
         return [value if known else None for value, known in zip(values.tolist(), np.isfinite(values), strict=True)]
 
-    def to_pandas(self) -> Any:
-        """The table as a pandas.DataFrame, one row per frame; flags are words with blanks between, as in CSV.
-
-        Raises
-        ------
-        UsageError
-            pandas is not installed.
-        """
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise UsageError(
-                "to_pandas needs the library pandas; install it with `pip install 'phbatch[pandas]'`, or take columns"
-                " with column()."
-            ) from error
-        return DataFrame(self._plain_columns())
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """The table by the Arrow PyCapsule protocol, which pyarrow, polars, DuckDB and pandas 3 take."""
-        return arrow_stream(self._plain_columns(), requested_schema)
-
     def _plain_columns(self) -> dict[str, Any]:
         """Columns for other libraries: numbers as arrays, NaN where one is not known; flags as text."""
         columns: dict[str, Any] = {name: self.column(name) for name in self.names if name != "flags"}
         if self.grid.planes is None:
             columns["z"] = np.full(len(self), np.nan)
         return columns | {"flags": [" ".join(flag_words(bits)) for bits in self._flags.tolist()]}
+
+    def as_written(self) -> tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]:
+        """Names and rows of a file, which says how its frames were measured."""
+        if not self.measured:
+            return self.names, iter(self)
+        return (*self.names, MEASURED), (row | {MEASURED: self.measured} for row in self)
 
     def put(self, row: Mapping[str, Any]) -> None:
         """Set the row of a frame from plain values, as `StatisticsRow.as_dict` makes them."""

@@ -123,7 +123,7 @@ def _parse(name: str, value: Any, decimals: Decimals) -> Any:
     if name == "flags":
         words = [value] if isinstance(value, str) else list(value if value is not None else ())
         return [word for part in words for word in _WORDS.split(str(part)) if word and word.lower() not in _MISSING]
-    if name == "measured":
+    if name in ("measured", "position"):
         return str(value or "").strip()
     if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
         return None

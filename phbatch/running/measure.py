@@ -19,7 +19,7 @@ from phbatch.frames.table import StatisticsRow, StatisticsTable
 from phbatch.inputs.image import Source
 from phbatch.kernels.stats import State, finalize
 from phbatch.places.place import Place
-from phbatch.places.table_file import MEASURED, describe_measurement, parse_measurement, read_rows
+from phbatch.places.table_file import MEASURED, POSITION, describe_measurement, parse_measurement, read_rows
 from phbatch.planning.resolve import ResolvedStatistics
 from phbatch.planning.units import Geometry, Unit
 from phbatch.running.large import measure_large_frames, reduce_large_frames
@@ -48,15 +48,7 @@ def measure_frames(
     InterruptedRunError
         `stop` said so.
     """
-    job = Job(
-        source.place,
-        settings.axes,
-        resolved.recipe,
-        profile=profile,
-        retries=settings.retries,
-        threads=settings.threads,
-        wait_s=settings.wait_workers,
-    )
+    job = measuring_job(resolved, source, settings, profile)
     geometry = resolved.geometry
     if not resolved.large:
         return measure_before(
@@ -87,6 +79,19 @@ def measure_frames(
     return table
 
 
+def measuring_job(resolved: ResolvedStatistics, source: Source, settings: RunSettings, profile: Place | None) -> Job:
+    """What the units of an image need to be measured."""
+    return Job(
+        source.place,
+        settings.axes,
+        resolved.recipe,
+        profile=profile,
+        retries=settings.retries,
+        threads=settings.threads,
+        wait_s=settings.wait_workers,
+    )
+
+
 def measure_before(
     job: Job,
     geometry: Geometry,
@@ -109,10 +114,25 @@ def measure_before(
             table.put(StatisticsRow(unit.frame_key(*index), statistics).as_dict())
         listener(UnitFinished(unit.key, len(outcome.result)))
     _require_complete(table)
+    judge_frames(table, job, geometry, dtype, workers=workers, scheduler=scheduler, stop=stop, listener=listener)
+    return table
+
+
+def judge_frames(
+    table: StatisticsTable,
+    job: Job,
+    geometry: Geometry,
+    dtype: np.dtype[Any],
+    *,
+    workers: int,
+    scheduler: str | None,
+    stop: Stop,
+    listener: Listener = ignore,
+) -> None:
+    """Judge the series of a whole table, and pool the pixels of good frames where the recipe's scope says so."""
     judge_series(table, job.recipe.smooth_time)
     if job.recipe.scope != "image":
         _pool(table, job, geometry, dtype, workers=workers, scheduler=scheduler, stop=stop, listener=listener)
-    return table
 
 
 def describe(source: Source, recipe: Recipe) -> str:
@@ -142,6 +162,11 @@ def read_table(path: Place, grid: FrameGrid, required: Sequence[str]) -> Statist
     """
     table = StatisticsTable(grid)
     for row in read_rows(path):
+        if row.get(POSITION) not in (None, ""):
+            raise InputError(
+                f"{path} is a table of many images ({POSITION} {row[POSITION]}), and the input is one; give a table of"
+                " it, which `phbatch stats` of it makes."
+            )
         table.measured = _one_measurement(path, table.measured, row.get(MEASURED) or "")
         try:
             parsed = StatisticsRow.from_dict({"z": 0} | dict(row) if grid.planes == 1 else row)

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Unpack
@@ -17,19 +15,14 @@ from distributed import Client
 
 from phbatch.computing.dashboard import say_dashboard
 from phbatch.computing.devices import choose_devices, name_devices
-from phbatch.computing.machine import going_to, may_leave, plan_for
-from phbatch.computing.tasks import forget_open_stores, load_predictor
+from phbatch.computing.machine import going_to, may_leave
+from phbatch.computing.tasks import load_predictor
 from phbatch.computing.versions import await_workers
-from phbatch.frames.table import StatisticsTable
-from phbatch.inputs.image import Source
-from phbatch.inputs.opening import open_input
 from phbatch.inputs.positions import Positions, find_positions
-from phbatch.inputs.presence import require_chunks
 from phbatch.outputs.accounts import keep_account
 from phbatch.outputs.image import finish_image, refusing_storage_errors
 from phbatch.outputs.writer import Sink
 from phbatch.places.lock import hold_output
-from phbatch.planning.resolve import resolve_statistics
 from phbatch.planning.units import Unit
 from phbatch.running.accept_positions import accept_positions, require_same_positions
 from phbatch.running.before import look_at_light, measure_first, statistics_before
@@ -45,9 +38,9 @@ from phbatch.running.begin import (
 from phbatch.running.commit import restore_units
 from phbatch.running.drawing import draw_plan
 from phbatch.running.follow import await_input, follow, require_followable
-from phbatch.running.illumination import keep_light, profile_of
+from phbatch.running.illumination import keep_light
 from phbatch.running.local import on_devices
-from phbatch.running.measure import describe, measure_frames, with_statistics
+from phbatch.running.measure import with_statistics
 from phbatch.running.opening import open_output, require_same_run
 from phbatch.running.plan import report_plan, report_plans
 from phbatch.running.positions import run_positions
@@ -58,7 +51,6 @@ from phbatch.words.events import (
     Event,
     Listener,
     Notice,
-    RunStarted,
     StageStarted,
     Stop,
     UnitFinished,
@@ -68,7 +60,7 @@ from phbatch.words.events import (
     logging_notices,
     never,
 )
-from phbatch.words.option_types import RunOptions, StatisticsOptions
+from phbatch.words.option_types import RunOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import PlanReport, RunResult
 from phbatch.words.settings import RunSettings
@@ -321,68 +313,6 @@ def _plan(input: str | Path, output: str | Path | None, graph: str | Path | None
 
 def _shared(devices: tuple[str, ...]) -> list[Notice]:
     return [Notice(f"{name_devices(devices)}: memory and workers are of one of them.")] if devices else []
-
-
-def statistics(
-    input: str | Path,
-    *,
-    listener: Listener = ignore,
-    stop: Stop = never,
-    client: Client | None = None,
-    **options: Unpack[StatisticsOptions],
-) -> StatisticsTable:
-    """Statistics of every frame of an image.
-
-    Parameters
-    ----------
-    input : str or Path
-        As for `run`.
-    listener : callable
-        Called with every event.
-    stop, client
-        As for `run`.
-    **options
-        `axes`, `channel`, `frames`, `pattern`, `position`, `sigma`, `pmin`, `pmax`, `percentiles`, `smooth_time`,
-        `scope`, `illumination`, `illumination_mode`, `downscale`, `memory`, `workers`, `threads`, `scheduler`,
-        `wait_workers`, `retries`, `storage_options`.
-
-    Returns
-    -------
-    StatisticsTable
-        A sequence with one dict per frame, in the order of t, c, z: ``t``, ``c``, ``z``, ``median``, ``mode``,
-        ``mad``, ``mean``, ``std``, ``min``, ``max``, percentiles as ``p2`` and ``p99.8``, ``saturated``, ``zero``,
-        ``focus``, ``background``, ``padding`` (`phbatch.kernels.stats.FrameStatistics` says what they are), with
-        `smooth_time` also ``median_smooth`` and ``mode_smooth``, with another `scope` than ``image`` also
-        ``pooled_median`` and so on, and ``flags``, a list of words that is empty when the frame is good. Statistics of
-        frames with NaN or infinity are None.
-
-    Raises
-    ------
-    InputError
-        The input cannot be read, or a frame cannot be measured.
-    InterruptedRunError
-        `stop` said so.
-    """
-    settings, listener = parse_options("statistics", options), logging_notices(listener)
-    source = open_input(input, settings)
-    with going_to(client, settings.scheduler, stop, listener) as scheduler:
-        return _statistics(source, settings.model_copy(update={"scheduler": scheduler}), listener, stop)
-
-
-def _statistics(source: Source, settings: RunSettings, listener: Listener, stop: Stop) -> StatisticsTable:
-    await_workers(settings, stop, listener)
-    resolved = plan_for(settings.scheduler, partial(resolve_statistics, settings, source), stop)
-    geometry = resolved.geometry
-    for text in (*source.notices, *require_chunks(source, geometry.times, geometry.channels)):
-        listener(Notice(text))
-    listener(RunStarted("", len(geometry.units), 0, geometry.frames, 0, prod(source.shape[3:])))
-    with profile_of(settings, source, geometry, listener) as profile:
-        forget_open_stores()
-        table = measure_frames(resolved, source, settings, profile, stop, listener)
-    table.measured = describe(source, resolved.recipe)
-    if uncorrected := uncorrected_light(table):
-        listener(uncorrected)
-    return table
 
 
 def peak_rss_bytes() -> int:

@@ -142,8 +142,8 @@ def plan(input: str, output: str | None, graph: str | None, as_json: bool, debug
 )
 @quiet_option
 @common_options
-def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: bool, **options: Any) -> None:
-    """Measure every frame of INPUT: one row each."""
+def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
+    """Measure every frame of INPUT: one row each; of a plate, rows begin with the position."""
     if output is not None:
         phbatch.report.require_table_name(output)
     require_folder(output, input)
@@ -157,6 +157,7 @@ def stats(input: str, output: str | None, quiet: bool, as_json: bool, debug: boo
         print(output)
     else:
         phbatch.report.print_statistics(rows)
+    return rows.exit_code
 
 
 @cli.command()
