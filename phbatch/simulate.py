@@ -34,6 +34,8 @@ Kind = Literal["rods", "round", "adherent", "mixed"]
 
 _INDEX_DIFFERENCE = {"rods": 0.035, "round": 0.03, "adherent": 0.02}  # cell minus medium
 _LUT_SIZE = 1 << 14
+_FITTING = 0.3  # of the area: more cells lie over each other
+_LEAST_PHASE = 0.02  # radians, of a pixel that is of a cell
 _WHITE = 65535
 
 
@@ -52,7 +54,8 @@ class PhaseContrast:
     kind
         The cells: "rods", "round", "adherent", or "mixed".
     density
-        Fraction of the area that cells cover, 0 to 0.3. The rest is background.
+        Fraction of the area that cells cover, 0 to 0.6. The rest is background. Above 0.3 cells lie over each other
+        where no more fit beside each other.
     pixel_size_um
         Edge of a pixel in the sample, micrometres. At most wavelength_um / (2 na): the pupil must fit the grid.
     na, wavelength_um
@@ -124,7 +127,7 @@ class PhaseContrast:
             if isinstance(value, (int, float)) and not isfinite(value):
                 raise ValueError(f"{field.name} is {value}; it must be finite")
         low_high: dict[str, tuple[float, float]] = {
-            "n_frames": (1, 10**7), "seed": (0, 2**63), "density": (0, 0.3), "pixel_size_um": (1e-3, 100),
+            "n_frames": (1, 10**7), "seed": (0, 2**63), "density": (0, 0.6), "pixel_size_um": (1e-3, 100),
             "na": (0.01, 1.7), "wavelength_um": (0.2, 2), "ring_radius": (0.05, 0.95), "ring_width": (0.01, 0.5),
             "ring_transmission": (0.01, 1), "source_points": (1, 999), "debris_per_mm2": (0, 1e6),
             "roughness_rad": (0, 0.5), "speed_um": (0, 100), "cycle_frames": (2, 1e9), "illumination": (0, 0.9),
@@ -170,6 +173,12 @@ class PhaseContrast:
         seen = _intensity(self, _phase(self, t))[pad : pad + height, pad : pad + width]
         light = seen * _illumination(self) * np.float32(_lamp(self)[t] * self.background_electrons * self.gain)
         return np.asarray(np.minimum(light + np.float32(self.offset), _WHITE), np.float32)
+
+    def cells(self, t: int) -> NDArray[np.bool_]:
+        """Tell where the cells of frame `t` lie, without halo and debris: (y, x) bool."""
+        pad, (height, width) = _pad_px(self), self.shape
+        away = np.abs(_phase(self, t) - _static_phase(self)) > _LEAST_PHASE
+        return np.asarray(away[pad : pad + height, pad : pad + width], bool)
 
     def frame(self, t: int) -> NDArray[np.uint16]:
         """Make the noisy frame `t`: (y, x) uint16, counts."""
@@ -219,9 +228,10 @@ def _cells(s: PhaseContrast) -> tuple[tuple[_Cell, ...], tuple[float, float]]:
     size = {"rods": (1.6, 3.2), "round": (1.8, 3.0), "adherent": (7.0, 12.0)}
     cells: list[_Cell] = []
     place = np.empty((0, 3))
-    wanted, covered = s.density * field[0] * field[1], 0.0
+    whole = field[0] * field[1]
+    wanted, covered = s.density * whole, 0.0
     misses = 0
-    while misses < 200:
+    while misses < 200 or s.density > _FITTING:
         kind = kinds[int(rng.integers(len(kinds)))]
         size_um = float(rng.uniform(*size[kind]))
         area = {"rods": 3.0 * size_um, "round": 4.0 * size_um**2, "adherent": 1.7 * size_um**2}[kind]
@@ -232,16 +242,17 @@ def _cells(s: PhaseContrast) -> tuple[tuple[_Cell, ...], tuple[float, float]]:
             at = (place[rng.integers(len(cells)), :2] + rng.normal(0, 3 * size_um, 2)) % field
         away = np.hypot(*(place[:, :2] - at).T) if cells else np.empty(0)
         reach = {"rods": 1.0, "round": 1.05, "adherent": 1.5}[kind] * size_um
-        if (away < place[: len(cells), 2] + reach).any():
+        crowded = misses >= 200
+        if not crowded and (away < place[: len(cells), 2] + reach).any():
             misses += 1
             continue
-        misses = 0
+        misses = misses if crowded else 0
         place = np.vstack([place, (*at, reach)])
         drift = rng.normal(0, s.speed_um, 2)
         start, speed = (float(at[0]), float(at[1])), (float(drift[0]), float(drift[1]))
         angle, age, *dice = rng.random(18).tolist()
         cells.append(_Cell(kind, start, speed, size_um, 2 * pi * angle, age, tuple(dice)))
-        covered += area
+        covered += area * (1 - covered / whole) if crowded else area
     return tuple(cells), (float(field[0]), float(field[1]))
 
 

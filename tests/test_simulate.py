@@ -154,3 +154,19 @@ def test_plates_of_other_sizes(tmp_path: Path) -> None:
         phbatch.write_plate(tmp_path / "q.zarr", tiny, wells=1537)
     with pytest.raises(phbatch.OutputError, match="exists"):
         phbatch.write_time_lapse(tmp_path / "p.zarr", tiny)
+
+
+def test_cells_are_where_the_image_changes_with_them() -> None:
+    movie = replace(SMALL, shape=(200, 200), illumination=0.0, density=0.1)
+    changed = np.abs(movie.clean(1) - replace(movie, density=0.0).clean(1))
+    cells = movie.cells(1)
+    assert 0.03 < cells.mean() < 0.25
+    assert changed[cells].mean() > 3 * changed[~cells].mean()
+    assert not replace(movie, density=0.0).cells(1).any()
+
+
+def test_crowded_cells_lie_over_each_other_and_sparse_ones_stay_where_they_are() -> None:
+    crowded = replace(SMALL, shape=(200, 200), density=0.55)
+    assert crowded.cells(0).mean() == pytest.approx(0.55, abs=0.15)
+    sparse = replace(crowded, density=0.1).cells(0)
+    assert crowded.cells(0)[sparse].mean() > 0.99

@@ -52,12 +52,15 @@ class Pair:
         Pixels at the edges that hold no image, since the high frame was moved.
     scales : (float, float)
         That the first channels were divided by.
+    cells : ([z,] y, x) ndarray of bool, or None
+        Where the high frame holds cells, where that is known; else it is estimated.
     """
 
     low: FloatImage
     high: FloatImage
     margin: tuple[int, int]
     scales: tuple[float, float]
+    cells: NDArray[np.bool_] | None = None
 
     @property
     def nbytes(self) -> int:

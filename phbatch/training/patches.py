@@ -166,6 +166,8 @@ class PatchStream:
 
 def cells_of(pair: Pair) -> NDArray[np.bool_]:
     """Where the high frame holds cells: ``([z,] y, x)``, see `FOREGROUND`."""
+    if pair.cells is not None:
+        return pair.cells
     image = pair.high[..., 0]
     smooth = gaussian_filter(image, (0,) * (image.ndim - 2) + (_SIGMA, _SIGMA))
     away = np.abs(smooth - np.median(smooth))

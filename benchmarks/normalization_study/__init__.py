@@ -1,0 +1,1 @@
+"""Which normalization suits CARE on phase contrast: networks trained alike but for the rule, measured in counts."""
