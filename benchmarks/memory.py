@@ -1,10 +1,11 @@
 """Peak memory of runs against what was planned for them, every case in a process of its own.
 
-    python benchmarks/memory.py [--case NAME ...] [--runs N] [--json FILE]
+    python benchmarks/memory.py [--case NAME ...] [--runs N] [--command] [--json FILE]
 
 A plan must never be below the peak, and not above 1.5 times it. A case is run `--runs` times and the largest peak
 counts, since the peaks of several units at once meet in some runs and miss each other in others; its first run compiles
-all kernels, as the first run of a new installation does, which takes memory, too.
+all kernels, as the first run of a new installation does, which takes memory, too. The heap is Python's own, in
+which `phbatch.run` finds itself; with `--command` that of the command line (`phbatch.computing.heap`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from common import measure, print_head, print_row, write_record
 
 _RUN = """
 import json, sys, phbatch
+from phbatch.computing.heap import keep_heap
 source, output, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+if sys.argv[4] == "command":
+    keep_heap()
 plan = phbatch.plan(source, output, **options)
 result = phbatch.run(source, output, **options)
 assert result.units_done == result.units, result
@@ -95,13 +99,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", default=[], help="only cases whose name holds this; may be repeated")
     parser.add_argument("--runs", type=int, default=3, help="of each case; the largest peak counts")
+    parser.add_argument("--command", action="store_true", help="in the heap of the command line")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write what was measured")
     chosen = parser.parse_args()
     names = [name for name in CASES if not chosen.case or any(part in name for part in chosen.case)]
     print_head(["run", "workers", "measured MB", "planned MB", "planned / measured"])
     found = {}
     for name in names:
-        peak, planned, workers = measure_case(CASES[name], chosen.runs)
+        peak, planned, workers = measure_case(CASES[name], chosen.runs, "command" if chosen.command else "library")
         found[name] = {"measured": peak, "planned": planned, "workers": workers}
         print_row([name, workers, f"{peak / 1e6:.0f}", f"{planned / 1e6:.0f}", f"{planned / peak:.2f}"])
     write_record(chosen.json, cases=found)
@@ -110,7 +115,7 @@ def main() -> None:
         sys.exit(f"outside of 1 to {HIGHEST_RATIO}: {'; '.join(outside)}")
 
 
-def measure_case(case: Case, runs: int) -> tuple[int, int, int]:
+def measure_case(case: Case, runs: int, heap: str) -> tuple[int, int, int]:
     """Largest peak of some runs, the plan, both in bytes, and the number of workers."""
     network = (
         {} if case.options.get("model") == "none" else {"model": "phase-2d", "network": "plain", "precision": "float32"}
@@ -126,6 +131,7 @@ def measure_case(case: Case, runs: int) -> tuple[int, int, int]:
                 str(source),
                 f"{folder}/out{number}.zarr",
                 json.dumps(options),
+                heap,
                 NUMBA_CACHE_DIR=f"{folder}/kernels",
             )
             for number in range(runs)

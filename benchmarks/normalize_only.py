@@ -4,10 +4,11 @@
 
 Four sides, each in a process of its own, uint16 to float32, Zarr to Zarr, with the same number of threads. *phbatch*:
 ``--model none --normalize median``, which measures every frame, divides by its smoothed median, synchronizes every
-chunk with the disk and checks it. *copy*: reads the same chunks and writes them as float32 with phbatch's codec through
-the same zarrs pipeline; nothing is measured or synchronized. Whole numbers compress better than normalized ones, so
-that it writes fewer bytes; *scaled copy* divides by a constant first, and writes about as many as phbatch. *dask*: what
-one writes with ``map_overlap``, ``da.median`` and ``to_zarr``, with the defaults of Dask and Zarr.
+chunk with the disk and checks it, in a heap as the command has it. *copy*: reads the same chunks and writes them as
+float32 with phbatch's codec through the same zarrs pipeline; nothing is measured or synchronized. Whole numbers
+compress better than normalized ones, so that it writes fewer bytes; *scaled copy* divides by a constant first, and
+writes about as many as phbatch. *dask*: what one writes with ``map_overlap``, ``da.median`` and ``to_zarr``, with the
+defaults of Dask and Zarr.
 
 Each process is warmed up on two frames, and the disk is synchronized before the clock starts. The input is simulated
 and stored with phbatch's own codec, in chunks of ``--chunk`` squared; 0 means whole frames.
@@ -46,6 +47,8 @@ print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_
 
 PHBATCH = """
 import phbatch
+from phbatch.computing.heap import keep_heap
+keep_heap()
 def normalize(source, output):
     result = phbatch.run(
         source, output, axes="tyx", model="none", normalize="median", factor=1, sigma=2, workers=int(workers)

@@ -17,6 +17,8 @@ from phbatch.kernels.compiled import compile_later
 from phbatch.kernels.padding import Extent, Padding
 from phbatch.kernels.smoothing import gaussian_radius, half_weights
 
+_SMALL = 1 << 15
+
 
 def halo_of_counting(sigma: float) -> int:
     """Pixels per side that `count_block` reads beyond what it counts: the smoothing's, and one for the Laplacian.
@@ -72,10 +74,17 @@ def count_block(
     image = clear = None
     if padding is not None:
         image, clear = _limits(padding.image), _limits(padding.clear)
-    weights = half_weights(sigma)
-    _sweep(np.ascontiguousarray(block), weights, window, per_unit, low, first, raw, smooth, sums, image, clear)
+    weights, lane = half_weights(sigma), np.empty(0, _lane_of(block.dtype, low, high))
+    _sweep(np.ascontiguousarray(block), weights, window, per_unit, low, first, raw, smooth, sums, image, clear, lane)
     total, upper, lower = (int(value) for value in sums)
     return low, raw, first, smooth, (total, upper, lower)
+
+
+def _lane_of(dtype: np.dtype[Any], low: int, high: int) -> type[np.integer]:
+    """What holds the sum of two pixels: 16 bits where they do, since a vector then has twice as many."""
+    narrow: type[np.integer] = np.int16 if dtype.kind == "i" else np.uint16
+    limits = np.iinfo(narrow)
+    return narrow if limits.min <= 2 * low and 2 * high <= limits.max else np.int32
 
 
 def _limits(extent: Extent) -> tuple[NDArray[np.int32], ...]:
@@ -91,15 +100,15 @@ def _mirror(index: int, size: int) -> int:
 
 @compile_later
 def _smooth_row(
-    block: Any, y: int, weights: Any, scale: Any, padded: Any, total: Any, bins: Any
+    block: Any, y: int, weights: Any, scale: Any, padded: Any, total: Any, bins: Any, lane: Any
 ) -> None:  # pragma: no cover
     """Bins of one smoothed row: along y into `padded`, its ends reflected, then along x, scaled and rounded."""
     width, radius = block.shape[1], weights.shape[0] - 1
     row, body, inner = block[y], padded[radius : radius + width], bins[1 : width + 1]
     for x in range(width):
-        body[x] = weights[0] * np.float32(row[x])
+        body[x] = weights[0] * np.float32(np.int32(row[x]))
     for k in range(radius - 3, 0, -4):
-        _add_rows(block, y, weights, k, body)
+        _add_rows(block, y, weights, k, body, lane)
     for k in range(1, radius + 1):
         padded[radius - k] = body[_mirror(-k, width)]
         padded[radius + width - 1 + k] = body[_mirror(width - 1 + k, width)]
@@ -113,8 +122,9 @@ def _smooth_row(
 
 
 @compile_later
-def _add_rows(block: Any, y: int, weights: Any, k: int, total: Any) -> None:  # pragma: no cover
-    """Add the rows at distances k to k + 3 of row y on either side; sums of two pixels are exact."""
+def _add_rows(block: Any, y: int, weights: Any, k: int, total: Any, lane: Any) -> None:  # pragma: no cover
+    """Add the rows at distances k to k + 3 of row y on either side; sums of two pixels are exact in the lane's type."""
+    sum_of = lane.dtype.type
     height = block.shape[0]
     w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
     a0, b0 = block[_mirror(y - k, height)], block[_mirror(y + k, height)]
@@ -122,10 +132,10 @@ def _add_rows(block: Any, y: int, weights: Any, k: int, total: Any) -> None:  # 
     a2, b2 = block[_mirror(y - k - 2, height)], block[_mirror(y + k + 2, height)]
     a3, b3 = block[_mirror(y - k - 3, height)], block[_mirror(y + k + 3, height)]
     for x in range(total.shape[0]):
-        pair0 = w0 * np.float32(np.int32(np.int32(a0[x]) + np.int32(b0[x])))
-        pair1 = w1 * np.float32(np.int32(np.int32(a1[x]) + np.int32(b1[x])))
-        pair2 = w2 * np.float32(np.int32(np.int32(a2[x]) + np.int32(b2[x])))
-        pair3 = w3 * np.float32(np.int32(np.int32(a3[x]) + np.int32(b3[x])))
+        pair0 = w0 * np.float32(np.int32(sum_of(a0[x] + b0[x])))
+        pair1 = w1 * np.float32(np.int32(sum_of(a1[x] + b1[x])))
+        pair2 = w2 * np.float32(np.int32(sum_of(a2[x] + b2[x])))
+        pair3 = w3 * np.float32(np.int32(sum_of(a3[x] + b3[x])))
         total[x] += (pair0 + pair1) + (pair2 + pair3)
 
 
@@ -154,6 +164,7 @@ def _sweep(
     sums: Any,
     image: Any,
     clear: Any,
+    lane: Any,
 ) -> None:  # pragma: no cover
     """Count the window of a block row by row, three smoothed rows at a time; within limits where there are some."""
     height, width = block.shape
@@ -164,7 +175,7 @@ def _sweep(
     spans = np.empty((width // 2 + 1, 2), np.int64)
     for y in range(max(top - 1, 0), min(stop + 1, height)):
         row = ring[y % 3]
-        _smooth_row(block, y, weights, np.float32(per_unit), padded, total, row)
+        _smooth_row(block, y, weights, np.float32(per_unit), padded, total, row, lane)
         if y == 0:  # above the frame is its first row again
             ring[2] = ring[0]
         if top <= y < stop:
@@ -231,6 +242,8 @@ def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, sums
     """Sum and sum of squares over one row, of up to 2**22 values below 2**20."""
     over, under = above[left + 1 : right + 1], below[left + 1 : right + 1]
     before, middle, after = row[left:right], row[left + 1 : right + 1], row[left + 2 : right + 2]
+    if _sum_small(over, under, before, middle, after, sums):
+        return
     total, squares = np.int64(0), np.int64(0)
     for x in range(middle.shape[0]):
         value = np.int64(np.int32(over[x] + under[x] + before[x] + after[x] - 4 * middle[x]))
@@ -239,3 +252,26 @@ def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, sums
     sums[0] += total
     sums[1] += squares >> 32
     sums[2] += squares & 0xFFFFFFFF
+
+
+@compile_later
+def _sum_small(over: Any, under: Any, before: Any, middle: Any, after: Any, sums: Any) -> bool:  # pragma: no cover
+    """The same in 32 bits, which a vector has more of; False, and nothing added, where that cannot hold the sums."""
+    if middle.shape[0] > _SMALL:
+        return False
+    total, high, low, bits = np.int32(0), np.uint32(0), np.uint32(0), np.uint32(0)
+    for x in range(middle.shape[0]):
+        value = np.int32(over[x] + under[x] + before[x] + after[x] - 4 * middle[x])
+        size = np.uint32(abs(value))
+        square = np.uint32(size * size)
+        total = np.int32(total + value)
+        high = np.uint32(high + (square >> np.uint32(16)))
+        low = np.uint32(low + (square & np.uint32(0xFFFF)))
+        bits |= size
+    if bits >= _SMALL:
+        return False
+    squares = (np.int64(high) << 16) + np.int64(low)
+    sums[0] += total
+    sums[1] += squares >> 32
+    sums[2] += squares & 0xFFFFFFFF
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -77,12 +78,12 @@ class Histogram:
             counts[part.first - first : part.first - first + part.counts.size] += part.counts.astype(counts.dtype)
         return Histogram(first, counts, self.per_unit)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of pixels counted."""
         return int(self.counts.sum(dtype=np.int64))
 
-    @property
+    @cached_property
     def values(self) -> NDArray[np.float64]:
         """Value of every bin, in counts of intensity."""
         return (self.first + np.arange(self.counts.size)) / self.per_unit

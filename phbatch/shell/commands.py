@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 import phbatch
+from phbatch.computing.heap import keep_heap
 from phbatch.computing.signals import stop_on_signal
 from phbatch.shell.cluster_commands import cancel_command, logs_command, status_command, submit_command
 from phbatch.shell.convert_commands import convert_command
@@ -310,6 +311,7 @@ for command in (
 
 def main() -> None:
     """Entry point: one clear sentence per error and its exit code; a traceback only with ``--debug``."""
+    keep_heap()
     silence = logging.NullHandler()  # notices are printed once, by whoever listens
     logging.getLogger("phbatch").addHandler(silence)
     try:
