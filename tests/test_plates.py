@@ -204,8 +204,6 @@ def test_units_of_many_images_are_computed_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (partial(phbatch.preview, model="none"), "INPUT/A/1/0"),
-        (phbatch.compare_rules, "INPUT/A/1/0"),
         (partial(phbatch.request_cluster, model="none"), "INPUT/A/1/0"),
         (partial(phbatch.begin_parts, parts=2, model="none"), "INPUT/A/1/0"),
         (partial(phbatch.run, model="none", follow=True), "INPUT/A/1/0"),

@@ -7,8 +7,7 @@ stretched in frames that hold little signal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,13 +16,8 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.computing.machine import machine_of
-from phbatch.frames.light import PreparedFrame, Profile, prepare_frame
+from phbatch.frames.light import PreparedFrame
 from phbatch.frames.measure import percentiles_for
-from phbatch.inputs.image import Source
-from phbatch.inputs.light_profile import read_profile
-from phbatch.inputs.opening import open_input
-from phbatch.inputs.presence import require_chunks
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.kernels.intensity import Affine, make_affine
@@ -31,14 +25,11 @@ from phbatch.kernels.smoothing import smooth_float
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.places.ome import ImageMetadata
-from phbatch.planning.resolve import ResolvedStatistics, resolve_statistics
 from phbatch.planning.rule import resolve_rule
-from phbatch.running.illumination import profile_of
 from phbatch.tools.comparison import Comparison, ComparisonReport, Picture
 from phbatch.tools.removal import check_removal, require_planes
-from phbatch.words.axes import FrameKey, to_region
-from phbatch.words.errors import InputError, UsageError
-from phbatch.words.events import ignore
+from phbatch.tools.sampling import SampledFrame, Samples, few_images
+from phbatch.words.errors import InputError
 from phbatch.words.normalization import Normalization
 from phbatch.words.option_types import CompareOptions
 from phbatch.words.options import parse_options
@@ -73,15 +64,17 @@ def compare_rules(
     Parameters
     ----------
     input : str
-        As for `phbatch.run`.
+        As for `phbatch.run`. Of a plate, a collection or a pattern some images are looked at, the first, the middle and
+        the last of them, and more where they have few frames; of those that `wells` and `fields` choose, up to 12. The
+        rules are judged over the frames of all of them.
     samples : int
-        Number of frames, of the first channel (or that of `channel`) and the middle plane.
+        Number of frames, of the first channel (or that of `channel`) and the middle plane; of many images all together.
     residual : bool
         Also restore the middle of some of them with the model, and judge whether what that removes looks like noise.
     **options
         `model` (for its rule; default: `run`'s), `sigma`, `pmin`, `pmax`, `value`, `illumination`,
-        `illumination_mode`, `downscale`, `axes`, `channel`, `frames`, `pattern`, `position`, `memory`,
-        `storage_options`: as for `run`.
+        `illumination_mode`, `downscale`, `axes`, `wells`, `fields`, `channel`, `frames`, `pattern`, `position`,
+        `memory`, `storage_options`: as for `run`.
 
     Returns
     -------
@@ -98,69 +91,34 @@ def compare_rules(
     settings = parse_options("compare_rules", options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
     restoring = require_planes(model) if residual else None
-    source = open_input(input, settings)
-    with Sampler.open(source, settings, samples) as sampler:
+    images = few_images(input, settings, samples)
+    with Samples.open(images.places, settings, samples) as sampler:
         rules, keys, notices = _choose_rules(sampler, settings, model)
         found = [_measure_rules(sampler.frame(key), rules) for key in keys]
         shown = [keys[int(index)] for index in np.unique(np.linspace(0, len(keys) - 1, _PICTURES).round())]
-        times, unit = _times(source.metadata, [key.t for key in keys])
+        times, unit = _times([(sampler.samplers[each.position].source.metadata, each.key.t) for each in keys])
         named = dict(zip(keys, times, strict=True))
         pictures = tuple(_draw(sampler.frame(key), key, named[key], unit) for key in shown)
         removed = check_removal(((key, sampler.frame(key)) for key in shown), restoring) if restoring else None
     if residual and removed is None:
         notices += ("residual left out: no sampled frame is large enough, or has a scale by the model's rule.",)
     return ComparisonReport(
-        rows=tuple(_judge(rule, [frame[index] for frame in found]) for index, rule in enumerate(rules)),
-        frames=tuple(key.t for key in keys),
+        rows=tuple(_judge(rule, [frame[index] for frame in found], keys) for index, rule in enumerate(rules)),
+        frames=tuple(each.key.t for each in keys),
+        positions=tuple(each.position for each in keys if each.position),
         times=times,
         time_unit=unit,
         model=model.name if model is not None else None,
         model_rule=_describe(resolve_rule(RunSettings(), model)[0]) if model is not None else None,
-        notices=notices,
+        notices=(*images.notices, *notices),
         pictures=pictures,
         residual=removed,
     )
 
 
-class Sampler:
-    """Frames sampled over time, prepared as those of a run; one in memory at once."""
-
-    def __init__(self, source: Source, resolved: ResolvedStatistics, samples: int, profile: Profile | None) -> None:
-        times, first, middle = resolved.geometry.times, resolved.geometry.channels[0], source.shape[2] // 2
-        picked = np.unique(np.linspace(0, len(times) - 1, samples).round())
-        self.keys = [FrameKey(times[int(index)], first, middle) for index in picked]
-        self._source, self._preparation = source, resolved.recipe.preparation
-        self._correction = None if profile is None else profile.correction(self._preparation, first, middle)
-
-    @classmethod
-    @contextmanager
-    def open(cls, source: Source, settings: RunSettings, samples: int) -> Iterator[Sampler]:
-        """While inside, with a profile of light that is estimated where one is asked for."""
-        machine = machine_of(None)
-        resolved = resolve_statistics(settings, source, available_bytes=machine.available_bytes, cores=machine.cores)
-        if settings.channel is not None and len(resolved.geometry.channels) > 1:
-            raise UsageError(f"--channel {settings.channel} are several and one is looked at here; give one of them.")
-        require_chunks(source, resolved.geometry.times, resolved.geometry.channels)
-        with profile_of(settings, source, resolved.geometry, ignore) as place:
-            profile = Profile(*read_profile(place)) if place else None
-            yield cls(source, resolved, samples, profile)
-
-    def frames(self) -> Iterator[tuple[FrameKey, PreparedFrame]]:
-        """All that are sampled."""
-        return ((key, self.frame(key)) for key in self.keys)
-
-    def frame(self, key: FrameKey) -> PreparedFrame:
-        """One frame, sampled or not."""
-        start, stop = (key.t, key.c, key.z or 0), (key.t + 1, key.c + 1, (key.z or 0) + 1)
-        block = self._source.read_or_refuse(to_region((*start, 0, 0), (*stop, *self._source.shape[3:])))
-        correction = self._correction
-        corrections = None if correction is None else lambda _c, _z: correction
-        return prepare_frame(block, (0, 0, 0), self._preparation, corrections)
-
-
 def _choose_rules(
-    sampler: Sampler, settings: RunSettings, model: Model | None
-) -> tuple[list[Normalization], list[FrameKey], tuple[str, ...]]:
+    sampler: Samples, settings: RunSettings, model: Model | None
+) -> tuple[list[Normalization], list[SampledFrame], tuple[str, ...]]:
     """Rules that apply to the image, frames to which they do, and what is left out."""
     given = {name: getattr(settings, name) for name in ("sigma", "pmin", "pmax") if getattr(settings, name) is not None}
     rules = [Normalization.model_validate(rule.model_dump() | given) for rule in RULES]
@@ -188,7 +146,7 @@ def _choose_rules(
     if not (fitting and keys):
         raise InputError(_NOTHING)
     if len(keys) < len(sampler.keys):
-        lost = [str(key.t) for key in sampler.keys if key not in keys]
+        lost = [key.time for key in sampler.keys if key not in keys]
         notices.append(
             f"frames {', '.join(lost)} left out: they cannot be normalized by every rule, or hold no image and noise."
         )
@@ -211,29 +169,34 @@ def _describe(rule: Normalization) -> str:
     return rule.describe().removesuffix(", sigma 2 px")
 
 
-def _times(metadata: ImageMetadata, indices: Sequence[int]) -> tuple[tuple[float, ...], str | None]:
-    """When frames were taken, in the unit that suits; their indices where the image does not say it."""
-    t = metadata.axes.find("t")
-    unit = metadata.units[t] if t >= 0 else None
-    if unit is None:
-        return tuple(float(index) for index in indices), None
-    times = np.asarray(indices) * metadata.scale[t] + metadata.translation[t]
-    if unit in _SECONDS:
-        times = times * _SECONDS[unit]
+def _times(frames: Sequence[tuple[ImageMetadata, int]]) -> tuple[tuple[float, ...], str | None]:
+    """When frames were taken, in the unit that suits; their indices where that is not said, or images differ."""
+    times, units = [], set()
+    for metadata, index in frames:
+        t = metadata.axes.find("t")
+        unit = metadata.units[t] if t >= 0 else None
+        seconds = _SECONDS.get(unit or "")
+        units.add("second" if seconds else unit)
+        times.append((index * metadata.scale[t] + metadata.translation[t]) * (seconds or 1) if unit else 0.0)
+    (unit, *others) = units
+    if unit is None or others:
+        return tuple(float(index) for _, index in frames), None
+    if unit == "second":
         longest = float(np.abs(times).max())
         unit = "hour" if longest >= 3 * 3600 else "minute" if longest >= 180 else "second"
-        times = times / _SECONDS[unit]
-    return tuple(float(time) for time in times), unit
+        times = [time / _SECONDS[unit] for time in times]
+    return tuple(times), unit
 
 
-def _draw(frame: PreparedFrame, key: FrameKey, time: float, unit: str | None) -> Picture:
+def _draw(frame: PreparedFrame, sampled: SampledFrame, time: float, unit: str | None) -> Picture:
     image = frame.normalize(Affine())
     factor = -(-max(image.shape) // _PICTURE_PIXELS)
     patches = tuple(
         (rows.start / factor, columns.start / factor, (rows.stop - rows.start) / factor)
         for rows, columns in _View.of(frame).windows
     )
-    title = f"frame {key.t}" if unit is None else f"frame {key.t}, {time:.4g} {unit}{'' if time == 1 else 's'}"
+    name = f"{sampled.position}, frame {sampled.key.t}" if sampled.position else f"frame {sampled.key.t}"
+    title = name if unit is None else f"{name}, {time:.4g} {unit}{'' if time == 1 else 's'}"
     return Picture(title, area_average(image, factor), patches)
 
 
@@ -301,11 +264,14 @@ def _measure_rules(frame: PreparedFrame, rules: Sequence[Normalization]) -> list
     return found
 
 
-def _judge(rule: Normalization, found: Sequence[_Measured]) -> Comparison:
+def _judge(rule: Normalization, found: Sequence[_Measured], frames: Sequence[SampledFrame]) -> Comparison:
     levels, noises = ([getattr(frame, name) for frame in found] for name in ("level", "noise"))
     contrast = max(float(np.median([frame.contrast for frame in found])), 1e-30)
     center, noise = float(np.median(levels)), float(np.median(noises))
     several = len(found) > 1
+    of: dict[str, list[float]] = {}
+    for level, sampled in zip(levels, frames, strict=True):
+        of.setdefault(sampled.position, []).append(level)
     return Comparison(
         rule=_describe(rule),
         level=center,
@@ -317,6 +283,7 @@ def _judge(rule: Normalization, found: Sequence[_Measured]) -> Comparison:
         ms_per_mpx=float(np.median([frame.ms_per_mpx for frame in found])),
         levels=tuple((level - center) / contrast for level in levels),
         noises=tuple(_ratio(value, noise) for value in noises),
+        drifts={path: float(np.ptp(some)) / contrast if len(some) > 1 else None for path, some in of.items() if path},
     )
 
 

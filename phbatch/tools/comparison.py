@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -42,6 +42,8 @@ class Comparison:
         Level of the background in every sampled frame, less its median, in units of `contrast`.
     noises : tuple of float
         Normalized noise of the background in every sampled frame, over its median.
+    drifts : mapping of str to float or None
+        Of many images: drift over the frames of each alone, by its path.
     """
 
     rule: str
@@ -54,6 +56,7 @@ class Comparison:
     ms_per_mpx: float
     levels: tuple[float, ...]
     noises: tuple[float, ...]
+    drifts: Mapping[str, float | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -99,6 +102,8 @@ class ComparisonReport(Sequence[Comparison]):
         Frames and rules that were left out, and why.
     pictures : tuple of Picture
         Some of the frames.
+    positions : tuple of str
+        Of many images: path of the one that each frame is of.
     residual : ResidualCheck or None
         Whether what the model removes from them looks like noise; None where it was not asked.
     """
@@ -112,6 +117,7 @@ class ComparisonReport(Sequence[Comparison]):
     notices: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     residual: ResidualCheck | None = None
+    positions: tuple[str, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Comparison: ...
@@ -141,7 +147,7 @@ class ComparisonReport(Sequence[Comparison]):
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         best, reason = self.recommendation
-        names = ("frames", "times", "time_unit", "model", "model_rule", "notices")
+        names = ("frames", "positions", "times", "time_unit", "model", "model_rule", "notices")
         return {
             "recommended": best.rule if best is not None else None,
             "reason": reason,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,11 +51,24 @@ def print_comparison(found: ComparisonReport) -> None:
     for row in found:
         table.add_row(row.rule, *(_cell(getattr(row, name)) for name in _COLUMNS))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if found.positions:
+        _print_drifts(found)
     for notice in found.notices:
         print(notice)
     print(f"recommended: {found.recommendation[1]}")
     if found.residual is not None:
         print(f"removed by {found.model}: {found.residual.sentence}")
+
+
+def _print_drifts(found: ComparisonReport) -> None:
+    """Print how far the background of each image drifts by each rule."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("drift of")
+    for row in found:
+        table.add_column(row.rule, justify="right")
+    for path in dict.fromkeys(found.positions):
+        table.add_row(path, *(_cell(row.drifts[path]) for row in found))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def save_comparison(path: Path, found: ComparisonReport, title: str) -> None:
@@ -73,7 +88,7 @@ def save_comparison(path: Path, found: ComparisonReport, title: str) -> None:
         f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>"
         f"<h1>Normalization of {escape(title)}</h1><p>Recommended: {escape(reason)}</p>"
         f"{''.join(f'<p>{escape(notice)}</p>' for notice in found.notices)}"
-        f"<table><tr>{head}</tr>{body}</table>"
+        f"<table><tr>{head}</tr>{body}</table>{_drifts_part(found)}"
         f"{_embed('background over time', _draw_curves(found))}"
         f"<h2>{len(found.frames)} frames were looked at, such as</h2>"
         f"{_embed('frames', _draw_frames(found.pictures))}"
@@ -81,6 +96,18 @@ def save_comparison(path: Path, found: ComparisonReport, title: str) -> None:
         f"<p>{escape(_WORDS)}</p>"
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _drifts_part(found: ComparisonReport) -> str:
+    """Table of the drift of each image by each rule; empty of one alone."""
+    if not found.positions:
+        return ""
+    head = "".join(f"<th>{escape(text)}</th>" for text in ("drift of", *(row.rule for row in found)))
+    body = "".join(
+        f"<tr><td>{escape(path)}</td>{''.join(f'<td>{_cell(row.drifts[path])}</td>' for row in found)}</tr>"
+        for path in dict.fromkeys(found.positions)
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _removed_part(found: ComparisonReport) -> str:
@@ -113,19 +140,33 @@ def _draw_curves(found: ComparisonReport, *, removed: bool = False) -> bytes:
     left, right, *more = figure.subplots(1, 2 if check is None else 3)
     if check is not None:
         _show_removed(more[0], check, str(found.model))
+    apart = len(found.times) > 1 and len({*found.times}) == 1  # images of one frame
+    times = tuple(map(float, range(len(found.times)))) if apart else found.times
     for index, row in enumerate(found):
         width = max(1.0, 5.0 - 0.8 * index)  # of rules that do the same, each shows beneath the next
-        left.plot(found.times, row.levels, linewidth=width, marker="o", markersize=3, label=row.rule)
-        right.plot(found.times, row.noises, linewidth=width, marker="o", markersize=3)
+        for part in _images(found):
+            style: dict[str, Any] = {"linewidth": width, "marker": "o", "markersize": 3, "color": f"C{index}"}
+            label = row.rule if part.start == 0 else None
+            left.plot(times[part], row.levels[part], label=label, **style)
+            right.plot(times[part], row.noises[part], **style)
     left.set_ylabel("drift of the background / contrast")
     right.set_ylabel("noise of the background / its median")
     for axes in (left, right):
-        axes.set_xlabel("frame" if found.time_unit is None else f"time / {found.time_unit}")
+        axes.set_xlabel("image" if apart else "frame" if found.time_unit is None else f"time / {found.time_unit}")
         axes.grid(alpha=0.3)
-        if found.time_unit is None:
+        if apart or found.time_unit is None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(found), 6), fontsize=9)
     return _as_png(figure)
+
+
+def _images(found: ComparisonReport) -> Iterator[slice]:
+    """The frames of each image, which lie together."""
+    start = 0
+    for _, frames in groupby(found.positions or [""] * len(found.frames)):
+        stop = start + len(list(frames))
+        yield slice(start, stop)
+        start = stop
 
 
 def _show_removed(axes: Axes, check: ResidualCheck, model: str) -> None:

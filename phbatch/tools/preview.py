@@ -18,9 +18,10 @@ from phbatch.kernels.smoothing import smooth_float
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.planning.of_model import with_model
 from phbatch.planning.rule import resolve_rule
-from phbatch.tools.compare import RULES, Sampler
+from phbatch.tools.compare import RULES
 from phbatch.tools.removal import restore_window
 from phbatch.tools.report_pictures import textured_corner
+from phbatch.tools.sampling import SampledFrame, Sampler, few_images
 from phbatch.words.axes import FrameKey
 from phbatch.words.errors import UsageError
 from phbatch.words.normalization import Normalization
@@ -40,7 +41,7 @@ class PreviewRow:
     Attributes
     ----------
     frame : str
-        Its key in the input, such as ``"t0/c0"``.
+        Its key in the input, such as ``"t0/c0"``, after the path of one of many images.
     raw : (y, x) ndarray of float32
         In counts, with its light corrected and area averaged where that is asked for.
     rules : mapping of str to (y, x) ndarray of float32, or None
@@ -49,6 +50,8 @@ class PreviewRow:
         What the network sees, and what it makes of it; None without a network.
     flags : tuple of str
         Of the frame.
+    corner : (y, x)
+        Of the crop, in pixels of what is normalized.
     """
 
     frame: str
@@ -57,6 +60,7 @@ class PreviewRow:
     normalized: FloatImage | None = None
     restored: FloatImage | None = None
     flags: tuple[str, ...] = ()
+    corner: tuple[int, int] = (0, 0)
 
     @property
     def removed(self) -> FloatImage | None:
@@ -80,7 +84,7 @@ class Preview:
     rows : tuple of PreviewRow
         One of each frame.
     corner, side : (y, x), int
-        Of the crop, in pixels of what is normalized.
+        Of the crop, in pixels of what is normalized; of many images the first one's.
     model, model_rule : str or None
         Name of the network, and the rule that it was trained with.
     notices : tuple of str
@@ -105,6 +109,7 @@ class Preview:
             "frames": [
                 {
                     "frame": row.frame,
+                    "corner": list(row.corner),
                     "flags": list(row.flags),
                     "raw": _facts(row.raw),
                     "rules": {name: _facts(image) for name, image in row.rules.items()},
@@ -130,13 +135,14 @@ def preview(
     Parameters
     ----------
     input : str
-        As for `phbatch.run`.
+        As for `phbatch.run`; of a plate, a collection or a pattern the first, the middle and the last image are shown,
+        or those that `wells` and `fields` choose, up to 12 of them.
     times : sequence of int, optional
         Indices along t. Default: the first frame and the last.
     crop : int
         Side in pixels.
     corner : (y, x), optional
-        First row and column of the crop. Default: where the first frame has most texture.
+        First row and column of the crop. Default: where the first frame of an image has most texture.
     **options
         As for `phbatch.compare_rules`.
 
@@ -155,33 +161,35 @@ def preview(
     settings = parse_options("compare_rules", options)
     model = None if settings.model == "none" else open_model(settings.model or DEFAULT_MODEL)
     settings, of_model = with_model(settings, model)
-    source = open_input(input, settings)
+    images = few_images(input, settings)
     if crop < 8:
         raise UsageError(f"--crop {crop} shows nothing; give 8 pixels or more.")
-    for t in times or ():
-        if not 0 <= t < source.shape[0]:
-            raise UsageError(f"--times {t} is none of the frames 0 to {source.shape[0] - 1}; give indices along t.")
     notices = [notice.text for notice in of_model]
     if model is not None and (model.config.n_dim != 2 or model.config.n_channel_in != 1):
         notices.append(f"{model.name} restores volumes or several channels at once, which a preview does not show.")
     drawn = model if model is not None and not notices else None
     rules, own = _rules(settings, model)
     rows: list[PreviewRow] = []
-    with Sampler.open(source, settings, 2) as sampler:
-        first = sampler.keys[0]
-        keys = sampler.keys if times is None else [FrameKey(t, first.c, first.z) for t in dict.fromkeys(times)]
-        for key in keys:
-            frame = sampler.frame(key)
-            place = _place(frame, crop, corner)
-            corner = place[0].start, place[1].start
-            rows.append(_row(frame, key, place, rules, own, drawn))
+    for path, place in images.places.items():
+        source, at = open_input(place, settings), corner
+        for t in times or ():
+            if not 0 <= t < source.shape[0]:
+                raise UsageError(f"--times {t} is none of the frames 0 to {source.shape[0] - 1}; give indices along t.")
+        with Sampler.open(source, settings, 2) as sampler:
+            first = sampler.keys[0]
+            keys = sampler.keys if times is None else [FrameKey(t, first.c, first.z) for t in dict.fromkeys(times)]
+            for key in keys:
+                frame = sampler.frame(key)
+                window = _place(frame, crop, at)
+                at = window[0].start, window[1].start
+                rows.append(_row(frame, SampledFrame(path, key), window, rules, own, drawn))
     return Preview(
         rows=tuple(rows),
-        corner=corner or (0, 0),
+        corner=rows[0].corner,
         side=rows[0].raw.shape[0],
         model=drawn.name if drawn is not None else None,
         model_rule=own.describe() if own is not None else None,
-        notices=tuple(notices),
+        notices=(*images.notices, *notices),
     )
 
 
@@ -209,7 +217,7 @@ def _place(frame: PreparedFrame, crop: int, corner: tuple[int, int] | None) -> t
 
 def _row(
     frame: PreparedFrame,
-    key: FrameKey,
+    key: SampledFrame,
     place: tuple[slice, slice],
     rules: Sequence[Normalization],
     own: Normalization | None,
@@ -228,7 +236,7 @@ def _row(
         normalized, restored = whole[place].copy(), restore_window(whole, place, model)
     flags = found[rules[0].sigma].flags
     raw = frame.normalize(Affine())[place].copy()
-    return PreviewRow(str(key), raw, shown, normalized, restored, flags)
+    return PreviewRow(str(key), raw, shown, normalized, restored, flags, (place[0].start, place[1].start))
 
 
 def _facts(image: FloatImage | None) -> dict[str, float] | None:

@@ -54,7 +54,8 @@ def save_preview(path: Path, found: Preview) -> None:
         if start == 0:
             row = next(names)
             flags = f" ({', '.join(row.flags)})" if row.flags else ""
-            cells[0].set_title(f"{row.frame}{flags}, {line[0][0]}", fontsize=9, fontweight="bold")
+            corner = f" y {row.corner[0]} x {row.corner[1]}" if row.corner != found.corner else ""
+            cells[0].set_title(f"{row.frame}{corner}{flags}, {line[0][0]}", fontsize=9, fontweight="bold")
     y, x = found.corner
     model = f", restored by {found.model} after {found.model_rule}" if found.model else ""
     figure.suptitle(f"{found.side} x {found.side} pixels from y {y}, x {x}{model}", fontsize=10)

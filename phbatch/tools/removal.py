@@ -15,7 +15,6 @@ from phbatch.network.model import Model
 from phbatch.planning.rule import resolve_rule
 from phbatch.running.arrays import restore
 from phbatch.tools.residual import ResidualCheck, ResidualChecker
-from phbatch.words.axes import FrameKey
 from phbatch.words.errors import UsageError
 from phbatch.words.settings import RunSettings
 
@@ -43,8 +42,8 @@ def require_planes(model: Model | None) -> Model:
     return model
 
 
-def check_removal(frames: Iterable[tuple[FrameKey, PreparedFrame]], model: Model) -> ResidualCheck | None:
-    """Restore the middle of frames after the model's own rule, and judge what that removes.
+def check_removal(frames: Iterable[tuple[object, PreparedFrame]], model: Model) -> ResidualCheck | None:
+    """Restore the middle of frames, by what names them, after the model's own rule, and judge what that removes.
 
     Returns
     -------

@@ -43,6 +43,8 @@ class CompareOptions(TypedDict, total=False):
     """What `phbatch.compare_rules` is given; None is as if it were not."""
 
     axes: str | None
+    wells: str | Sequence[str] | None
+    fields: str | int | Sequence[int] | None
     channel: int | str | Sequence[int | str] | None
     frames: int | str | None
     pattern: str | None

@@ -39,7 +39,7 @@ RULE = "settings.normalization."
 
 IMAGES: tuple[Function, ...] = ("convert", "statistics", "illumination", "compare_rules", "train")
 FINISHED: tuple[Function, ...] = ("evaluate", "export")
-MANY: tuple[Function, ...] = ("convert", "statistics", "illumination", "evaluate", "train")
+MANY: tuple[Function, ...] = (*IMAGES, "evaluate")
 CONVERTS: tuple[Function, ...] = ("convert",)
 MEASURES: tuple[Function, ...] = ("statistics", "compare_rules")
 LAZY: tuple[Function, ...] = ("normalize", "restore")
