@@ -12,7 +12,7 @@ from ome_types import from_xml
 
 import phbatch
 from phbatch.kernels.downsample import area_average
-from phbatch.tools import export as exporting
+from phbatch.tools import tiff_file as exporting
 from phbatch.words.events import Event, UnitFinished
 from tests.handmade import CommandLine
 from tests.ome_inputs import AXES, scale_of, write_ome

@@ -74,6 +74,8 @@ class ExportOptions(TypedDict, total=False):
     """What `phbatch.export` is given; None is as if it were not."""
 
     axes: str | None
+    wells: str | Sequence[str] | None
+    fields: str | int | Sequence[int] | None
     storage_options: Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
 
 

@@ -39,7 +39,7 @@ RULE = "settings.normalization."
 
 IMAGES: tuple[Function, ...] = ("convert", "statistics", "illumination", "compare_rules", "train")
 FINISHED: tuple[Function, ...] = ("evaluate", "export")
-MANY: tuple[Function, ...] = (*IMAGES, "evaluate")
+MANY: tuple[Function, ...] = (*IMAGES, *FINISHED)
 CONVERTS: tuple[Function, ...] = ("convert",)
 MEASURES: tuple[Function, ...] = ("statistics", "compare_rules")
 LAZY: tuple[Function, ...] = ("normalize", "restore")

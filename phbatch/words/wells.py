@@ -51,6 +51,19 @@ def canonical_well(path: str) -> str:
     return f"{found[1].upper()}{int(found[2])}" if found else path
 
 
+def field_name(path: str) -> str:
+    """Name of a file of a field, by its path in a plate.
+
+    Examples
+    --------
+    >>> field_name("B/3/0"), field_name("AA/12/x"), field_name("whole/slide/2")
+    ('B03_f0', 'AA12_fx', 'whole_slide_2')
+    """
+    well, _, field = path.rpartition("/")
+    found = _WELL.fullmatch(well.replace("/", "", 1))
+    return f"{found[1].upper()}{int(found[2]):02}_f{field}" if found else path.replace("/", "_")
+
+
 def in_wells(name: str, chosen: str) -> str | None:
     """The first part of what was chosen that a well is in; a range is a rectangle.
 
