@@ -1,24 +1,32 @@
-"""TIFFs to OME-Zarr: `phbatch convert` against a loop of tifffile and zarr, in one run.
+"""TIFFs to OME-Zarr: `phbatch convert` against a loop of tifffile and zarr and against ngff-zarr, in one run.
 
-python benchmarks/convert.py [--frames 24] [--size 2048] [--runs 3] [--folder FOLDER]
+    python benchmarks/convert.py [--frames 64] [--size 2048] [--runs 5] [--folder FOLDER] [--json FILE]
 
-The loop is what one writes by hand, ``array[t] = tifffile.imread(path)``: once with the codec that zarr takes by
-itself, and once with that of phbatch. It neither records checksums nor makes its chunks durable, and cannot be
-continued. Each side is a process of its own, timed after its imports.
+*loop* is what one writes by hand, ``array[t] = tifffile.imread(path)``, with the codec that zarr takes by itself, a
+chunk for each frame and no coarser level. *alike* is the loop that writes what phbatch does: its codec, its chunks, its
+levels, whose means are four strided sums in NumPy, the fastest way there. *ngff-zarr* is its command line, which takes
+a single file alone, with the chunks, levels and codec of phbatch and the fastest of its methods. None of them records
+checksums or statistics, waits until its chunks are on the disk, or can be continued; phbatch does all of that.
+
+Each side is a process of its own, timed after its imports; sides take turns, and the disk is synchronized before each.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
+import statistics
 import tempfile
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
-from common import alternate, machine, measure, print_row, show_spread, spread_of_ratios
+from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
+
+import phbatch
 
 _TIMED = """
 import json, resource, sys, time
@@ -26,7 +34,7 @@ wall, cpu = time.perf_counter(), time.process_time()
 work()
 print(json.dumps({
     "wall": time.perf_counter() - wall,
-    "cpu": time.process_time() - cpu,
+    "processor": time.process_time() - cpu,
     "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
 }))
 """
@@ -43,7 +51,15 @@ _LOOP = """
 import sys, tifffile, zarr
 from pathlib import Path
 from zarr.codecs import BloscCodec
-options = {"compressors": BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")} if sys.argv[3] == "lz4" else {}
+alike = sys.argv[3] == "alike"
+def create(name, count, shape, dtype):
+    options = {"compressors": BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")} if alike else {}
+    chunks = [min(size, 1024) if alike else size for size in shape]
+    return zarr.create_array(sys.argv[2] + name, shape=(count, *shape), chunks=(1, *chunks), dtype=dtype, **options)
+def halve(frame):
+    rows, columns = (size // 2 * 2 for size in frame.shape)
+    frame = frame[:rows, :columns].astype("uint32")
+    return (frame[::2, ::2] + frame[1::2, ::2] + frame[::2, 1::2] + frame[1::2, 1::2] + 2) // 4
 def work():
     path = Path(sys.argv[1])
     if path.is_dir():
@@ -54,60 +70,92 @@ def work():
         stack = tifffile.TiffFile(path)
         first, count = stack.pages[0].asarray(), len(stack.pages)
         read = lambda t: stack.pages[t].asarray()
-    array = zarr.create_array(
-        sys.argv[2], shape=(count, *first.shape), chunks=(1, *first.shape), dtype=first.dtype, **options
-    )
+    shapes = [tuple(size // 2**level for size in first.shape) for level in range(int(sys.argv[4]) if alike else 1)]
+    arrays = [create(f"/{level}", count, shape, first.dtype) for level, shape in enumerate(shapes)]
     for t in range(count):
-        array[t] = read(t)
+        frame = read(t)
+        arrays[0][t] = frame
+        for array in arrays[1:]:
+            frame = halve(frame)
+            array[t] = frame
 """
+
+_NGFF_ZARR = """
+import sys
+import tifffile, zarr
+from ngff_zarr.cli import main
+sys.argv[1:] = ["--input", sys.argv[1], "--output", sys.argv[2], "--input-backend", "tifffile", "--dims", *"tyx",
+                "--chunks", "1", "1024", "1024", "--codec", "blosc:lz4", "--method", "dask_bin_shrink", "--quiet"]
+def work():
+    main()
+"""
+
+SIDES = {"phbatch": _PHBATCH, "loop": _LOOP, "alike": _LOOP, "ngff-zarr": _NGFF_ZARR}
 
 
 def main() -> None:
     """Print a row for each form of the same frames."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--size", type=int, default=2048)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="Where TIFFs and outputs lie meanwhile.")
-    arguments = parser.parse_args()
-    print(f"{machine()}; {arguments.frames} frames of {arguments.size} x {arguments.size} uint16")
-    print_row(["form", "loop/phbatch wall", "cpu", "loop lz4/phbatch wall", "cpu", "phbatch MPx/s", "peak MB"])
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for form, path in _write(Path(folder), arguments.frames, arguments.size).items():
-            print_row([form, *_compare(path, Path(folder) / "out.zarr", arguments)])
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    print(f"{machine()}; {asked.frames} frames of {asked.size} x {asked.size} uint16, {asked.runs} runs\n")
+    others = [side for side in SIDES if side != "phbatch"]
+    columns = [f"{side} / phbatch, {unit}" for side in others for unit in ("wall", "processor")]
+    print_head(["form", *columns, "phbatch: s wall", "s processor", "MB peak"])
+    rows = []
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        for form, path in _write(Path(folder), asked.frames, asked.size).items():
+            with tempfile.TemporaryDirectory(dir=folder) as outputs:
+                row = _compare(path, Path(outputs), asked.runs)
+            rows.append({"form": form} | row)
+            ratios = [show_spread(row[column]) if column in row else "-" for column in columns]
+            print_row([form, *ratios, row["wall"], row["processor"], row["peak_mb"]])
+    write_record(asked.json, frames=asked.frames, size=asked.size, rows=rows)
 
 
 def _write(folder: Path, count: int, size: int) -> dict[str, Path]:
     """The same frames, 12 bits with the noise of a camera, as files, as one stack, and deflated."""
     random = np.random.default_rng(0)
-    forms = {"folder": folder / "files", "stack": folder / "stack.tif", "deflated": folder / "deflated"}
+    forms = {"folder": folder / "files", "stack": folder / "stack.ome.tif", "deflated": folder / "deflated"}
     for name in ("folder", "deflated"):
         forms[name].mkdir()
+    for t in range(count):
+        frame = random.normal(1800, 30, (size, size)).clip(0, 4095).astype(np.uint16)
+        tifffile.imwrite(forms["folder"] / f"t{t:04}.tif", frame)
+        tifffile.imwrite(forms["deflated"] / f"t{t:04}.tif", frame, compression="zlib")
+    frames = (tifffile.imread(path) for path in sorted(forms["folder"].iterdir()))
     with tifffile.TiffWriter(forms["stack"], bigtiff=True) as stack:
-        for t in range(count):
-            frame = random.normal(1800, 30, (size, size)).clip(0, 4095).astype(np.uint16)
-            tifffile.imwrite(forms["folder"] / f"t{t:04}.tif", frame)
-            tifffile.imwrite(forms["deflated"] / f"t{t:04}.tif", frame, compression="zlib")
-            stack.write(frame, contiguous=True, metadata=None)
+        stack.write(frames, shape=(count, size, size), dtype="uint16", metadata={"axes": "TYX"})
     return forms
 
 
-def _compare(path: Path, output: Path, arguments: argparse.Namespace) -> list[Any]:
-    def side(code: str, codec: str) -> dict[str, float]:
-        shutil.rmtree(output, ignore_errors=True)
-        return dict(measure(code + _TIMED, str(path), str(output), codec))
+def _compare(path: Path, outputs: Path, runs: int) -> dict[str, Any]:
+    """Ratios of the sides to phbatch, run by run, and what phbatch took; outputs are left for whoever called."""
+    levels = str(len(phbatch.plan(path, model="none").levels))
+    numbers = count()
 
-    sides = {"phbatch": (_PHBATCH, ""), "loop": (_LOOP, ""), "lz4": (_LOOP, "lz4")}
-    found = alternate(arguments.runs, {name: partial(side, *given) for name, given in sides.items()})
-    ratios = [
-        show_spread(spread_of_ratios([each[unit] for each in found[name]], [each[unit] for each in found["phbatch"]]))
-        for name in ("loop", "lz4")
-        for unit in ("wall", "cpu")
-    ]
-    pixels = arguments.frames * arguments.size**2
-    fastest = min(each["wall"] for each in found["phbatch"])
-    peak = max(each["peak"] for each in found["phbatch"])
-    return [*ratios, round(pixels / fastest / 1e6, 1), round(peak / 1e6)]
+    def run_side(side: str) -> dict[str, float]:
+        os.sync()
+        output = outputs / f"{next(numbers)}.ome.zarr"
+        return dict(measure(SIDES[side] + _TIMED, str(path), str(output), side, levels))
+
+    sides = [side for side in SIDES if side != "ngff-zarr" or path.is_file()]
+    found = alternate(runs, {side: partial(run_side, side) for side in sides})
+    row: dict[str, Any] = {
+        f"{side} / phbatch, {unit}": spread_of_ratios(
+            [each[unit] for each in found[side]], [each[unit] for each in found["phbatch"]]
+        )
+        for side in sides
+        if side != "phbatch"
+        for unit in ("wall", "processor")
+    }
+    own = found["phbatch"]
+    row |= {unit: round(statistics.median(each[unit] for each in own), 2) for unit in ("wall", "processor")}
+    return row | {"peak_mb": round(max(each["peak"] for each in own) / 1e6)}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python benchmarks/pyramid.py [--size 2048] [--frames 16] [--runs 3] [--json FILE]
 
-Processor time of processes of their own, which take turns, each warmed up on two frames. *without* and *with* are
+Processes of their own, which take turns, each warmed up on two frames; the disk is synchronized before each, and what
+they wrote stays until the end, since removing it would slow the next one. *without* and *with* are
 ``phbatch run --model none --normalize median`` with ``--levels 1`` and with as many as the size gets by itself. *copy*
 is what is least: area means of float32 frames by NumPy, read and written by zarr. *ngff-zarr* and *ome-zarr* make and
 write the same number of levels of the finished output, as far as they are installed; both write level 0 again, since
@@ -15,11 +16,12 @@ viewer decodes for a tile of 256 x 256 pixels at a random place. The latency of 
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
 import statistics
 import tempfile
 import time
 from functools import partial
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,9 @@ warnings.simplefilter("ignore")
 source, few, output, levels = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 {work}
 make(few, output + ".few")
-start = time.process_time()
+started, busy = time.perf_counter(), time.process_time()
 make(source, output)
-print(json.dumps(time.process_time() - start))
+print(json.dumps({"processor": time.process_time() - busy, "wall": time.perf_counter() - started}))
 """
 
 PHBATCH = """
@@ -72,38 +74,36 @@ def make(source, output):
     frames = zarr.open_array(source + "/0", mode="r")
     image = ngff_zarr.to_ngff_image(frames, dims=["t", "y", "x"])
     scales = [{"y": 2**level, "x": 2**level} for level in range(1, levels)]
-    made = ngff_zarr.to_multiscales(image, scale_factors=scales, method=ngff_zarr.Methods.ITKWASM_BIN_SHRINK)
+    made = ngff_zarr.to_multiscales(image, scale_factors=scales, method=ngff_zarr.Methods.DASK_BIN_SHRINK)
     ngff_zarr.to_ngff_zarr(output, made, version="0.5")
 """
 
 OME_ZARR = """
 import dask.array as da, zarr
-from ome_zarr.scale import Scaler
+from ome_zarr.scale import Methods
 from ome_zarr.writer import write_image
 def make(source, output):
-    frames = da.from_zarr(source + "/0")
-    scaler = Scaler(max_layer=levels - 1, method="local_mean") if levels > 1 else None
-    write_image(frames, zarr.open_group(output, mode="w"), scaler=scaler, axes="tyx")
+    frames, factors = da.from_zarr(source + "/0"), [2**level for level in range(1, levels)]
+    write_image(frames, zarr.open_group(output, mode="w"), factors, method=Methods.LOCAL_MEAN, axes="tyx")
 """
 
 AFTERWARDS = {"copy": COPY, "ngff-zarr": NGFF_ZARR, "ome-zarr": OME_ZARR}
 
 
 def compare(size: int, frames: int, runs: int) -> dict[str, Any]:
-    """Ratios of processor times, run by run."""
+    """Ratios of times, run by run."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        for stem, count in (("in", frames), ("few", 2)):
-            write_frames(scratch / f"{stem}.zarr", size, count, 0)
+        for stem, many in (("in", frames), ("few", 2)):
+            write_frames(scratch / f"{stem}.zarr", size, many, 0)
             phbatch.run(scratch / f"{stem}.zarr", scratch / f"{stem}.out", axes="tyx", model="none", levels=1)
         levels = len(phbatch.plan(scratch / "in.zarr", axes="tyx", model="none").levels)
+        numbers = count()
 
-        def run_side(work: str, suffix: str, levels: int) -> float:
-            output = scratch / "made"
-            for path in (output, scratch / "made.few"):
-                shutil.rmtree(path, ignore_errors=True)
-            paths = (f"{scratch}/in.{suffix}", f"{scratch}/few.{suffix}", str(output))
-            return float(measure(PROGRAM.replace("{work}", work), *paths, str(levels)))
+        def run_side(work: str, suffix: str, levels: int) -> dict[str, float]:
+            os.sync()
+            paths = (f"{scratch}/in.{suffix}", f"{scratch}/few.{suffix}", f"{scratch}/made{next(numbers)}")
+            return dict(measure(PROGRAM.replace("{work}", work), *paths, str(levels)))
 
         sides = {
             "without": partial(run_side, PHBATCH, "zarr", 1),
@@ -120,14 +120,18 @@ def compare(size: int, frames: int, runs: int) -> dict[str, Any]:
                 sides[f"{side} level 0"] = partial(run_side, work, "out", 1)
         found = alternate(runs, sides)
     row: dict[str, Any] = {"size": size, "frames": frames, "levels": levels}
-    row["over_without"] = spread_of_ratios(found["with"], found["without"])
-    own = [max(a - b, 1e-3) for a, b in zip(found["with"], found["without"], strict=True)]
-    for side in AFTERWARDS:
-        if side in found:
-            alone = found.get(f"{side} level 0", [0.0] * runs)
-            spent = [a - b for a, b in zip(found[side], alone, strict=True)]
-            row[f"{side}_over_own"] = spread_of_ratios(spent, own)
-    row["seconds"] = {side: round(statistics.median(times), 2) for side, times in found.items()}
+    for unit in ("processor", "wall"):
+        times = {side: [each[unit] for each in runs_of] for side, runs_of in found.items()}
+        own = statistics.median(times["with"]) - statistics.median(times["without"])
+        row[unit] = {
+            "over_without": spread_of_ratios(times["with"], times["without"]),
+            "seconds": {side: round(statistics.median(values), 2) for side, values in times.items()},
+        }
+        for side in AFTERWARDS:
+            if side in times:
+                alone = times.get(f"{side} level 0", [0.0] * runs)
+                spent = [a - b for a, b in zip(times[side], alone, strict=True)]
+                row[unit][f"{side}_over_own"] = spread_of_ratios(spent, [max(own, 1e-3)] * runs)
     return row
 
 
@@ -166,14 +170,20 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
-    print(f"{machine()}; processor time\n")
+    print(f"{machine()}\n")
     row = compare(given.size, given.frames, given.runs)
-    print(f"{given.frames} frames of {given.size} x {given.size}, {row['levels']} levels\n")
-    print_head(["", "ratio (range)"])
-    print_row(["run with levels / without", show_spread(row["over_without"])])
+    print(f"{given.frames} frames of {given.size} x {given.size}, {row['levels']} levels, {given.runs} runs\n")
+    print_head(["ratio (range)", "processor", "wall"])
+    units = row["processor"], row["wall"]
+    print_row(["run with levels / without", *(show_spread(unit["over_without"]) for unit in units)])
     for side in AFTERWARDS:
-        if f"{side}_over_own" in row:
-            print_row([f"{side} afterwards / levels in the run", show_spread(row[f"{side}_over_own"])])
+        if f"{side}_over_own" in row["processor"]:
+            ratios = (show_spread(unit[f"{side}_over_own"]) for unit in units)
+            print_row([f"{side} afterwards / levels in the run", *ratios])
+    print()
+    print_head(["seconds, median", "processor", "wall"])
+    for side, seconds in row["processor"]["seconds"].items():
+        print_row([side, seconds, row["wall"]["seconds"][side]])
     print()
     print_head(["shards", "objects per TB", "MB of one, uncompressed", "ms for a tile"])
     stored = []

@@ -129,3 +129,36 @@ def test_pixels_are_durable_before_they_have_their_name_and_their_folder_after(
     sink.write("0", "yx", to_region((0, 0, 0, 0, 0), (1, 1, 1, 8, 8)), np.ones((1, 1, 1, 8, 8), "uint16"))
     assert len(replaced) == 2
     assert {output / "0", output / "0" / "c", output / "0" / "c" / "1"} <= set(synchronized[replaced[-1] :])
+
+
+def test_levels_appear_together_once_all_of_them_are_durable(
+    tmp_path: Path, synchronized: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.zarr"
+    layouts = [ArrayLayout("0", "yx", (8, 8), (4, 8), "uint16"), ArrayLayout("1/image", "yx", (4, 4), (4, 4), "uint16")]
+    create_output(Place.at(output), 3, {"": {}, "1": {}}, layouts)
+    sink, seen = Sink(Place.at(output)), list[int]()
+    encoded = [
+        sink.encode(name, "yx", to_region((0, 0, 0, 0, 0), (1, 1, 1, size, size)), np.ones((1, 1, 1, size, size), "u2"))
+        for name, size in (("0", 8), ("1/image", 4))
+    ]
+    monkeypatch.setattr(sink, "_require_held", lambda: seen.append(len(synchronized)))
+    marks = sink.place(*encoded)
+    assert seen == [3]
+    assert set(marks) == {"0/c/0/0", "0/c/1/0", "1/image/c/0/0"}
+    for key, mark in marks.items():
+        assert Place.at(output).mark(key) == mark
+        assert (output / key).parent in synchronized
+
+
+def test_what_others_wrote_is_made_durable_before_its_folders(tmp_path: Path, synchronized: list[Path]) -> None:
+    place, keys = Place.at(tmp_path / "out.zarr"), ["a/one", "a/two", "b"]
+    for key in keys:
+        path = tmp_path / "out.zarr" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+    place.synchronize(keys)
+    folders = {tmp_path, tmp_path / "out.zarr", tmp_path / "out.zarr/a"}
+    assert set(synchronized[:3]) == {tmp_path / "out.zarr" / key for key in keys}
+    assert set(synchronized[3:]) == folders
+    assert len(synchronized) == 3 + len(folders)

@@ -28,7 +28,7 @@ from phbatch.places.durable import (
     replace_file,
     replace_files,
     replace_together,
-    synchronize,
+    synchronize_together,
 )
 from phbatch.places.object_store import (
     SCHEMES,
@@ -103,6 +103,9 @@ class LocalPlace(Place):
     def read(self, key: str) -> bytes:  # noqa: D102
         return (self.folder / key).read_bytes()
 
+    def read_all(self, keys: Sequence[str]) -> list[bytes]:  # noqa: D102 - a thread for each costs more than to read it
+        return list(map(self.read, keys))
+
     def lines(self, keys: Sequence[str]) -> Iterator[bytes]:  # noqa: D102
         for key in keys:
             with (self.folder / key).open("rb") as file:
@@ -126,10 +129,9 @@ class LocalPlace(Place):
         append_durably(self.folder / key, data)
 
     def synchronize(self, keys: Sequence[str]) -> None:  # noqa: D102
-        synchronize(self.folder.parent)
-        for key in keys:
-            synchronize(self.folder / key)
-            synchronize((self.folder / key).parent)
+        paths = [self.folder / key for key in keys]
+        synchronize_together(paths)
+        synchronize_together({self.folder.parent, *(path.parent for path in paths)})
 
     def remove_folder(self, folder: str) -> None:  # noqa: D102
         place = self.folder / folder
