@@ -8,7 +8,8 @@ levels, whose means are four strided sums in NumPy, the fastest way there. *ngff
 a single file alone, with the chunks, levels and codec of phbatch and the fastest of its methods. None of them records
 checksums or statistics, waits until its chunks are on the disk, or can be continued; phbatch does all of that.
 
-Each side is a process of its own, timed after its imports; sides take turns, and the disk is synchronized before each.
+Each side is a process of its own, timed after its imports, phbatch in a heap as its command has it; sides take turns,
+and the disk is synchronized before each.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ print(json.dumps({
 
 _PHBATCH = """
 import sys, phbatch
+from phbatch.computing.heap import keep_heap
 from phbatch.kernels.glance import glance_at
 phbatch.convert
+keep_heap()
 def work():
     assert not phbatch.convert(sys.argv[1], sys.argv[2]).failed
 """
