@@ -9,7 +9,8 @@ a single file alone, with the chunks, levels and codec of phbatch and the fastes
 checksums or statistics, waits until its chunks are on the disk, or can be continued; phbatch does all of that.
 
 Each side is a process of its own, timed after its imports, phbatch in a heap as its command has it; sides take turns,
-and the disk is synchronized before each.
+and the disk is synchronized before each. The second table is what a frame costs at least, whoever writes it: the
+processor time of single calls of the libraries, in one thread. `--runs 0` prints it alone.
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ import argparse
 import os
 import statistics
 import tempfile
+import time
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import tifffile
 from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
+from numcodecs import Blosc, Zstd
 
 import phbatch
+from phbatch.kernels.glance import glance_at
+from phbatch.kernels.pyramid import make_levels
+from phbatch.places.durable import mark_of, replace_files
 
 _TIMED = """
 import json, resource, sys, time
@@ -108,16 +116,23 @@ def main() -> None:
     print(f"{machine()}; {asked.frames} frames of {asked.size} x {asked.size} uint16, {asked.runs} runs\n")
     others = [side for side in SIDES if side != "phbatch"]
     columns = [f"{side} / phbatch, {unit}" for side in others for unit in ("wall", "processor")]
-    print_head(["form", *columns, "phbatch: s wall", "s processor", "MB peak"])
+    if asked.runs:
+        print_head(["form", *columns, "phbatch: s wall", "s processor", "MB peak"])
     rows = []
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        for form, path in _write(Path(folder), asked.frames, asked.size).items():
+        forms = _write(Path(folder), asked.frames, asked.size)
+        for form, path in forms.items() if asked.runs else ():
             with tempfile.TemporaryDirectory(dir=folder) as outputs:
                 row = _compare(path, Path(outputs), asked.runs)
             rows.append({"form": form} | row)
             ratios = [show_spread(row[column]) if column in row else "-" for column in columns]
             print_row([form, *ratios, row["wall"], row["processor"], row["peak_mb"]])
-    write_record(asked.json, frames=asked.frames, size=asked.size, rows=rows)
+        print()
+        steps = time_steps(Path(folder))
+    print_head(["step of a frame", "processor ms"])
+    for step, milliseconds in steps.items():
+        print_row([step, f"{milliseconds:.2f}"])
+    write_record(asked.json, frames=asked.frames, size=asked.size, rows=rows, steps=steps)
 
 
 def _write(folder: Path, count: int, size: int) -> dict[str, Path]:
@@ -159,6 +174,47 @@ def _compare(path: Path, outputs: Path, runs: int) -> dict[str, Any]:
     own = found["phbatch"]
     row |= {unit: round(statistics.median(each[unit] for each in own), 2) for unit in ("wall", "processor")}
     return row | {"peak_mb": round(max(each["peak"] for each in own) / 1e6)}
+
+
+def time_steps(folder: Path) -> dict[str, float]:
+    """Median milliseconds of a processor that each step of a frame takes."""
+    plain, deflated = (sorted((folder / form).iterdir())[0] for form in ("files", "deflated"))
+    frame = tifffile.imread(plain)
+    coarser = make_levels(frame, 1)[0]
+    parts = [
+        np.ascontiguousarray(pixels[y : y + 1024, x : x + 1024])
+        for pixels in (frame, coarser)
+        for y in range(0, pixels.shape[0], 1024)
+        for x in range(0, pixels.shape[1], 1024)
+    ]
+    blosc, zstd = Blosc("lz4", 5, Blosc.BITSHUFFLE), Zstd(level=0)
+    numcodecs.blosc.use_threads = False
+    stored = [memoryview(blosc.encode(part)) for part in parts]
+    steps: dict[str, Callable[[], Any]] = {
+        "tifffile.imread": lambda: tifffile.imread(plain),
+        "tifffile.imread, deflated": lambda: tifffile.imread(deflated),
+        "statistics, phbatch": lambda: glance_at(frame),
+        "coarser level, phbatch": lambda: make_levels(frame, 1),
+        "encode level 0 and 1, Blosc with LZ4": lambda: [blosc.encode(part) for part in parts],
+        "encode level 0, Zstandard as zarr does": lambda: zstd.encode(frame),
+        "checksums": lambda: list(map(mark_of, stored)),
+        "write and synchronize": lambda: replace_files(
+            folder, {"written": {str(at): data for at, data in enumerate(stored)}}, folder / "scratch", lambda: None
+        ),
+    }
+    found = {step: round(_processor_ms(call), 2) for step, call in steps.items()}
+    alone = [measure(_PHBATCH + _TIMED, str(plain), str(folder / f"one{at}.zarr"))["processor"] for at in range(3)]
+    return found | {"phbatch convert of this frame alone, in a new process": round(1e3 * statistics.median(alone), 2)}
+
+
+def _processor_ms(call: Callable[[], Any], times: int = 15) -> float:
+    call()
+    spent = []
+    for _ in range(times):
+        started = time.thread_time()
+        call()
+        spent.append(time.thread_time() - started)
+    return 1e3 * statistics.median(spent)
 
 
 if __name__ == "__main__":
