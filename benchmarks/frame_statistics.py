@@ -1,6 +1,6 @@
 """Speed of the statistics: a frame on one core against SciPy and NumPy, a store against reading it, and memory.
 
-    python benchmarks/frame_statistics.py [--runs 7] [--json FILE]
+    python benchmarks/frame_statistics.py [--runs 7] [--no-memory] [--json FILE]
 
 Each ratio comes from alternating runs in one process (frames, store) or from processes of their own (memory).
 """
@@ -24,7 +24,6 @@ from common import (
     measure,
     print_head,
     print_row,
-    seconds,
     show_spread,
     spread_of_ratios,
     write_record,
@@ -57,19 +56,26 @@ def plain(frame: np.ndarray[Any, Any]) -> None:
     np.percentile(frame, (2.0, 99.8))
 
 
-def compare(runs: int, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float, list[float]]:
-    """Median seconds of two functions run in turn, after one call of each, and the spread of their ratio."""
+def compare(runs: int, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float, list[list[float]]]:
+    """Median seconds of two functions in turn, and the spreads of their ratio: by the clock, and by processor time."""
     first(), second()
-    found = alternate(runs, {"first": partial(seconds, first), "second": partial(seconds, second)})
-    spread = spread_of_ratios(found["first"], found["second"])
-    return statistics.median(found["first"]), statistics.median(found["second"]), spread
+    found = alternate(runs, {"first": partial(both_clocks, first), "second": partial(both_clocks, second)})
+    walls, processor = zip(*(zip(*found[side], strict=True) for side in ("first", "second")), strict=True)
+    return *map(statistics.median, walls), [spread_of_ratios(*walls), spread_of_ratios(*processor)]
+
+
+def both_clocks(function: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of a call, and seconds of a processor that it took."""
+    start, used = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - start, time.process_time() - used
 
 
 def frame_speed(runs: int) -> dict[str, Any]:
     """Smoothing, median, mode and percentiles of a 2048 x 2048 frame on one core."""
     frame = PhaseContrast(shape=(2048, 2048), seed=5, background_electrons=600.0).frame(0)
-    theirs, ours, spread = compare(runs, lambda: plain(frame), lambda: measure_frame(frame, 2.0))
-    return row("one 2048 x 2048 uint16 frame, one core, against SciPy and NumPy", frame.size, theirs, ours, spread)
+    theirs, ours, spreads = compare(runs, lambda: plain(frame), lambda: measure_frame(frame, 2.0))
+    return row("one 2048 x 2048 uint16 frame, one core, against SciPy and NumPy", frame.size, theirs, ours, spreads)
 
 
 def _read(job: Job, unit: Unit) -> int:
@@ -91,19 +97,20 @@ def store_speed(runs: int, folder: Path) -> dict[str, Any]:
             if outcome.error is not None:
                 raise outcome.error
 
-    theirs, ours, spread = compare(max(3, runs // 2), read, lambda: phbatch.statistics(folder / "in.zarr", workers=2))
+    theirs, ours, spreads = compare(max(3, runs // 2), read, lambda: phbatch.statistics(folder / "in.zarr", workers=2))
     return row(
-        "16 such frames in a Zarr (zstd), two threads, against reading them", 16 * 2048 * 2048, theirs, ours, spread
+        "16 such frames in a Zarr (zstd), two threads, against reading them", 16 * 2048 * 2048, theirs, ours, spreads
     )
 
 
-def row(name: str, pixels: int, theirs: float, ours: float, spread: list[float]) -> dict[str, Any]:
+def row(name: str, pixels: int, theirs: float, ours: float, spreads: list[list[float]]) -> dict[str, Any]:
     """One line of the table."""
     return {
         "what": name,
         "reference_mpx_per_s": round(pixels / theirs / 1e6, 1),
         "phbatch_mpx_per_s": round(pixels / ours / 1e6, 1),
-        "ratio": spread,
+        "ratio": spreads[0],
+        "ratio_processor": spreads[1],
     }
 
 
@@ -138,17 +145,21 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory, which takes minutes")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(f"{machine()}; medians of alternating runs")
     with tempfile.TemporaryDirectory() as name:
         speeds = [frame_speed(arguments.runs), store_speed(arguments.runs, Path(name))]
-        print_head(("what", "reference MPx/s", "phbatch MPx/s", "phbatch's rate / reference (range)"))
+        print_head(
+            ("what", "reference MPx/s", "phbatch MPx/s", "phbatch's rate / reference (range)", "by processor time")
+        )
         for one in speeds:
             rates = (one["reference_mpx_per_s"], one["phbatch_mpx_per_s"])
-            print_row((one["what"], *rates, show_spread(one["ratio"])))
-        growth = memory_growth(Path(name))
-    print_head(("what", "rows", "peak MB"))
+            print_row((one["what"], *rates, show_spread(one["ratio"]), show_spread(one["ratio_processor"])))
+        growth = [] if arguments.no_memory else memory_growth(Path(name))
+    if growth:
+        print_head(("what", "rows", "peak MB"))
     for one in growth:
         print_row((one["what"], one["rows"], one["peak_mb"]))
     write_record(arguments.json, speeds=speeds, memory=growth)

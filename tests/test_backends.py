@@ -128,3 +128,17 @@ def test_an_output_is_continued_by_the_backend_that_began_it(
     assert choose_backend("auto", elsewhere=True) == "tensorflow"
     with pytest.raises(UsageError, match="neither is installed"):
         choose_backend("auto")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_command_starts_without_what_no_network_needs(own: bool) -> None:
+    code = (
+        "import sys\n"
+        "from phbatch.network.backend import select_backend, start_sparingly\n"
+        f"{own} and start_sparingly()\n"
+        "select_backend('tensorflow')\n"
+        "print(sorted({'jax', 'matplotlib', 'pandas'} & sys.modules.keys()))\n"
+        "import matplotlib.pyplot"  # is there for whoever needs it later
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (shown.stdout.strip() == "[]") == own

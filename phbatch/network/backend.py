@@ -22,6 +22,17 @@ from phbatch.words.errors import UsageError
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 """In the order in which they are taken."""
 
+_UNNEEDED = ("jax", "matplotlib", "pandas")  # TensorFlow and Keras import them where they are, to draw, and to convert
+_process = {"own": False}
+
+
+def start_sparingly() -> None:
+    """Let backends start without what they import where it is installed, and no network needs: a second less.
+
+    The process must be phbatch's own: in a program that imports it, Keras is to find them.
+    """
+    _process["own"] = True
+
 
 def installed_backends() -> tuple[Backend, ...]:
     """Those that can be imported here; none is."""
@@ -101,7 +112,7 @@ def select_backend(backend: Backend) -> None:
             os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
             os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     try:
-        with _quiet_start():
+        with _quiet_start(), _without_unneeded(backend):
             import keras
 
             if backend == "tensorflow":
@@ -126,6 +137,19 @@ def _compiled_folder() -> Path:
     told = {line for line in lines if line.startswith(("model name", "flags", "Features"))} or {platform.processor()}
     kind = hashlib.blake2b("\n".join([platform.machine(), *sorted(told)]).encode(), digest_size=6).hexdigest()
     return user_cache_path("phbatch") / f"jax-{kind}"
+
+
+@contextmanager
+def _without_unneeded(backend: Backend) -> Iterator[None]:
+    """While inside, what is not needed is as if it were not installed, in a process of phbatch's own."""
+    withheld = [name for name in _UNNEEDED if _process["own"] and name != backend and name not in sys.modules]
+    for name in withheld:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in withheld:
+            del sys.modules[name]
 
 
 @contextmanager

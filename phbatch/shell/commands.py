@@ -16,6 +16,7 @@ import click
 import phbatch
 from phbatch.computing.heap import keep_heap
 from phbatch.computing.signals import stop_on_signal
+from phbatch.network.backend import start_sparingly
 from phbatch.shell.cluster_commands import cancel_command, logs_command, status_command, submit_command
 from phbatch.shell.convert_commands import convert_command
 from phbatch.shell.doctor_commands import VARIABLE, completion_command, doctor_command, know_places
@@ -312,6 +313,7 @@ for command in (
 def main() -> None:
     """Entry point: one clear sentence per error and its exit code; a traceback only with ``--debug``."""
     keep_heap()
+    start_sparingly()
     silence = logging.NullHandler()  # notices are printed once, by whoever listens
     logging.getLogger("phbatch").addHandler(silence)
     try:
