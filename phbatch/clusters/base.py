@@ -35,6 +35,8 @@ class Submission:
         What is asked of it.
     verify : bool
         Whether the output is checked once it is complete.
+    report : bool
+        Whether jobs that go on without the call that submits write the report at the end.
     command : str
         What was typed, which is recorded wherever the run is begun.
     """
@@ -45,6 +47,7 @@ class Submission:
     options: Mapping[str, Any]
     cluster: ClusterSettings
     verify: bool = False
+    report: bool = True
     command: str = ""
 
     @property

@@ -111,5 +111,6 @@ def array_script(submission: Submission) -> str:
     for name in ("workers", "memory", "threads", "retries"):
         if options.get(name) is not None:
             command += [f"--{name}", str(options[name])]
+    command += [] if submission.report else ["--no-report"]
     body = _BODY.format(command=shlex.join(command), most=MOST_REQUEUES)
     return "\n".join(["#!/usr/bin/env bash", *(f"#SBATCH {line}" for line in head), *cluster.setup, body])

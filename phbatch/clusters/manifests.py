@@ -112,6 +112,7 @@ def job_manifest(name: str, submission: Submission) -> Manifest:
     labels = {"app.kubernetes.io/name": "phbatch", "app.kubernetes.io/component": "controller"}
     command = ["phbatch", "run", submission.input, submission.output.path, "--scheduler"]
     command += [f"tcp://{name}-scheduler:{_PORTS['tcp-comm']}", "--config", f"{_OPTIONS}/run.toml"]
+    command += [] if submission.report else ["--no-report"]
     pod = _pod(cluster, _container("controller", cluster, command, cpu=1, memory=2 * 2**30))
     pod["restartPolicy"] = "Never"
     pod["containers"][0].setdefault("env", []).append({"name": TYPED, "value": submission.command})

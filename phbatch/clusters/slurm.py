@@ -220,6 +220,7 @@ def controller_script(submission: Submission) -> str:
     run = [cluster.python or sys.executable, "-m", "phbatch", *command]
     run += ["--profile", str(submission.logs / "submission.toml"), "--as-job"]
     run += ["--verify"] if submission.verify else []
+    run += [] if submission.report else ["--no-report"]
     lines = ["#!/usr/bin/env bash", *(f"#SBATCH {line}" for line in head), *cluster.setup]
     lines += [f"export {TYPED}={shlex.quote(submission.command)}", f"exec {shlex.join(run)}"]
     return "\n".join(lines) + "\n"

@@ -74,6 +74,7 @@ def submit(
     detach: bool = False,
     dry_run: bool = False,
     verify: bool = False,
+    report: bool = True,
     listener: Listener = ignore,
     command: str = "",
     stop: Stop = never,
@@ -96,6 +97,9 @@ def submit(
         Return the scripts or manifests, and submit nothing.
     verify : bool
         Check the output once it is complete, as `verify` does, on the controller's machine.
+    report : bool
+        Whether jobs that go on without this call write the report of a local output at its end; a call that does the
+        run itself leaves that to `write_report`.
     listener, command, stop
         As for `run`.
     as_job : bool
@@ -113,7 +117,7 @@ def submit(
     UsageError, InputError, ModelError, OutputError, MemoryLimitError
         What `run` would refuse, and what the cluster's own commands refuse.
     """
-    submission = replace(prepare_submission(input, output, cluster, profile, options), verify=verify)
+    submission = replace(prepare_submission(input, output, cluster, profile, options), verify=verify, report=report)
     command = command or _in_python(
         input, output, {"cluster": cluster, "profile": profile, "detach": detach, **options}
     )

@@ -109,8 +109,8 @@ class FinishedPositions(Finished):
             {path: StatisticsTable(geometry.grid) for path, geometry in units.geometries.items()} for _ in range(2)
         )
         super().__init__(next(iter(units.geometries.values())), units)
-        self._positions = units
+        self.units = units
 
     def _tables_of(self, position: int) -> tuple[StatisticsTable, StatisticsTable]:
-        path = self._positions.place(position)[0]
+        path = self.units.place(position)[0]
         return self.tables[path], self.all_shown[path]

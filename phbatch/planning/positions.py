@@ -18,6 +18,8 @@ class PositionUnits(Sequence[Unit]):
     ----------
     geometries : mapping of str to Geometry
         Of every image, by its path.
+    within : range, optional
+        Of all units, by their indices, those that count. Default: all.
 
     Examples
     --------
@@ -25,17 +27,33 @@ class PositionUnits(Sequence[Unit]):
     >>> units = PositionUnits({"A/1/0": small, "A/1/1": small})
     >>> len(units), units[3].key, units.find("A/1/1/t2/c0"), units.place(3)
     (6, 'A/1/1/t0/c0', 5, ('A/1/1', 0))
+    >>> [unit.key for unit in units.part(2, 3)]
+    ['A/1/0/t2/c0', 'A/1/1/t0/c0']
     """
 
-    def __init__(self, geometries: Mapping[str, Geometry]) -> None:
+    def __init__(self, geometries: Mapping[str, Geometry], within: range | None = None) -> None:
         self.geometries = dict(geometries)
         self._paths = list(self.geometries)
         self._order = {path: index for index, path in enumerate(self._paths)}
         self._units = [geometry.units for geometry in self.geometries.values()]
         self._starts = list(accumulate(map(len, self._units), initial=0))
+        self._within = range(self._starts[-1]) if within is None else within
+
+    def part(self, number: int, parts: int) -> PositionUnits:
+        """One of some parts, from 1 on: units that follow each other, so that images lie together."""
+        first, last = (len(self) * edge // parts for edge in (number - 1, number))
+        return PositionUnits(self.geometries, self._within[first:last])
+
+    @property
+    def images(self) -> list[str]:
+        """Paths of the images that these units are of."""
+        if not len(self):
+            return []
+        first, last = (self._paths.index(self.place(index)[0]) for index in (0, -1))
+        return self._paths[first : last + 1]
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return len(self._within)
 
     @overload
     def __getitem__(self, index: int) -> Unit: ...
@@ -56,7 +74,7 @@ class PositionUnits(Sequence[Unit]):
 
     def place(self, index: int) -> tuple[str, int]:
         """Path of the image that a unit is of, and the unit's index within that image."""
-        index = range(len(self))[index]
+        index = self._within[index]
         at = bisect_right(self._starts, index) - 1
         return self._paths[at], index - self._starts[at]
 
@@ -68,7 +86,8 @@ class PositionUnits(Sequence[Unit]):
         path, key = split_key(key)
         at = self._order.get(path)
         found = None if at is None else self._units[at].find(key)
-        return None if at is None or found is None else self._starts[at] + found
+        position = None if at is None or found is None else self._starts[at] + found
+        return self._within.index(position) if position is not None and position in self._within else None
 
 
 def split_key(key: str) -> tuple[str, str]:

@@ -237,8 +237,8 @@ def settle_positions(accepted: AcceptedPositions, stop: Stop, listener: Listener
     return replace(accepted, runs={path: runs[path] for path in accepted.runs})
 
 
-def require_same_positions(accepted: AcceptedPositions) -> None:
-    """Refuse an output of another run; images may come to those that it has.
+def require_same_positions(accepted: AcceptedPositions, *, some: bool = False) -> None:
+    """Refuse an output of another run; images may come to those that it has, and `some` of them may be looked at alone.
 
     Raises
     ------
@@ -250,7 +250,7 @@ def require_same_positions(accepted: AcceptedPositions) -> None:
         return
     mark, old = accepted.fingerprint(), recorded["fingerprint"]
     left = [path for path in old["positions"] if path not in mark["positions"] and path not in accepted.aside]
-    if left:
+    if left and not some:
         raise OutputError(
             f"{accepted.output} also has {', '.join(left[:4])}{' and more' if len(left) > 4 else ''}, which this run"
             " leaves out; choose them, too, or another output, or start afresh with --overwrite."

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 import dask
 
 from phbatch.computing.tasks import load_predictor
+from phbatch.inputs.positions import find_positions
 from phbatch.outputs.finished import Finished
 from phbatch.outputs.image import finish_image, forget_tasks, refusing_storage_errors
 from phbatch.outputs.ledger import Ledger
@@ -30,12 +31,13 @@ from phbatch.running.illumination import estimate_light, keep_light, light_aside
 from phbatch.running.measure import with_statistics
 from phbatch.running.opening import continue_units, open_output, recorded_options, require_same_run
 from phbatch.running.part_statistics import gather_statistics, needs_statistics
-from phbatch.running.run import python_command
+from phbatch.running.position_parts import PositionShare, begin_position_parts
+from phbatch.running.run import call_of, python_command
 from phbatch.running.run_log import keeping_log
 from phbatch.running.scale import require_scale
 from phbatch.running.told import frame_pixels
 from phbatch.words.errors import OutputError, UsageError
-from phbatch.words.events import Listener, RunStarted, Stop, ignore, logging_notices, never
+from phbatch.words.events import Listener, Notice, RunStarted, Stop, ignore, logging_notices, never
 from phbatch.words.option_types import RunOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import PartResult, PartsReport
@@ -55,7 +57,8 @@ def begin_parts(
     """Create an output, or continue one, that many tasks will write, each a part of it by `run_part`.
 
     Everything is settled here and once, on this machine: options, the form of the network, tile and precision. A frame
-    with NaN or infinity fails its unit; the input is not searched for such before.
+    with NaN or infinity fails its unit; the input is not searched for such before. Of many images the units of all are
+    shared out, and a task measures an image before, where that is needed, by itself.
 
     Parameters
     ----------
@@ -83,6 +86,10 @@ def begin_parts(
         raise UsageError("--scheduler does nothing where tasks share an output; leave it out.")
     if settings.follow:
         raise UsageError("--follow does nothing where tasks share an output; leave it out.")
+    if (positions := find_positions(str(input), settings)) is not None:
+        place = None if output is None else str(output)
+        called = command or call_of(positions.input, str(place), options)
+        return begin_position_parts(positions, place, parts, settings, called, listener, stop)
     accepted = _accept_here(str(input), output, settings, stop)
     require_same_run(accepted)
     accepted, light = estimate_light(settle_network(require_input(accepted)))
@@ -152,17 +159,21 @@ def do_part(
             done = Part(number, require_array(output))
             if parts not in (0, done.array.parts):
                 raise OutputError(f"--part {part} is none of {output}, which has {done.array.parts}; leave /N out.")
-            accepted = _accept_here(source, output.path, parse_options("run", arguments), stop)
-            require_same_run(accepted)
-            accepted = replace(accepted, job=replace(accepted.job, token=token))
+            settings = parse_options("run", arguments)
+            share: _Share | PositionShare
+            if "kinds" in recorded:
+                held = (number, done.array.parts, token)
+                share = PositionShare.open(source, output, recorded, settings, held, stop)
+            else:
+                share = _Share.open(source, output, settings, done, token, stop)
             called = f"phbatch run-part {shlex.quote(output.path)} --part {number}"
-            with keeping_log(output, called, logging_notices(listener), accepted.notices) as hear:
-                result = _do(accepted, done, hear, stop)
+            with keeping_log(output, called, logging_notices(listener), share.notices) as hear:
+                result = share.do(hear, stop)
     except OutputError:
         if not _is_complete(output):  # others finished it meanwhile
             raise
         return complete, False
-    missing, whole, finished = _finish(accepted, done.array)
+    missing, whole, finished = _finish(output, share, done.array)
     return replace(result, missing=missing, complete=whole, seconds=perf_counter() - started), finished
 
 
@@ -183,6 +194,38 @@ def _parse_part(part: int | str) -> tuple[int, int]:
     if not number.isdecimal() or (parts and not parts.isdecimal()) or int(number) < 1:
         raise UsageError(f"--part {part} is no part; give its number, from 1 on, as 3 or as 3/5.")
     return int(number), int(parts or 0)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The part of a task, of one image."""
+
+    accepted: AcceptedRun
+    part: Part
+
+    @classmethod
+    def open(cls, source: str, output: Place, settings: RunSettings, part: Part, token: str, stop: Stop) -> _Share:
+        """The share of a part that is held with a token."""
+        accepted = _accept_here(source, output.path, settings, stop)
+        require_same_run(accepted)
+        return cls(replace(accepted, job=replace(accepted.job, token=token)), part)
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What is to be said."""
+        return self.accepted.notices
+
+    def do(self, listener: Listener, stop: Stop) -> PartResult:
+        """Do what is missing of the part."""
+        return _do(self.accepted, self.part, listener, stop)
+
+    def all_finished(self) -> Finished:
+        """What all tasks, and runs before them, committed."""
+        return _all_finished(self.accepted)
+
+    def finish(self, finished: Finished) -> None:
+        """Write what is written once all units are there."""
+        finish_image(Sink(self.accepted.output), self.accepted.image, finished.table, finished.shown)
 
 
 def _do(accepted: AcceptedRun, part: Part, listener: Listener, stop: Stop) -> PartResult:
@@ -217,7 +260,7 @@ def _all_finished(accepted: AcceptedRun) -> Finished:
     return finished
 
 
-def _finish(accepted: AcceptedRun, array: Array) -> tuple[int, bool, bool]:
+def _finish(output: Place, share: _Share | PositionShare, array: Array) -> tuple[int, bool, bool]:
     """Finish the output if all its units are there and nobody else works on it.
 
     Whoever ends tries it, and lets go of its part before: of those that end at once, one is the last.
@@ -229,7 +272,7 @@ def _finish(accepted: AcceptedRun, array: Array) -> tuple[int, bool, bool]:
     complete, finished : bool
         Whether the output is, and by this call.
     """
-    output, finished = accepted.output, _all_finished(accepted)
+    finished = share.all_finished()
     if finished.missing:
         return finished.missing, False, False
     try:
@@ -238,7 +281,7 @@ def _finish(accepted: AcceptedRun, array: Array) -> tuple[int, bool, bool]:
                 if finished.complete:  # by one that died before it said that the array is over
                     forget_tasks(output)
                 else:
-                    finish_image(Sink(output), accepted.image, finished.table, finished.shown)
+                    share.finish(finished)
             hold.left = {}
     except OutputError as error:
         if not isinstance(error, HeldError) and read_array(output) == array:

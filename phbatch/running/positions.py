@@ -61,7 +61,7 @@ def run_positions(accepted: AcceptedPositions, command: str, listener: Listener,
     whole, layout = accepted.whole, accepted.layout
     with hold_output(accepted.output, whole.job.token), ExitStack() as stack:
         with refusing_storage_errors(accepted.output):
-            finished, provenance = _open(accepted, command)
+            finished, provenance = open_positions(accepted, command)
         skipped, frames_before, units = len(finished), finished.frames, accepted.units
         if skipped < len(units) or not finished.complete:  # what is finished stays as it is
             listener = stack.enter_context(keeping_log(accepted.output, command, listener, accepted.notices))
@@ -70,7 +70,7 @@ def run_positions(accepted: AcceptedPositions, command: str, listener: Listener,
         listener(RunStarted(accepted.output.path, len(units), skipped, frames, frames_before, pixels // max(frames, 1)))
         restoring = perf_counter()
         unmeasured: dict[str, str] = {}
-        work = _work(accepted, finished, unmeasured, stop, listener)
+        work = work_on(accepted, finished, unmeasured, stop, listener)
         failed = restore_units(whole, work, finished, stop, listener, restore_position_unit)
         restoring_seconds = perf_counter() - restoring
         if len(finished) == len(units) and not (skipped == len(units) and finished.complete):
@@ -95,7 +95,7 @@ def run_positions(accepted: AcceptedPositions, command: str, listener: Listener,
     )
 
 
-def _open(accepted: AcceptedPositions, command: str) -> tuple[FinishedPositions, dict[str, Any]]:
+def open_positions(accepted: AcceptedPositions, command: str) -> tuple[FinishedPositions, dict[str, Any]]:
     """Create the output, continue it, or add images to it."""
     finished, recorded = FinishedPositions(accepted.units), accepted.recorded
     provenance = _provenance(accepted, command)
@@ -137,7 +137,7 @@ def _provenance(accepted: AcceptedPositions, command: str) -> dict[str, Any]:
     )
 
 
-def _work(
+def work_on(
     accepted: AcceptedPositions,
     finished: FinishedPositions,
     unmeasured: dict[str, str],
@@ -148,15 +148,18 @@ def _work(
 
     An image of which that cannot be said is left out, and `unmeasured` says why.
     """
-    units = accepted.units
+    units = finished.units
     todo = ((units.place(index)[0], units[index]) for index in finished.todo_indices())
     begun = set()
     for path, group in groupby(todo, key=lambda pair: pair[0]):
         begun.add(path)
+        if path in accepted.aside:  # it was begun, and cannot be read now
+            unmeasured[path] = accepted.aside[path]
+            continue
         run = accepted.runs[path]
         work: Iterator[Unit] = (unit for _, unit in group)
         try:
-            _keep_light(path, run, listener)
+            keep_light_of(path, run, listener)
             table = statistics_before(run, run.job, stop, _unheard)
         except InputError as error:
             unmeasured[path] = str(error)
@@ -168,10 +171,10 @@ def _work(
             yield _with_job(unit, accepted, path)
     if not finished.complete:
         for path in accepted.runs.keys() - begun:  # whose profile may be damaged
-            _keep_light(path, accepted.runs[path], listener)
+            keep_light_of(path, accepted.runs[path], listener)
 
 
-def _keep_light(path: str, run: AcceptedRun, listener: Listener) -> None:
+def keep_light_of(path: str, run: AcceptedRun, listener: Listener) -> None:
     """Estimate the profile of an image that needs one, and keep it in its output, unless that was done before."""
     _, light = estimate_light(run)
     for text in light.notices if light is not None else ():
@@ -229,8 +232,8 @@ def require_unchanged_inputs(
     _require_unchanged(output, PositionUnits(geometries_of(provenance)), sources, hurt)
 
 
-def require_unchanged_positions(accepted: AcceptedPositions) -> None:
-    """Refuse where a unit was restored from other pixels than those of the input now.
+def require_unchanged_positions(accepted: AcceptedPositions, units: PositionUnits | None = None) -> None:
+    """Refuse where a unit, one of some where these are given, was restored from other pixels than the input's now.
 
     Raises
     ------
@@ -238,7 +241,7 @@ def require_unchanged_positions(accepted: AcceptedPositions) -> None:
         Names units.
     """
     sources = {path: run.source for path, run in accepted.runs.items()}
-    _require_unchanged(accepted.output, accepted.units, sources)
+    _require_unchanged(accepted.output, accepted.units if units is None else units, sources)
 
 
 def _require_unchanged(
@@ -251,7 +254,9 @@ def _require_unchanged(
         if index is None or (only is not None and record["unit"] not in only):
             continue
         path = units.place(index)[0]
-        source = sources[path]
+        source = sources.get(path)
+        if source is None:  # it cannot be read now, and is set aside
+            continue
         if path not in stamps:
             stamps = {path: Stamps(source.place)}  # of one image at a time: records of one lie together
         with source.refusing_errors():

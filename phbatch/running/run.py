@@ -252,7 +252,7 @@ def _run_positions(
 ) -> RunResult:
     await_workers(settings, stop, listener)
     accepted = accept_positions(positions, output, settings, stop, processes=len(devices))
-    command = command or _call_of(positions.input, accepted.output.path, options)
+    command = command or call_of(positions.input, accepted.output.path, options)
     with on_devices(accepted.leader, devices, stop, listener, len(accepted.units)) as there:
         result = run_positions(accepted.on(there.settings.scheduler), command, listener, stop)
     result = replace(result, peak_rss_bytes=peak_rss_bytes())
@@ -341,9 +341,10 @@ def _devices(settings: RunSettings, input: str | Path, output: str | Path | None
 
 def python_command(accepted: AcceptedRun, options: Mapping[str, Any]) -> str:
     """The call in Python that reproduces a run."""
-    return _call_of(accepted.source.path, accepted.output.path, options)
+    return call_of(accepted.source.path, accepted.output.path, options)
 
 
-def _call_of(input: str, output: str, options: Mapping[str, Any]) -> str:
+def call_of(input: str, output: str, options: Mapping[str, Any]) -> str:
+    """The call of `run` with these arguments."""
     arguments = "".join(f", {name}={value!r}" for name, value in sorted(options.items()) if name != "storage_options")
     return f"phbatch.run({input!r}, {output!r}{arguments})"

@@ -21,6 +21,7 @@ from phbatch.shell.options import (
     quiet_option,
     settings_of,
 )
+from phbatch.shell.picture_commands import report_on, report_option
 from phbatch.shell.plain import print_record, readable, recorded_command, telling, with_config
 from phbatch.words.durations import format_duration
 
@@ -38,12 +39,15 @@ _TAIL_BYTES = 1 << 20
 @click.option("--dry-run", is_flag=True, help="Print the scripts or manifests, and submit nothing.")
 @click.option("--verify", is_flag=True, help="Check the output once it is complete, as `phbatch verify` does.")
 @click.option("--as-job", is_flag=True, hidden=True)
+@report_option
 @cluster_options
 @settings_of("run", without=DECIDED)
 @config_option
 @quiet_option
 @common_options
-def submit_command(input: str, output: str | None, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
+def submit_command(
+    input: str, output: str | None, with_report: bool, quiet: bool, as_json: bool, debug: bool, **options: Any
+) -> int:
     """Restore INPUT into OUTPUT on a cluster: one command, `run` there.
 
     What was submitted continues when it is submitted again. INPUT and OUTPUT must be seen from here and by the workers.
@@ -51,10 +55,18 @@ def submit_command(input: str, output: str | None, quiet: bool, as_json: bool, d
     command = recorded_command()
     with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop, _time_is_over() as over:
         done = phbatch.submit(
-            input, output, listener=listener, stop=lambda: stop() or over(), command=command, **with_config(options)
+            input,
+            output,
+            report=with_report,
+            listener=listener,
+            stop=lambda: stop() or over(),
+            command=command,
+            **with_config(options),
         )
+    worked = done.result is not None and (done.result.units_done or done.result.failed)
+    page = report_on(done.output, quiet=quiet or as_json) if with_report and worked else None
     if as_json:
-        print_record(done.as_dict())
+        print_record(done.as_dict() | ({"report": page} if page else {}))
     elif done.scripts:
         for name, text in done.scripts.items():
             print(f"# {name}\n{text}")

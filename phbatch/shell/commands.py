@@ -86,7 +86,8 @@ def run(
     command = recorded_command()
     with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
         result = phbatch.run(input, output, listener=listener, command=command, stop=stop, **chosen)
-    page = report_on(result, quiet=quiet or as_json) if with_report else None
+    worked = result.units_done or result.failed
+    page = report_on(result.output, quiet=quiet or as_json) if with_report and worked else None
     if as_json:
         print_record(result.as_dict() | ({"report": page} if page else {}))
         return result.exit_code

@@ -10,6 +10,7 @@ import click
 import phbatch
 from phbatch.computing.signals import stop_on_signal
 from phbatch.shell.options import PART_HELP, common_options, config_option, quiet_option, settings_of
+from phbatch.shell.picture_commands import report_on, report_option
 from phbatch.shell.plain import print_record, recorded_command, with_config
 from phbatch.words.results import PartResult
 
@@ -54,17 +55,22 @@ def begin_parts_command(
 @click.option("--input", metavar="PATH", help=PART_HELP["input"])
 @settings_of("run_part", PART_HELP)
 @config_option
+@report_option
 @quiet_option
 @common_options
-def run_part_command(output: str, part: str, quiet: bool, as_json: bool, debug: bool, **options: Any) -> int:
-    """Do what is missing of one part of OUTPUT, which `begin-parts` made; the last task finishes and verifies it.
+def run_part_command(
+    output: str, part: str, with_report: bool, quiet: bool, as_json: bool, debug: bool, **options: Any
+) -> int:
+    """Do what is missing of one part of OUTPUT, which `begin-parts` made; the last task finishes, verifies, reports.
 
     Tasks may run at once, die, and be started again; the second of two that do one part is refused.
     """
     with phbatch.report.ProgressReport(quiet=quiet) as listener, stop_on_signal() as stop:
         result = phbatch.run_part(output, part, listener=listener, stop=stop, **with_config(options))
+    finished = result.verified is not None  # by this task
+    page = report_on(result.output, quiet=quiet or as_json) if with_report and finished else None
     if as_json:
-        print_record(result.as_dict())
+        print_record(result.as_dict() | ({"report": page} if page else {}))
     else:
         _print_part(result)
     return result.exit_code

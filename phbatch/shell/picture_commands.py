@@ -13,7 +13,6 @@ import phbatch
 from phbatch.shell.options import common_options, settings_of
 from phbatch.shell.plain import given, print_record, require_folder, writing
 from phbatch.words.errors import UsageError
-from phbatch.words.results import RunResult
 
 report_option = click.option(
     "--report/--no-report",
@@ -138,12 +137,12 @@ def explain_command(output: str, as_json: bool, debug: bool, **options: Any) -> 
     print(found.bibtex, end="")
 
 
-def report_on(result: RunResult, *, quiet: bool) -> str | None:
+def report_on(output: str, *, quiet: bool) -> str | None:
     """Write the report at the end of a run, and say where it is; whatever goes wrong, the run has its own end."""
-    if not Path(result.output).is_dir() or not (result.units_done or result.failed):
+    if not Path(output).is_dir():
         return None
     try:
-        found = phbatch.write_report(result.output)
+        found = phbatch.write_report(output)
     except Exception as error:  # a page must not fail a run that is whole
         print(f"no report: {phbatch.report.visible(str(error))}", file=sys.stderr)
         return None

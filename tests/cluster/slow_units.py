@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from phbatch.computing import tasks
 from phbatch.computing.tasks import Job
 from phbatch.planning import units
 from phbatch.planning.units import Unit
@@ -24,6 +25,6 @@ def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
 
 if __name__ == "__main__":
     units._UNIT_PIXELS = 1
-    commit.restore_unit = restore_unit
+    commit.restore_unit = tasks.restore_unit = restore_unit
     del sys.argv[1:3]  # -m phbatch
     main()

@@ -23,6 +23,7 @@ from tests.cluster.slurm import SlurmCluster
 from tests.faults.faults import small_units
 from tests.faults.inputs import files, make_input, units_of
 from tests.handmade import CommandLine
+from tests.test_plates import make_plate
 
 FRAMES = 24
 WAIT_S = 300
@@ -108,6 +109,7 @@ def test_an_array_ends_by_itself(slurm: SlurmCluster, source: Path, plain: Path,
     assert len([path for path in phbatch.logs(output) if path.suffix == ".log"]) == 3
     assert sum("the output is whole" in path.read_text() for path in phbatch.logs(output)) == 1
     assert slurm.state(f"{job}_2") == "COMPLETED"
+    assert (tmp_path / "out.report.html").is_file()
     assert submit(source, output, python, 0.3) == ""
 
 
@@ -157,6 +159,19 @@ def test_statistics_first(slurm: SlurmCluster, source: Path, tmp_path: Path, pyt
     require_whole(output, plain)
 
 
+def test_a_plate_is_an_array_too(slurm: SlurmCluster, tmp_path: Path, python: Path) -> None:
+    plate, output = make_plate(tmp_path / "p.zarr"), tmp_path / "out.zarr"
+    plain = Path(phbatch.run(plate, tmp_path / "plain.zarr", **RUN).output)
+    job = submit(plate, output, python, 0.5, report=False)
+    await_units(slurm, output, 2)
+    assert phbatch.status(output).state == "running"
+    slurm.command("scontrol", "requeue", f"{job}_2")
+    await_end(slurm)
+    assert phbatch.status(output).state == "complete", [path.read_text() for path in phbatch.logs(output)]
+    require_whole(output, plain)
+    assert not (tmp_path / "out.report.html").exists()
+
+
 def test_the_script_is_one_of_bash(tmp_path: Path, frames: np.ndarray, phbatch_command: CommandLine) -> None:
     zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 40, 36))
     arguments = [tmp_path / "in.zarr", tmp_path / "out.zarr", "--cluster", "slurm-array", "--workers", 3]
@@ -164,6 +179,9 @@ def test_the_script_is_one_of_bash(tmp_path: Path, frames: np.ndarray, phbatch_c
     assert phbatch_command("submit", *arguments, "--memory", "3GB", "--dry-run") == 0
     for line in ("--array=1-3", "--signal=B:USR1@", "--requeue", "--partition=gpu", "--gres=gpu:1", "module load cuda"):
         assert line in phbatch_command.out
+    assert "--no-report" not in phbatch_command.out
+    assert phbatch_command("submit", *arguments, "--no-report", "--dry-run") == 0
+    assert "--no-report" in phbatch_command.out
     given: dict[str, Any] = {"workers": 3, "model": "none"}
     submission = prepare_submission(tmp_path / "in.zarr", tmp_path / "out.zarr", "slurm-array", None, given)
     (tmp_path / "array.sh").write_text(array_script(submission))
@@ -190,5 +208,6 @@ def test_an_array_is_sent_for_every_pass(
     for part in (1, 2, 3) * 3:
         code = phbatch_command("run-part", output, "--part", part, "--quiet")
     assert code == 0
+    assert (tmp_path / "out.report.html").is_file()
     assert phbatch.verify(output).complete
     assert phbatch.status(output).state == "complete"

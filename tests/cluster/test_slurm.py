@@ -150,6 +150,7 @@ def test_a_controller_that_is_out_of_time_or_requeued_goes_on_and_can_be_cancell
     slurm.wait(lambda: slurm.state(drained(site)) == "COMPLETED", LONG_S, "and ends of itself")
     site.finish(call)
     site.require_equal()
+    assert site.output.with_name(f"{site.output.stem}.report.html").is_file()
     printed = [path for path in phbatch.logs(site.output) if path.suffix != ".jsonl"]
     assert {path.name.split("-")[0] for path in printed} == {"controller", "worker"}
 
