@@ -204,7 +204,6 @@ def test_units_of_many_images_are_computed_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (partial(phbatch.request_cluster, model="none"), "INPUT/A/1/0"),
         (partial(phbatch.run, model="none", follow=True), "INPUT/A/1/0"),
         (partial(phbatch.plan, model="none", graph="g.svg"), "give one of them"),
         (partial(phbatch.run, model="none", stats="t.csv"), "is the table of one image"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import phbatch
+from phbatch.computing.tasks import Job
+from phbatch.frames.clock import StageClock
 from phbatch.planning.request import HEADROOM_S, MARGIN, Probe, expected_seconds, fewest_workers, make_request
+from phbatch.planning.units import Unit
 from phbatch.running import probe as probe_module
 from phbatch.words.errors import InputError, UsageError
 from tests.clusters import open_cluster
 from tests.handmade import CommandLine, write_model
+from tests.test_plates import make_plate
 
 PROBES = st.builds(
     Probe,
@@ -96,6 +101,25 @@ def test_the_probe_measures_units_and_writes_nothing(
     assert (request["workers"], request["gpus_per_worker"], request["jobs_per_worker"]) == (3, 0, 1)
     assert request["cost"] == pytest.approx(2 * request["worker_hours"])
     assert len(request["arithmetic"]) == 8
+
+
+def test_the_probe_measures_units_of_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "PROBE_S", 1.0)
+    plate, computed = make_plate(tmp_path / "p.zarr"), set[str]()
+    compute = probe_module.compute_unit
+
+    def watch(job: Job, unit: Unit, clock: StageClock) -> Any:
+        computed.add(unit.key)
+        return compute(job, unit, clock)
+
+    monkeypatch.setattr(probe_module, "compute_unit", watch)
+    found = phbatch.request_cluster(plate, tmp_path / "out.zarr", model="none", workers=1, walltime="1h")
+    assert "12 units" in " ".join(found.arithmetic)
+    assert {"A/1/0", "A/1/1"} <= {key.rpartition("/t")[0] for key in computed}
+    assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
+    (plate / "A/1/0/0/c/0/0/0/0").write_bytes(b"torn")
+    with pytest.raises(InputError, match="unit A/1/0/t0"):
+        phbatch.request_cluster(plate, model="none", workers=1, retries=0)
 
 
 @pytest.mark.parametrize("options", [("--price", "2"), ("--walltime", "4h"), ("--cluster", "slurm")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -19,16 +19,19 @@ from distributed import Client
 from phbatch.computing.engine import execute
 from phbatch.computing.machine import going_to
 from phbatch.computing.outcome import Outcome
-from phbatch.computing.tasks import Job, compute_unit, encode_unit
+from phbatch.computing.tasks import Job, PositionUnit, compute_unit, encode_unit, own_job
 from phbatch.computing.versions import await_workers
 from phbatch.frames.clock import StageClock
 from phbatch.frames.light import Preparation
+from phbatch.inputs.positions import find_positions
 from phbatch.network.device import describe_device
 from phbatch.outputs.image import OutputImage, create_image
 from phbatch.outputs.writer import Sink
 from phbatch.places.place import Place
+from phbatch.planning.positions import split_key
 from phbatch.planning.request import ClusterRequest, Probe, make_request
 from phbatch.planning.units import Unit, region_size
+from phbatch.running.accept_positions import accept_positions, require_same_positions, settle_positions
 from phbatch.running.begin import AcceptedRun, accept_run, meet_cluster, must_scan, require_input, settle_network
 from phbatch.running.opening import require_same_run
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS
@@ -37,6 +40,7 @@ from phbatch.words.errors import InputError, InterruptedRunError, PhbatchError, 
 from phbatch.words.events import Listener, Stop, ignore, logging_notices, never
 from phbatch.words.option_types import RunOptions
 from phbatch.words.options import parse_options
+from phbatch.words.settings import RunSettings
 
 PROBE_S = 5.0
 """How long units are measured; what is begun is finished."""
@@ -114,22 +118,50 @@ def request_cluster(
     listener = logging_notices(listener)
     with going_to(client, settings.scheduler, stop, listener) as scheduler:
         settings = settings.model_copy(update={"scheduler": scheduler})
-        accepted = accept_run(str(input), output, settings, stop)
-        if await_workers(settings, stop, listener):
-            accepted = accept_run(str(input), output, settings, stop)
-        require_same_run(accepted)
+        probed = _accept(str(input), output, settings, stop, listener)
+        probe = _measure(probed, PROBE_S if seconds is None else seconds, stop, listener)
+    return make_request(probe, probed.units, workers=cluster_workers, walltime_s=walltime_s, price=price)
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """A run of which some units are measured: of many images what `AcceptedPositions.whole` is, and units with jobs."""
+
+    accepted: AcceptedRun
+    units: int
+    some: Sequence[Unit]
+    images: Mapping[str, OutputImage]
+    started: float
+
+
+def _accept(input: str, output: str | Path | None, settings: RunSettings, stop: Stop, listener: Listener) -> _Probed:
+    if (positions := find_positions(input, settings)) is not None:
+        await_workers(settings, stop, listener)
+        several = accept_positions(positions, output, settings, stop)
+        require_same_positions(several)
         started = perf_counter()
-        accepted = settle_network(meet_cluster(require_input(accepted), stop, listener))
-        probe = _measure(accepted, PROBE_S if seconds is None else seconds, started, stop, listener)
-    return make_request(
-        probe, len(accepted.resolved.geometry.units), workers=cluster_workers, walltime_s=walltime_s, price=price
-    )
+        several = settle_positions(several, stop, listener)
+        some: list[Unit] = []
+        for unit in _spread(several.units):
+            path, _ = split_key(unit.key)
+            some.append(PositionUnit(**vars(unit), job=_without_profile(several.runs[path]), position=path))
+        images = {path: several.runs[path].image for path in {split_key(unit.key)[0] for unit in some}}
+        return _Probed(several.whole, len(several.units), some, images, started)
+    accepted = accept_run(input, output, settings, stop)
+    if await_workers(settings, stop, listener):
+        accepted = accept_run(input, output, settings, stop)
+    require_same_run(accepted)
+    started = perf_counter()
+    accepted = settle_network(meet_cluster(require_input(accepted), stop, listener))
+    units = accepted.resolved.geometry.units
+    return _Probed(accepted, len(units), _spread(units), {"": accepted.image}, started)
 
 
-def _measure(accepted: AcceptedRun, seconds: float, started: float, stop: Stop, listener: Listener) -> Probe:
+def _measure(probed: _Probed, seconds: float, stop: Stop, listener: Listener) -> Probe:
     """Units for so long, after one that is not counted, by as many workers as there are, each as busy as in a run."""
-    units, scheduler = _spread(accepted.resolved.geometry.units), accepted.settings.scheduler
-    at_once, task, job = accepted.resolved.workers, partial(probe_unit, accepted.image), _without_profile(accepted)
+    accepted, units = probed.accepted, probed.some
+    scheduler, at_once = accepted.settings.scheduler, accepted.resolved.workers
+    task, job = partial(probe_unit, probed.images), _without_profile(accepted)
 
     def probe(some: Iterable[Unit], until: float) -> list[ProbedUnit]:
         began, found = perf_counter(), list[ProbedUnit]()
@@ -144,7 +176,7 @@ def _measure(accepted: AcceptedRun, seconds: float, started: float, stop: Stop, 
         return found
 
     probe(units[:1], inf)
-    start_s = perf_counter() - started
+    start_s = perf_counter() - probed.started
     found = probe(cycle(units), seconds)
     processes = {each.process for each in found}
     stages = {stage: sum(each.stages.get(stage, 0.0) for each in found) for stage in found[0].stages}
@@ -196,21 +228,22 @@ def _without_profile(accepted: AcceptedRun) -> Job:
 _opening, _sinks = Lock(), dict[str, Sink]()
 
 
-def _open_sink(image: OutputImage, token: str) -> Sink:
+def _open_sink(image: OutputImage, name: str) -> Sink:
     """An output in this process's memory, of which there are only metadata."""
     with _opening:
-        if token not in _sinks:
-            place = Place.at(f"memory://phbatch-probe-{token}")
+        if name not in _sinks:
+            place = Place.at(f"memory://phbatch-probe-{name}")
             create_image(place, image, {})
-            _sinks[token] = Sink(place)
-        return _sinks[token]
+            _sinks[name] = Sink(place)
+        return _sinks[name]
 
 
-def probe_unit(image: OutputImage, job: Job, unit: Unit) -> ProbedUnit:
-    """Restore and encode a unit, and forget it."""
+def probe_unit(images: Mapping[str, OutputImage], job: Job, unit: Unit) -> ProbedUnit:
+    """Restore and encode a unit, and forget it; of many images it brings its own job."""
     started, clock = perf_counter(), StageClock()
+    job, position = own_job(job, unit)
     restored, _, _ = compute_unit(job, unit, clock)
-    sink = _open_sink(image, job.token)
+    sink = _open_sink(images[position.rstrip("/")], f"{job.token}-{position.replace('/', '-')}".rstrip("-"))
     encoded = encode_unit(job, unit, restored, sink, clock)
     seconds = perf_counter() - started
     device, on_gpu = describe_device(job.backend) if job.model else (f"{os.cpu_count()} cores", False)
