@@ -11,12 +11,15 @@ import zarr
 
 import phbatch
 from phbatch.network.device import Device
+from phbatch.network.forms import build_form
 from phbatch.network.model import open_model
-from phbatch.network.predictor import Predictor
+from phbatch.network.predictor import Predictor, computing_in
 from phbatch.network.steps import Prediction, Steps, Windows
 from phbatch.network.tuning import form as form_module
 from phbatch.network.tuning import precision
 from phbatch.network.tuning.precision import PrecisionCheck, check_precisions, choose_precision
+from phbatch.network.unet import FIRST
+from phbatch.network.weights import read_weights
 
 CARD = Device("a card", True, matrix_units=True, memory_bytes=80 << 30)
 
@@ -203,6 +206,23 @@ def test_every_form_has_float32_last_layers(form: str) -> None:
     exact = Predictor(model.folder, (64, 64), 1, "tensorflow", form)(tile)
     # bfloat16 has 8 digits: were the residual added in it, the error would be 2**-9 of 1 and more
     assert 0 < np.abs(result - exact).mean() < 2.0**-9
+
+
+@pytest.mark.parametrize("form", ["plain", "upsampling", "polyphase-1"])
+def test_every_form_sees_a_contrast_that_16_bits_lose(form: str) -> None:
+    """A contrast of 2**-12 next to 1, and a first layer that makes it large and takes the 1 away."""
+    model = open_model("phase-2d")
+    weights = read_weights(model.weights_path, model.config)
+    kernel, bias = weights[FIRST]
+    weights[FIRST] = 2.0**9 * (kernel - kernel.mean((0, 1), keepdims=True)), bias
+    tile = 1 + 2.0**-12 * np.random.default_rng(0).normal(size=(1, 64, 64, 1)).astype(np.float32)
+    results = []
+    for name in ("float32", "bfloat16"):
+        with computing_in(name):
+            network = build_form(model.config, weights, form, (64, 64))
+        results.append(np.asarray(network(tile)) - tile)
+    exact, reduced = (result[:, 16:-16, 16:-16] for result in results)
+    assert np.abs(reduced - exact).mean() < exact.std() / 4
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

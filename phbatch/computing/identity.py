@@ -17,7 +17,7 @@ from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS
 from phbatch.words.errors import OutputError
 from phbatch.words.settings import SETTINGS, RunSettings
 
-NUMBERS_VERSION = 4
+NUMBERS_VERSION = 5
 """Raised whenever the pixels or statistics that phbatch computes change."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.network.unet import BLANK, SCALE_FLOOR, NetworkConfig, build_network, list_layers
+from phbatch.network.unet import BLANK, FIRST, SCALE_FLOOR, NetworkConfig, build_network, list_layers
 from phbatch.words.errors import UsageError
 
 PLAIN = "plain"
@@ -247,7 +247,7 @@ class _FormBuilder:
         kernel, bias = self.weights[name]
         if blocked:
             kernel, bias = to_blocks(kernel), np.tile(bias, self.phases)
-        return self.apply("Conv", tensor, kernel, bias, activation="relu")
+        return self.apply("Conv", tensor, kernel, bias, activation="relu", dtype="float32" if name == FIRST else None)
 
     def join(self, tensor: Any, skip: Any, name: str) -> Any:
         """A convolution of ``[upsampled, skip]``, from the tensor that was not upsampled, and its ReLU."""
@@ -303,6 +303,7 @@ class _FormBuilder:
         kernel: NDArray[np.float32],
         bias: NDArray[np.float32] | None = None,
         activation: str | None = None,
+        dtype: str | None = None,
     ) -> Any:
         """One Keras layer with these weights: a convolution, or a transposed one of stride two."""
         import keras
@@ -315,6 +316,7 @@ class _FormBuilder:
             padding="same",
             data_format="channels_last",
             activation=activation,
+            dtype=dtype,
             use_bias=bias is not None,
             kernel_initializer=BLANK,
         )

@@ -78,7 +78,7 @@ class Predictor:
         self._halved: Predictor | None = None
         weights = read_weights(self.model.weights_path, self.model.config)
         select_backend(backend)
-        with _computing_in(precision):
+        with computing_in(precision):
             network = build_form(self.model.config, weights, form, tile)
         if backend == "tensorflow":
             shape = (batch, *tile, self.model.config.n_channel_in)
@@ -227,7 +227,7 @@ def get_predictor(
 
 
 @contextmanager
-def _computing_in(precision: Precision) -> Iterator[None]:
+def computing_in(precision: Precision) -> Iterator[None]:
     """Layers that are made inside compute in a precision; their weights stay float32."""
     import keras
 

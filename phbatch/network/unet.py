@@ -23,6 +23,9 @@ SCALE_FLOOR = 1e-3
 BLANK = "zeros"
 """What kernels hold until their weights are set: drawing random ones compiles a program for each of their shapes."""
 
+FIRST = "down_level_0_no_0"
+"""The first convolution, in float32 whatever the precision: in 16 bits a contrast next to 1 loses its digits."""
+
 _FOREIGN_KEYS = {
     "n_rays": "StarDist",
     "n2v_perc_pix": "N2V",
@@ -238,6 +241,7 @@ def build_network(config: NetworkConfig, weights: Mapping[str, tuple[NDArray[np.
 
     def convolve(tensor: Any, name: str, activation: str = "relu", dtype: str | None = None) -> Any:
         *window, _, filters = shapes[name]
+        dtype = "float32" if name == FIRST else dtype
         layer = convolution(
             filters, tuple(window), activation=activation, name=name, dtype=dtype, kernel_initializer=BLANK, **common
         )

@@ -105,7 +105,8 @@ def choose_precision(
     if candidates in ((), (FLOAT32,)):
         return exact, ""
     case = describe_case(model.config, tile, batch, backend, device.name, asked)
-    remembered = Remembered("precision", case | {"sha256": model.sha256, "rule": rule, "bound": bound}, cache)
+    facts = {"sha256": model.sha256, "rule": rule, "bound": bound, "first layer": FLOAT32}
+    remembered = Remembered("precision", case | facts, cache)
     known = (remembered.recall() if asked == "auto" else None) or {}
     tried = [name for name in candidates if known.get(name, _GAIN) >= _GAIN]
     if not tried:
