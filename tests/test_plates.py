@@ -230,6 +230,16 @@ def test_what_takes_one_output_names_the_remedy(tmp_path: Path) -> None:
         phbatch.open(f"{plate}/*/*/0")
 
 
+def test_a_part_of_a_plate_is_converted(tmp_path: Path) -> None:
+    plate = make_plate(tmp_path / "p.zarr")
+    result = phbatch.convert(plate, tmp_path / "o.zarr", wells="A1-A2", fields=1, workers=1)
+    assert (result.failed, result.frames) == ({}, 8)
+    for path in ("A/1/1", "A/2/1"):
+        before, after = (np.asarray(zarr.open_array(place / path / "0")) for place in (plate, tmp_path / "o.zarr"))
+        assert np.array_equal(after.reshape(before.shape), before)
+    yaozarrs.validate_zarr_store(str(tmp_path / "o.zarr"))
+
+
 def test_light_is_estimated_over_a_plate(tmp_path: Path) -> None:
     plate = make_plate(tmp_path / "p.zarr", ("A/1", "B/2"), fields=1)
     found = phbatch.illumination(plate, tmp_path / "light.zarr")

@@ -110,7 +110,8 @@ def _draw_scores(axes: Axes, found: Evaluation, name: str, label: str) -> None:
         values = [getattr(row, named) for row in found.rows]
         if any(value is not None for value in values):
             drawn = np.array([np.nan if value is None else value for value in values], np.float64)
-            axes.plot(at, drawn, marker="o", markersize=3, linewidth=2 if not mark else 1, label=words)
+            style, width = "-" if len(found.positions) == 1 else "", 1 if mark else 2
+            axes.plot(at, drawn, marker="o", markersize=3, linestyle=style, linewidth=width, label=words)
     axes.set_xlabel("frame" if len(found.positions) == 1 else "frame, position after position")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
