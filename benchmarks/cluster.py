@@ -35,7 +35,7 @@ from growth import HERE, measure_plan
 from phbatch.computing.graph import Graph
 from phbatch.computing.tasks import Job
 from phbatch.computing.workers import CALLS_PER_S, Workers
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 
 UNITS = """
 import json, sys, time

@@ -37,7 +37,8 @@ from phbatch.frames.recipe import Recipe
 from phbatch.inputs.image import open_source
 from phbatch.kernels.stats import measure_frame
 from phbatch.places.place import Place
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry
 from phbatch.simulate import PhaseContrast
 from phbatch.words.normalization import Normalization
 

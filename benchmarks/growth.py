@@ -34,7 +34,7 @@ from common import alternate, machine, measure, print_head, print_row, write_rec
 
 from phbatch.computing.tasks import Job
 from phbatch.places.compressor import make_compressor
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.simulate import PhaseContrast
 
 RUN = """

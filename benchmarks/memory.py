@@ -85,12 +85,17 @@ CASES: dict[str, Case] = {
     "uint16 20,000 x 20,000": plain((20_000, 20_000), (1024, 1024)),
     "uint16 12,000 x 12,000, one chunk": plain((12_000, 12_000)),
     "float32 6,000 x 6,000": plain((6_000, 6_000), (1000, 1000), dtype="float32"),
+    "uint16 12,000 x 12,000, in bands": plain((12_000, 12_000), (1024, 1024), memory="600MB"),
+    "float32 6,000 x 6,000, in bands": plain((6_000, 6_000), (1000, 1000), dtype="float32", memory="900MB"),
     "uint16 64 x 64, phase-2d": Case((1, 64, 64), (1, 64, 64)),
     "uint16 2048 x 2048, phase-2d": Case((4, 2048, 2048), (1, 2048, 2048)),
     "uint16 1024 x 1024, phase-2d, four workers": Case((12, 1024, 1024), (1, 1024, 1024), options={"workers": 4}),
     "uint16 1024 x 1024, phase-2d, tiles of 256": Case((6, 1024, 1024), (1, 1024, 1024), options={"tile": 256}),
     "uint16 2048 x 2048, phase-2d, downscaled": Case((6, 2048, 2048), (1, 2048, 2048), options={"downscale": 2}),
     "uint16 12,000 x 12,000, phase-2d": Case((12_000, 12_000), (1024, 1024), axes="yx", options={"tile": 1024}),
+    "uint16 12,000 x 12,000, phase-2d, in bands": Case(
+        (12_000, 12_000), (1024, 1024), axes="yx", options={"memory": "1.7GB"}
+    ),
 }
 
 

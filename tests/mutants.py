@@ -52,6 +52,7 @@ class Mutant:
 
 
 _TILING = "tests/kernels/test_tiling.py"
+_BANDS = "tests/kernels/test_bands.py"
 _STATS = "tests/kernels/test_stats.py"
 _SKETCH = "tests/kernels/test_sketch.py"
 _FLOATS = "tests/kernels/test_float_state.py"
@@ -139,21 +140,26 @@ MUTANTS = [
     Mutant("planning/memory.py", "self.in_flight + self.ahead > 1", "self.in_flight + self.ahead > 2", _PLAN),
     Mutant("planning/memory.py", "(self.unit_mem + waiting) * self", "self.unit_mem * self", _PLAN),
     Mutant("planning/memory.py", "self._kept_mem + max(self.sampling_mem, ", "self._kept_mem + max(0, ", _PLAN),
-    Mutant("planning/memory.py", "self.units_mem + self.network_mem)", "self.units_mem)", _PLAN),
+    Mutant("planning/memory.py", "self.reducing_mem) + self.network_mem", "self.reducing_mem)", _PLAN),
     Mutant("planning/memory.py", "self.projected_mem <= self.allowed_mem", "self.unit_mem <= self.allowed_mem", _PLAN),
     Mutant("planning/memory.py", "if spare < self.unit_mem", "if spare < 0", _PLAN),
     Mutant("planning/memory.py", "self.unit_mem + self.waiting_mem, 1", "self.unit_mem, 1", _PLAN),
     Mutant("planning/memory.py", "ceil(count / 1e8)", "int(count / 1e8)", _PLAN),
     Mutant("planning/passes.py", "3 * height, shape[-2]", "height, shape[-2]", _PLAN),
+    # Bands of frames
+    Mutant("kernels/bands.py", "// self.grid * self.grid - self.halo", "// self.grid * self.grid", _BANDS),
+    Mutant("kernels/bands.py", "min(low, length - size)", "low", _BANDS),
+    Mutant("kernels/bands.py", "before if self.first == 0 else 0", "before", _BANDS),
+    Mutant("planning/units.py", "self.band // factor or", "self.band or", "tests/test_banded_units.py"),
     # What is resolved
     Mutant(
-        "planning/resolve.py",
-        "max(1, min(MOST_WORKERS, cores, most_units or",
-        "max(1, min(MOST_WORKERS + 1, cores, most_units or",
+        "planning/fit.py",
+        "most = min(MOST_WORKERS, self.cores",
+        "most = min(MOST_WORKERS + 1, self.cores",
         _RESOLVED,
     ),
     Mutant("planning/resolve.py", "available_bytes // 2\n    batch", "available_bytes\n    batch", _RESOLVED),
-    Mutant("planning/resolve.py", "cores, most_units or len(geometry.units), memory", "cores, memory", _RESOLVED),
+    Mutant("planning/fit.py", "self.cores, self.most_units or len(geometry.units))", "self.cores)", _RESOLVED),
     Mutant("planning/tiles.py", "asked < smallest and any(", "asked <= smallest and any(", _RESOLVED),
     Mutant("planning/tiles.py", "min(fitting, _TILE", "max(fitting, _TILE", _RESOLVED),
     Mutant(

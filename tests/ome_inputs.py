@@ -34,6 +34,7 @@ def write_ome(
     multiscale: Mapping[str, Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
     stated: str | None = None,
+    chunks: Sequence[int] | None = None,
 ) -> Path:
     """An image whose multiscale has `axes`, transformations of level 0, and other entries, whatever they are."""
     axes = [AXES[axis] for axis in axes] if isinstance(axes, str) else axes
@@ -50,8 +51,8 @@ def write_ome(
         ome = {"version": stated or "0.5", "multiscales": [entry]} | dict(attributes or {})
         document = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
         (path / "zarr.json").write_text(json.dumps(document))
-    chunks = tuple(min(length, 16) for length in image.shape)
+    stored = tuple(chunks or (min(length, 16) for length in image.shape))
     zarr.create_array(
-        path / "0", data=np.ascontiguousarray(image), chunks=chunks, zarr_format=2 if version == "0.4" else 3
+        path / "0", data=np.ascontiguousarray(image), chunks=stored, zarr_format=2 if version == "0.4" else 3
     )
     return path

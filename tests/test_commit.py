@@ -14,7 +14,7 @@ import phbatch
 from phbatch.computing.tasks import Job
 from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.places.place import Place
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from phbatch.words.errors import OutputError
 from tests.faults.faults import small_units

@@ -11,7 +11,8 @@ from phbatch.computing.engine import call_there, execute
 from phbatch.computing.tasks import NOWHERE, Job
 from phbatch.frames.recipe import Recipe
 from phbatch.network.model import open_model
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry
 from phbatch.words.errors import InterruptedRunError
 from phbatch.words.events import Event
 from phbatch.words.normalization import Normalization

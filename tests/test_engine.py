@@ -17,7 +17,8 @@ import phbatch
 from phbatch.computing.engine import Outcome, execute
 from phbatch.computing.tasks import NOWHERE, Job
 from phbatch.frames.recipe import Recipe
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry
 from phbatch.words.normalization import Normalization
 from tests.outputs import statistics_of
 

@@ -19,7 +19,7 @@ from phbatch.kernels.stats import measure_frame
 from phbatch.places.place import Place
 from phbatch.planning.memory import UnitMemory
 from phbatch.planning.units import Geometry
-from phbatch.running.large import measure_large_frames
+from phbatch.running.large import LargeFrames
 from phbatch.words.normalization import Normalization
 
 
@@ -128,5 +128,5 @@ def test_rows_of_a_large_frame_reach_as_far_as_the_halo(tmp_path: Path, sigma: f
     zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(512, 60))
     source = open_source(Place.at(tmp_path / "in.zarr"), None)
     geometry = Geometry(source.shape, source.chunks, range(1), (0,))
-    (row,) = measure_large_frames(source, geometry, Recipe(Normalization(sigma=sigma)), 2)
+    (row,) = LargeFrames(source, Recipe(Normalization(sigma=sigma)), 2).statistics(geometry.grid)
     assert row.statistics == measure_frame(image, sigma)

@@ -49,6 +49,9 @@ def empty(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: 
         ((4, 1024, 1024), "uint8", {"workers": 2, "dtype": "uint8", "range": "0:2"}),
         ((2, 1024, 1024), "uint16", {"workers": 1, "illumination": "gaussian"}),
         ((4000, 3000), "uint16", {}),
+        ((4000, 6000), "uint16", {"memory": "450MB", "dtype": "uint16", "range": "0:4"}),
+        ((4000, 3000), "float32", {"memory": "600MB"}),
+        ((4000, 6000), "uint16", {"memory": "450MB", "downscale": 2}),
     ],
     ids=str,
 )
@@ -115,17 +118,18 @@ def refusal(source: Path, **options: Any) -> str:
     return str(refused.value)
 
 
-def test_the_memory_that_a_refusal_names_is_enough(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{"illumination": "gaussian", "memory": "1GB"}, {"memory": "330MB"}], ids=str)
+def test_the_memory_that_a_refusal_names_is_enough(tmp_path: Path, options: dict[str, Any]) -> None:
     source = empty(tmp_path, (20_000, 20_000), (1024, 1024))
-    said = refusal(source, memory="1GB")
+    said = refusal(source, **options)
     named = re.search(r"raise --memory to (\S+?B)[,.]", said)
     assert named is not None
-    assert phbatch.plan(source, model="none", memory=named[1]).workers == 1
+    assert phbatch.plan(source, model="none", **options | {"memory": named[1]}).workers == 1
 
 
 def test_a_refusal_of_a_single_frame_names_no_workers_and_no_chunks(tmp_path: Path) -> None:
     source = empty(tmp_path, (20_000, 20_000), (1024, 1024))
-    said = refusal(source, memory="1GB")
+    said = refusal(source, memory="1GB", illumination="gaussian")
     assert "--workers" not in said
     assert "chunks" not in said
     assert "--downscale 2" in said
@@ -135,7 +139,7 @@ def test_a_refusal_of_a_single_frame_names_no_workers_and_no_chunks(tmp_path: Pa
 
 def test_a_refusal_of_floats_sends_to_the_statistics_which_then_fit(tmp_path: Path) -> None:
     source = empty(tmp_path, (9000, 9000), (1000, 1000), "float32")
-    assert "phbatch stats" in refusal(source, memory="2GB")
+    assert "phbatch stats" in refusal(source, memory="2GB", illumination="gaussian")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from phbatch.kernels.intensity import Affine
 from phbatch.kernels.stats import measure_frame
 from phbatch.places.place import Place
 from phbatch.planning.resolve import resolve_statistics
-from phbatch.running.large import measure_large_frames
+from phbatch.running.large import LargeFrames
 from phbatch.words.settings import RunSettings
 
 
@@ -47,7 +47,8 @@ def test_frames_beyond_memory_have_the_same_bits(
     frames[2, :23] = 0
     source = open_source(Place.at(store(tmp_path / "large.zarr", frames, chunks)), None)
     resolved = resolve_statistics(RunSettings(), source, available_bytes=10**10, cores=2)
-    pieces = [row.statistics for row in measure_large_frames(source, resolved.geometry, resolved.recipe, 2)]
+    measured = LargeFrames(source, resolved.recipe, 2).statistics(resolved.geometry.grid)
+    pieces = [row.statistics for row in measured]
     assert pieces == [measure_frame(frame, 2.0) for frame in frames]
     assert pieces[0].padding == 0
     assert pieces[1].padding == pytest.approx(1 - np.count_nonzero(frames[1]) / frames[1].size)

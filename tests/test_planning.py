@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 
-from phbatch.planning.units import Geometry, region_size, source_reads
+from phbatch.planning.unit import region_size
+from phbatch.planning.units import Geometry, source_reads
 from tests.geometries import geometries
 
 GEOMETRIES = geometries((23, 4, 5, 40, 40), 4, (0, 0, 1, 5_000_000))

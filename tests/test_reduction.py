@@ -17,7 +17,8 @@ from phbatch.computing import threads
 from phbatch.computing.engine import reduce_units
 from phbatch.computing.tasks import NOWHERE, Job
 from phbatch.frames.recipe import Recipe
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry
 from phbatch.words.events import Event, Notice
 from phbatch.words.normalization import Normalization
 from tests.clusters import open_cluster

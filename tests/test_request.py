@@ -16,7 +16,7 @@ import phbatch
 from phbatch.computing.tasks import Job
 from phbatch.frames.clock import StageClock
 from phbatch.planning.request import HEADROOM_S, MARGIN, Probe, expected_seconds, fewest_workers, make_request
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running import probe as probe_module
 from phbatch.words.errors import InputError, UsageError
 from tests.clusters import open_cluster

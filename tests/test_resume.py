@@ -20,7 +20,7 @@ import zarr
 import phbatch
 from phbatch.computing import engine
 from phbatch.computing.tasks import Job
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from phbatch.words.events import Event, UnitFinished
 from tests.handmade import write_model

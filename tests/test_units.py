@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import phbatch
 from phbatch.planning import units as planning
-from phbatch.planning.units import Geometry, Unit, Units, region_size, source_reads
+from phbatch.planning.unit import Unit, region_size
+from phbatch.planning.units import Geometry, Units, source_reads
 from phbatch.words.axes import to_region
 from phbatch.words.groups import TimeGroups
 from tests.geometries import geometries

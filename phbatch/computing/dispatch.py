@@ -14,7 +14,7 @@ from phbatch.computing.outcome import Outcome
 from phbatch.computing.reduction import Fold, Part, Tree
 from phbatch.computing.schedulers import PartsLostError, Scheduler, Try, workers_ended
 from phbatch.places.lock import new_token
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.errors import InterruptedRunError, first_line
 from phbatch.words.events import Stop
 

@@ -19,7 +19,7 @@ from phbatch.computing.schedulers import PartsLostError, Scheduler
 from phbatch.computing.tasks import Job, nonfinite_error
 from phbatch.computing.threads import Threads
 from phbatch.computing.workers import Workers, lost
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.errors import InterruptedRunError
 from phbatch.words.events import Listener, Notice, Stop, ignore, never
 

@@ -20,7 +20,7 @@ from distributed import get_worker, rejoin, secede
 from phbatch.computing.outcome import Outcome
 from phbatch.computing.reduction import Fold, Part, fold_parts
 from phbatch.computing.slots import come_back, in_lane
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.events import Stop, never
 
 Result = TypeVar("Result")

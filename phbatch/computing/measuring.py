@@ -18,7 +18,7 @@ from phbatch.frames.restore import FrameIndex
 from phbatch.kernels.finite import is_finite
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import FrameStatistics, State, merge
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.axes import frame_indices
 from phbatch.words.choices import FRAME_BACKGROUNDS
 

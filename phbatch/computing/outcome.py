@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from phbatch.computing.tasks import Job
 from phbatch.places.retry import call_with_retries
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.errors import first_line
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from typing import Any
 
 from phbatch.computing.graph import Graph, Turn
 from phbatch.computing.reduction import Part
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.errors import ClusterError, InterruptedRunError
 
 

@@ -6,7 +6,7 @@ Tasks get a job and a unit, both small; pixels are read and written by whoever r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
@@ -21,6 +21,7 @@ from phbatch.frames.clock import StageClock
 from phbatch.frames.light import Corrections, Preparation, Profile
 from phbatch.frames.recipe import Recipe
 from phbatch.frames.restore import RestoredBlock, restore_block
+from phbatch.frames.rows import Rows
 from phbatch.frames.table import StatisticsRow
 from phbatch.frames.tiles import Lane, Predict
 from phbatch.inputs.image import Source, open_source
@@ -39,7 +40,7 @@ from phbatch.places.place import Place
 from phbatch.places.zarr_nodes import limit_threads
 from phbatch.planning.memory import UNITS_AHEAD, MemoryPlan
 from phbatch.planning.passes import CORRECTIONS_AT_ONCE
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.axes import Region
 from phbatch.words.choices import Backend, LevelMethod, NanPolicy
 from phbatch.words.errors import InputError
@@ -144,17 +145,40 @@ def forget_open_stores() -> None:
         opened.cache_clear()
 
 
-def corrections_of(job: Job, unit: Unit) -> Corrections | None:
-    """The maps of the job's profile for the channels and planes of a unit."""
+def maps_of(job: Job) -> Corrections | None:
+    """The maps of the job's profile by channel and plane of the image."""
     profile = job.profile
     if profile is None:
+        return None
+    return lambda c, z: _open_correction(profile, job.token, job.recipe.preparation, c, z)
+
+
+def corrections_of(job: Job, unit: Unit) -> Corrections | None:
+    """The maps of the job's profile for the channels and planes of a unit."""
+    maps, rows = maps_of(job), rows_of(job, unit)
+    if maps is None:
         return None
 
     def find(c: int, z: int) -> Correction:
         key = unit.frame_key(0, c, z)
-        return _open_correction(profile, job.token, job.recipe.preparation, key.c, key.z or 0)
+        whole = maps(key.c, key.z or 0)
+        return whole if rows is None else whole.window(rows.held)
 
     return find
+
+
+def rows_of(job: Job, unit: Unit) -> Rows | None:
+    """Which rows of its frames a unit has; None where it has all."""
+    if not job.recipe.in_bands:
+        return None
+    return Rows.of(unit.source[3], unit.output[3], job.recipe.preparation.downscale)
+
+
+def _read_corners(job: Job, unit: Unit) -> NDArray[Any]:
+    """What the first pixel of every frame of a unit is made of."""
+    first = slice(0, job.recipe.preparation.downscale)
+    t, c, z, *_ = unit.source
+    return read_unit(job, replace(unit, source=(t, c, z, first, first)))[0]
 
 
 def read_unit(job: Job, unit: Unit) -> tuple[np.ndarray[Any, Any], str]:
@@ -208,8 +232,10 @@ def compute_unit(
     with clock("read"):
         block, digest = read_unit(job, unit)
     predictor, corrections = load_predictor(job), corrections_of(job, unit)
-    copied = unit.places_of(job.recipe.copied)
-    restored = restore_block(block, job.recipe, lane_of(predictor), unit.measured, corrections, clock, copied)
+    copied, part = unit.places_of(job.recipe.copied), rows_of(job, unit)
+    if part is not None and job.recipe.stacked:
+        part = replace(part, corners=_read_corners(job, unit))
+    restored = restore_block(block, job.recipe, lane_of(predictor), unit.measured, corrections, clock, copied, part)
     rows = []
     for (t, c, z), statistics in restored.statistics.items():
         key = unit.frame_key(t, c, z)
@@ -242,32 +268,34 @@ def extents_of(
     return found
 
 
-def images_of(job: Job, restored: RestoredBlock) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Path within the output and pixels of every level of what was restored, one after the other."""
+def images_of(job: Job, unit: Unit, restored: RestoredBlock) -> Iterator[tuple[str, Region, NDArray[Any]]]:
+    """Path within the output, region there, and pixels of every level of what was restored, one after the other."""
     for image, pixels in ((IMAGE, restored.image), (UNCERTAINTY, restored.uncertainty)):
         if pixels is not None:
-            yield image, pixels
+            yield image, unit.output, pixels
             method = job.level_method if image == IMAGE else "mean"
             for level, coarser in enumerate(make_levels(pixels, job.levels - 1, method), 1):
-                yield level_path(image, level), coarser
+                yield level_path(image, level), region_of(unit, level, coarser), coarser
 
 
-def region_of(unit: Unit, pixels: NDArray[Any]) -> Region:
-    """Where in the output's level they belong, since units have whole frames."""
-    t, c, z, *_ = unit.output
-    return (t, c, z, slice(0, pixels.shape[3]), slice(0, pixels.shape[4]))
+def region_of(unit: Unit, level: int, pixels: NDArray[Any]) -> Region:
+    """Where in a level of the output they belong: a unit begins at a multiple of what a pixel of it stands for."""
+    t, c, z, rows, _ = unit.output
+    first = rows.start >> level
+    return (t, c, z, slice(first, first + pixels.shape[3]), slice(0, pixels.shape[4]))
 
 
 def encode_unit(job: Job, unit: Unit, restored: RestoredBlock, sink: Sink, clock: StageClock) -> list[Encoded]:
     """All chunks of a unit, of each level."""
-    encoded, images = list[Encoded](), images_of(job, restored)
+    encoded, images = list[Encoded](), images_of(job, unit, restored)
     while True:
         with clock("levels"):
-            name, pixels = next(images, ("", None))
-        if pixels is None:
+            image = next(images, None)
+        if image is None:
             return encoded
         with clock("encode"):
-            encoded.append(sink.encode(name, job.output_axes, region_of(unit, pixels), pixels))
+            name, region, pixels = image
+            encoded.append(sink.encode(name, job.output_axes, region, pixels))
 
 
 def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:

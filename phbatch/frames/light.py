@@ -136,6 +136,11 @@ class PreparedFrame:
             target[:] = apply_normalized(plane, correction, affine.offset, affine.divisor)
         return result
 
+    def of_rows(self, rows: slice) -> PreparedFrame:
+        """Some rows of it."""
+        corrections = tuple(correction.window(rows) for correction in self.corrections)
+        return replace(self, pixels=self.pixels[..., rows, :], corrections=corrections)
+
     def measure(self, sigma: float, percentiles: tuple[float, ...]) -> FrameStatistics:
         """Statistics of what the normalization sees; `saturated`, `zero` and the flags are those of the frame as read.
 
@@ -148,7 +153,7 @@ class PreparedFrame:
         """
         if self.pixels is self.source and not self.corrections:
             return self._flagged(measure_frame(self.source, sigma, percentiles))
-        values, fractions = self._countable()
+        values, fractions = self.countable()
         extents, paddings = self._paddings(sigma)
         found = in_counts(measure_frame(values, sigma, percentiles, paddings), fractions)
         pixels = image_pixels(self.source, extents)
@@ -162,7 +167,7 @@ class PreparedFrame:
 
     def state(self, sigma: float) -> State:
         """Mergeable summary of what the normalization sees."""
-        return frame_state(self._countable()[0], sigma, self._paddings(sigma)[1])
+        return frame_state(self.countable()[0], sigma, self._paddings(sigma)[1])
 
     def paddings(self, sigma: float) -> list[Padding | None]:
         """Padding of every plane, and how far smoothing by `sigma` pixels carries it."""
@@ -179,7 +184,8 @@ class PreparedFrame:
         """A frame without contrast or with NaN says enough."""
         return replace(found, flags=("uncorrected",)) if self.uncorrected and not found.flags else found
 
-    def _countable(self) -> tuple[NDArray[Any], int]:
+    def countable(self) -> tuple[NDArray[Any], int]:
+        """What is summarized, and how many steps of it are a count."""
         if self.pixels is self.source and not self.corrections:
             return self.source, 1
         image = self.normalize(Affine())
@@ -250,6 +256,15 @@ def _correct_by_itself(plane: NDArray[Any], preparation: Preparation) -> Correct
     light = preparation.mode == "divide"
     background = background_of(plane, preparation.illumination, light=light)
     return Correction.divide(background) if light else Correction.subtract(background)
+
+
+def as_read(found: FrameStatistics, raw: State) -> FrameStatistics:
+    """Statistics of a prepared frame with what is said of it as it was read."""
+    low, high = raw.extremes
+    flags = found.flags
+    if low == high:
+        flags = ("zero", "constant") if low == 0 else ("constant",)
+    return replace(found, saturated=raw.saturated, zero=raw.zero, flags=flags)
 
 
 def in_counts(statistics: FrameStatistics, fractions: int) -> FrameStatistics:

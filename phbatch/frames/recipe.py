@@ -65,6 +65,8 @@ class Recipe:
         Whether pixels are copied as they are.
     copied : tuple of int
         Channels of the input of which that is so, where others are restored.
+    in_bands : bool
+        Whether frames are restored band by band, so that they are measured before.
     """
 
     rule: Normalization
@@ -89,6 +91,7 @@ class Recipe:
     packing: Packing | None = None
     copies: bool = False
     copied: tuple[int, ...] = ()
+    in_bands: bool = False
 
     @property
     def steps(self) -> Steps:
@@ -115,7 +118,12 @@ class Recipe:
             return 1
         if self.scope != "image":
             return 3
-        return 2 if self.smooth_time > 1 or self.bad_frames != "normalize" else 1
+        return 2 if self.depends_on_series or self.in_bands else 1
+
+    @property
+    def depends_on_series(self) -> bool:
+        """Whether what becomes of a frame depends on others of its channel and plane."""
+        return self.scope != "image" or self.smooth_time > 1 or self.bad_frames != "normalize"
 
     @property
     def reason(self) -> str:
@@ -124,8 +132,10 @@ class Recipe:
             return "the statistics are given"
         if self.scope != "image":
             return f"statistics are pooled by {self.scope}, of frames that are judged first"
-        if self.passes == 2:
+        if self.depends_on_series:
             return "statistics are smoothed or frames judged over time"
+        if self.in_bands:
+            return "frames are larger than memory, and measured before they are restored in bands"
         return "the statistics of a frame are its own"
 
     def output_lengths(self, lengths: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from phbatch.frames.clock import StageClock
 from phbatch.frames.light import Corrections, Preparation, PreparedFrame, prepare_frame
 from phbatch.frames.recipe import Recipe
+from phbatch.frames.rows import Rows
 from phbatch.frames.tiles import Batches, Lane, NetworkFrame, Predict
+from phbatch.kernels.bands import BandedTiles
 from phbatch.kernels.downsample import upscale
 from phbatch.kernels.glance import glance_at
 from phbatch.kernels.intensity import Affine, cast, make_affine
 from phbatch.kernels.stats import FrameStatistics
+from phbatch.kernels.tiling import TilePlan
 from phbatch.network.steps import Prediction, Windows
 from phbatch.words.axes import frame_indices
 
@@ -53,13 +56,14 @@ def restore_block(
     corrections: Corrections | None = None,
     clock: StageClock | None = None,
     copied: frozenset[int] = frozenset(),
+    rows: Rows | None = None,
 ) -> RestoredBlock:
-    """Take a block of whole frames through everything.
+    """Take a block of whole frames, or of a band of them, through everything.
 
     Parameters
     ----------
     block : (t, c, z, y, x) ndarray
-        Raw frames.
+        Raw frames, or rows of them.
     recipe : Recipe
         What to do.
     predict : callable, Lane or None
@@ -72,6 +76,8 @@ def restore_block(
         Told where the time goes.
     copied : frozenset of int
         Channels of the block that are passed through, and of which little is measured.
+    rows : Rows, optional
+        Which rows of the frames these are; their statistics should be known then, since rows alone have others.
 
     Returns
     -------
@@ -81,17 +87,19 @@ def restore_block(
     """
     clock = clock or StageClock()
     if recipe.copies:
-        return _copy_block(block, recipe, clock)
-    output = _Output(recipe, block.shape, clock)
+        return _copy_block(block if rows is None else block[..., rows.within, :], recipe, measured, clock)
+    output = _Output(recipe, block.shape, clock, rows)
     batches = None
     if predict is not None and recipe.tiles is not None:
-        batches = Batches(recipe.tiles, recipe.batch, _timed(predict, clock))
+        batches = Batches(_tiles_of(recipe.tiles, rows), recipe.batch, _timed(predict, clock))
     statistics: dict[FrameIndex, FrameStatistics] = {}
     for index, channels in _frames(block, recipe):
         if index[1] in copied:
-            frame = _copied_frame(block, index, recipe, clock)
+            frame = _copied_frame(block, index, recipe, measured, clock)
         else:
             frame = _judge_channels(block, index, channels, recipe, measured, corrections, clock)
+            if rows is not None and rows.corners is not None:
+                frame = replace(frame, corners=_first_pixels(rows.corners, index, channels, recipe))
         statistics.update(frame.statistics)
         if frame.unchanged or batches is None:
             output.fill(frame)
@@ -103,14 +111,27 @@ def restore_block(
     return RestoredBlock(output.image, output.uncertainty, statistics, output.clipped)
 
 
-def _copy_block(block: NDArray[Any], recipe: Recipe, clock: StageClock) -> RestoredBlock:
+def _copy_block(
+    block: NDArray[Any], recipe: Recipe, measured: Mapping[FrameIndex, FrameStatistics] | None, clock: StageClock
+) -> RestoredBlock:
     """The pixels as they are, of which little is measured."""
+    if measured is not None:
+        return RestoredBlock(block, None, dict(measured), 0)
     with clock("measure"):
         found = {
             (t, c, z): glance_at(block[t, c] if z is None else block[t, c, z], recipe.all_percentiles)
             for t, c, z in frame_indices(block.shape, volumes=recipe.volumes)
         }
     return RestoredBlock(block, None, found, 0)
+
+
+def _tiles_of(tiles: TilePlan, rows: Rows | None) -> TilePlan:
+    """The tiles that make some rows."""
+    return (
+        tiles.part(rows.own.start // tiles.band, rows.held)
+        if rows is not None and isinstance(tiles, BandedTiles)
+        else tiles
+    )
 
 
 def _timed(predict: Predict | Lane, clock: StageClock) -> Lane:
@@ -132,17 +153,19 @@ def _timed(predict: Predict | Lane, clock: StageClock) -> Lane:
 class _Output:
     """The block that is filled frame by frame: by the network where it is, or from buffers of another grid or dtype."""
 
-    def __init__(self, recipe: Recipe, shape: tuple[int, ...], clock: StageClock) -> None:
+    def __init__(self, recipe: Recipe, shape: tuple[int, ...], clock: StageClock, rows: Rows | None = None) -> None:
         n_t, n_c, n_z = shape[:3]
         n_output = recipe.n_output if recipe.stacked else n_c * recipe.n_output
-        filled = (n_t, n_output, n_z, *recipe.output_lengths(shape[3:]))
+        height, width = recipe.output_lengths(shape[3:])
+        filled = (n_t, n_output, n_z, height if rows is None else rows.count, width)
         self.image: NDArray[Any] = np.empty(filled, recipe.dtype)
         self.uncertainty = np.empty(filled, np.float32) if recipe.uncertainty else None
         self.clipped = 0
-        self._recipe, self._clock = recipe, clock
+        self._recipe, self._clock, self._rows = recipe, clock, rows
 
     def fill(self, frame: _JudgedFrame) -> None:
         """A frame that no network sees."""
+        frame = frame if self._rows is None else frame.of_rows(self._rows.within)
         place, recipe = self._place(frame), self._recipe
         in_place = recipe.dtype == "float32" and recipe.upscale_to is None
         mean = self.image[place] if in_place else np.empty((recipe.n_output, *frame.shape), np.float32)
@@ -210,6 +233,8 @@ class _JudgedFrame:
         Whether zeros are written in its place.
     statistics : dict of (t, c, z) to FrameStatistics
         Of every channel.
+    corners : tuple of float, or None
+        First pixel of every channel, where it is not the first of those that are held.
     """
 
     index: FrameIndex
@@ -218,19 +243,25 @@ class _JudgedFrame:
     unchanged: bool
     skipped: bool
     statistics: dict[FrameIndex, FrameStatistics]
+    corners: tuple[float, ...] | None = None
 
     @property
     def usable(self) -> list[Affine]:
         """One bad channel of several is background to the network: zeros."""
+        corners = self.corners or [float(frame.pixels.flat[0]) for frame in self.frames]
         return [
-            affine if affine is not None else Affine(float(frame.pixels.flat[0]))
-            for affine, frame in zip(self.affines, self.frames, strict=True)
+            affine if affine is not None else Affine(corner)
+            for affine, corner in zip(self.affines, corners, strict=True)
         ]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of every channel: ([z,] y, x)."""
         return self.frames[0].pixels.shape
+
+    def of_rows(self, rows: slice) -> _JudgedFrame:
+        """Some rows of it."""
+        return replace(self, frames=[frame.of_rows(rows) for frame in self.frames])
 
     def normalize(self, recipe: Recipe, out: NDArray[np.float32]) -> None:
         """Without a network: fill the channels ``(channel, [z,] y, x)``, normalized and rescaled, or as they are."""
@@ -297,11 +328,27 @@ def _judge_channels(
     return _JudgedFrame(index, frames, affines, unchanged, bad and recipe.bad_frames == "skip", statistics)
 
 
-def _copied_frame(block: NDArray[Any], index: FrameIndex, recipe: Recipe, clock: StageClock) -> _JudgedFrame:
+def _first_pixels(
+    corners: NDArray[Any], index: FrameIndex, channels: Sequence[int], recipe: Recipe
+) -> tuple[float, ...]:
+    """Of whole frames, as they are averaged."""
+    averaged = Preparation(recipe.preparation.downscale)
+    t, _, z = index
+    return tuple(float(prepare_frame(corners, (t, c, z), averaged, None).pixels.flat[0]) for c in channels)
+
+
+def _copied_frame(
+    block: NDArray[Any],
+    index: FrameIndex,
+    recipe: Recipe,
+    measured: Mapping[FrameIndex, FrameStatistics] | None,
+    clock: StageClock,
+) -> _JudgedFrame:
     """A frame that is passed through since its channel is."""
     frame = prepare_frame(block, index, Preparation(), None)
     with clock("measure"):
-        statistics = glance_at(frame.pixels, recipe.all_percentiles)
+        known = measured[index] if measured is not None and recipe.in_bands else None
+        statistics = known or glance_at(frame.pixels, recipe.all_percentiles)
     return _JudgedFrame(index, [frame], [None], True, False, {index: statistics})
 
 

@@ -7,7 +7,9 @@ two passes over the pixels at most and no copy of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,11 +69,46 @@ def percentiles_of(pixels: NDArray[Any], percentiles: Sequence[float]) -> NDArra
     >>> percentiles_of(np.array([[3, 1], [2, 4]], np.int16), (0, 50, 100))
     array([1. , 2.5, 4. ])
     """
-    position = np.asarray(percentiles, np.float64) / 100 * (pixels.size - 1)
+    return _interpolate(partial(_select, pixels), pixels.size, percentiles)
+
+
+def extent_of_blocks(read: Callable[[], Iterable[NDArray[Any]]]) -> Extent | None:
+    """Extent of a frame that is read in blocks, twice at most; None where its pixels have more than 32 bits.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the blocks, of one dtype.
+
+    Examples
+    --------
+    >>> frame = np.arange(1001, dtype=np.uint16)
+    >>> extent_of_blocks(lambda: (frame[:600], frame[600:])) == measure_extent(frame)
+    True
+    """
+    found = percentiles_of_blocks(read, (0, *PERCENTILES, 100))
+    if found is None:
+        return None
+    return Extent(*found.tolist()) if np.isfinite(found).all() else Extent(*[float("nan")] * 4)
+
+
+def percentiles_of_blocks(
+    read: Callable[[], Iterable[NDArray[Any]]], percentiles: Sequence[float]
+) -> NDArray[np.float64] | None:
+    """As `percentiles_of` of all blocks together; `read` and None as for `extent_of_blocks`."""
+    upper = _Upper.of(read())
+    return None if upper is None else _interpolate(partial(upper.select, read), upper.size, percentiles)
+
+
+def _interpolate(
+    select: Callable[[NDArray[np.int64]], NDArray[np.float64]], size: int, percentiles: Sequence[float]
+) -> NDArray[np.float64]:
+    """Percentiles from the values of ranks."""
+    position = np.asarray(percentiles, np.float64) / 100 * (size - 1)
     lower = position.astype(np.int64)
     fraction = position - lower
-    ranks, where = np.unique([lower, np.minimum(lower + 1, pixels.size - 1)], return_inverse=True)
-    below, above = _select(pixels, ranks)[where.reshape(2, -1)]
+    ranks, where = np.unique([lower, np.minimum(lower + 1, size - 1)], return_inverse=True)
+    below, above = select(ranks)[where.reshape(2, -1)]
     step = above - below  # and numpy's own two branches
     return np.asarray(np.where(fraction >= 0.5, above - step * (1 - fraction), below + step * fraction))
 
@@ -82,27 +119,71 @@ def _select(frame: NDArray[Any], ranks: NDArray[np.int64]) -> NDArray[np.float64
     flat = np.ascontiguousarray(frame, known).reshape(-1)
     if known.itemsize > 4 or known.kind not in "uif" or flat.size < _FEW:
         return np.asarray(np.partition(flat, ranks)[ranks], np.float64)
-    bits, top = flat.view(f"u{known.itemsize}"), 8 * known.itemsize - 1
-    sign = np.uint32(0 if known.kind == "u" else 1 << top)  # what of a positive pixel changes in its key
-    flip = np.uint32((1 << top) - 1 if known.kind == "f" else 0)  # what changes besides in that of a negative one
-    shift = max(top - 15, 0)
-    counts = np.zeros((4, _BINS), np.uint32)
-    _count_upper(bits, top, sign, flip, np.uint32(shift), counts)
-    cumulative = np.cumsum(counts.sum(axis=0, dtype=np.int64))
-    keys = np.searchsorted(cumulative, ranks, side="right")
-    if shift:
-        chosen = np.unique(keys)
-        slots = np.full(_BINS, -1, np.int8)
-        slots[chosen] = np.arange(len(chosen))
-        fine = np.zeros((len(chosen), _BINS), np.uint32)
-        _count_lower(bits, sign, flip, slots, fine)
-        before = np.where(keys > 0, cumulative[keys - 1], 0)
-        within = np.cumsum(fine, axis=1, dtype=np.int64)[slots[keys]]
-        rest = [np.searchsorted(row, rank, side="right") for row, rank in zip(within, ranks - before, strict=True)]
-        keys = (keys << 16) | np.array(rest)
-    positive = keys >> top if known.kind == "f" else np.ones_like(keys)
-    changed = np.where(positive, int(sign), int(sign) | int(flip))
-    return (keys ^ changed).astype(bits.dtype).view(known).astype(np.float64)
+    upper = _Upper.of((flat,))
+    if upper is None:
+        raise AssertionError("its dtype is counted")
+    return upper.select(lambda: (flat,), ranks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Upper:
+    """Pixels of a dtype counted by the upper bits of integers that sort as they do."""
+
+    dtype: np.dtype[Any]
+    cumulative: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, blocks: Iterable[NDArray[Any]]) -> _Upper | None:
+        """None where the dtype is not counted."""
+        counts, dtype = np.zeros((4, _BINS), np.int64), np.dtype(np.uint8)
+        for block in blocks:
+            dtype = block.dtype.newbyteorder("=")
+            if dtype.itemsize > 4 or dtype.kind not in "uif":
+                return None
+            own = np.zeros((4, _BINS), np.uint32)
+            _count_upper(_bits_of(block), *_key_of(dtype), own)
+            counts += own
+        return cls(dtype, np.cumsum(counts.sum(axis=0)))
+
+    @property
+    def size(self) -> int:
+        """Pixels that were counted."""
+        return int(self.cumulative[-1])
+
+    def select(self, read: Callable[[], Iterable[NDArray[Any]]], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Values of some ranks, for which those pixels are gone through once more that have more bits."""
+        known, cumulative = self.dtype, self.cumulative
+        top, sign, flip, shift = _key_of(known)
+        keys = np.searchsorted(cumulative, ranks, side="right")
+        if shift:
+            chosen = np.unique(keys)
+            slots = np.full(_BINS, -1, np.int8)
+            slots[chosen] = np.arange(len(chosen))
+            fine = np.zeros((len(chosen), _BINS), np.int64)
+            for block in read():
+                own = np.zeros((len(chosen), _BINS), np.uint32)
+                _count_lower(_bits_of(block), sign, flip, slots, own)
+                fine += own
+            before = np.where(keys > 0, cumulative[keys - 1], 0)
+            within = np.cumsum(fine, axis=1)[slots[keys]]
+            rest = [np.searchsorted(row, rank, side="right") for row, rank in zip(within, ranks - before, strict=True)]
+            keys = (keys << 16) | np.array(rest)
+        positive = keys >> top if known.kind == "f" else np.ones_like(keys)
+        changed = np.where(positive, int(sign), int(sign) | int(flip))
+        return (keys ^ changed).astype(f"u{known.itemsize}").view(known).astype(np.float64)
+
+
+def _bits_of(block: NDArray[Any]) -> NDArray[Any]:
+    known = block.dtype.newbyteorder("=")
+    return np.ascontiguousarray(block, known).reshape(-1).view(f"u{known.itemsize}")
+
+
+def _key_of(dtype: np.dtype[Any]) -> tuple[int, np.uint32, np.uint32, np.uint32]:
+    """Top bit, what changes in the key of a positive pixel, what besides in that of a negative one, and the shift."""
+    top = 8 * dtype.itemsize - 1
+    sign = np.uint32(0 if dtype.kind == "u" else 1 << top)
+    flip = np.uint32((1 << top) - 1 if dtype.kind == "f" else 0)
+    return top, sign, flip, np.uint32(max(top - 15, 0))
 
 
 @compile_later

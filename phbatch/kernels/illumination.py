@@ -91,6 +91,11 @@ class Correction:
         values = background.astype(np.float32)
         return cls(None, np.float32(values.mean(dtype=np.float64)) - values)
 
+    def window(self, rows: slice, columns: slice = slice(None)) -> Correction:
+        """The map of a part of the image."""
+        gain, bias = (None if part is None else part[rows, columns] for part in (self.gain, self.bias))
+        return Correction(gain, bias)
+
 
 def apply(raw: NDArray[Any], correction: Correction) -> NDArray[np.float32]:
     """Correct a frame, or the planes of a stack, in counts.

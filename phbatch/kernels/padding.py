@@ -180,6 +180,11 @@ def may_have_padding(edges: Sequence[NDArray[Any]]) -> bool:
 
 def join_runs(blocks: Sequence[Sequence[Runs]], radius: int) -> Padding | None:
     """The padding of a frame from the runs of its blocks, in rows of blocks; None where it has none."""
+    return padding_of(join_extents(blocks), radius)
+
+
+def join_extents(blocks: Sequence[Sequence[Runs]]) -> Extent | None:
+    """Where image is in it."""
     lengths = ([row[0].left.size for row in blocks], [block.top.size for block in blocks[0]])
     if min(map(sum, lengths)) < _LEAST_SIDE:
         return None
@@ -195,7 +200,7 @@ def join_runs(blocks: Sequence[Sequence[Runs]], radius: int) -> Padding | None:
         places = _long_runs(runs > 0)
         kept[places] = runs[places]
         seeded.append(kept)
-    return padding_of(_extent_of(seeded), radius)
+    return _extent_of(seeded)
 
 
 def padding_of(extent: Extent | None, radius: int) -> Padding | None:

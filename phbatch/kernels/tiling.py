@@ -177,6 +177,21 @@ class TilePlan:
         return tuple(product(*axes))
 
     @property
+    def first_row(self) -> int:
+        """Of the frame, that is written."""
+        return 0
+
+    @property
+    def cut_shape(self) -> tuple[int, ...]:
+        """Shape of what is cut into tiles at once: the frame."""
+        return self.shape
+
+    @property
+    def cuts(self) -> int:
+        """How many of them a frame has."""
+        return 1
+
+    @property
     def overhead(self) -> float:
         """Pixels computed per pixel of the padded frame; 1 when the frame is one tile."""
         computed = float(len(self.tiles)) * float(np.prod(self.tile))
@@ -203,6 +218,7 @@ class TilePlan:
         """Write the part of a tile's result that it owns into the frame ``(*shape, channel)``."""
         source = self.owned(tile)
         shifts = [span.read - before for span, (before, _) in zip(tile, self.padding, strict=True)]
+        shifts[-2] -= self.first_row
         target = tuple(slice(part.start + shift, part.stop + shift) for part, shift in zip(source, shifts, strict=True))
         output[target] = result[source]
 

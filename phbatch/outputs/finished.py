@@ -9,7 +9,8 @@ from phbatch.frames.table import StatisticsTable
 from phbatch.kernels.display import Extent
 from phbatch.outputs.ledger import METADATA
 from phbatch.planning.positions import PositionUnits
-from phbatch.planning.units import Geometry, Unit, Units
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry, Units
 from phbatch.words.bits import Bits
 
 
@@ -31,8 +32,10 @@ class Finished:
         Of the frames that are finished.
     shown : StatisticsTable
         Extents of what was written of them (`phbatch.kernels.display`), where these are measured.
-    frames : int
-        How many these are.
+    pieces : int
+        Frames that are finished, or bands of them.
+    bands : int
+        Of a frame.
     clipped : int
         Pixels that the output's dtype could not hold.
     complete : bool
@@ -45,7 +48,8 @@ class Finished:
         self.complete = False
         self.table, self.shown = StatisticsTable(geometry.grid), StatisticsTable(geometry.grid)
         self.stages: dict[str, float] = {}
-        self.frames = self.clipped = 0
+        self.pieces = self.clipped = 0
+        self.bands = geometry.bands
         self._units = geometry.units if units is None else units
         self.total = len(self._units)
         self._done = Bits(self.total)
@@ -61,6 +65,11 @@ class Finished:
     def missing(self) -> int:
         """How many units are not finished."""
         return self.total - len(self._done)
+
+    @property
+    def frames(self) -> int:
+        """How many frames are finished, bands of others taken together."""
+        return self.pieces // self.bands
 
     def counts(self, unit: str) -> bool:
         """Whether a unit is one of these."""
@@ -88,7 +97,7 @@ class Finished:
         if position is None or not self._done.add(position):
             return
         self.clipped += record["clipped"]
-        self.frames += len(record["statistics"])
+        self.pieces += len(record["statistics"])
         table, shown = self._tables_of(position)
         for row in record["statistics"]:
             table.put(row)

@@ -126,6 +126,8 @@ class MemoryPlan:
         What the frames of a series take while they are judged, and a column of the table while it is written.
     ahead : int
         Units that are on a GPU of this process besides those in flight.
+    reducing_mem : int
+        What frames that are larger than a unit take while they are measured, before the first unit.
     unit_knobs, network_knobs : tuple of str
         What makes a unit, and the network's tensors, smaller.
     """
@@ -140,6 +142,7 @@ class MemoryPlan:
     table_mem: int = 0
     judging_mem: int = 0
     ahead: int = 0
+    reducing_mem: int = 0
     unit_knobs: tuple[str, ...] = ()
     network_knobs: tuple[str, ...] = ()
 
@@ -152,7 +155,8 @@ class MemoryPlan:
     @property
     def projected_mem(self) -> int:
         """Peak of the process, in bytes."""
-        return self._kept_mem + max(self.sampling_mem, self.judging_mem, self.units_mem + self.network_mem)
+        restoring = max(self.units_mem, self.reducing_mem) + self.network_mem
+        return self._kept_mem + max(self.sampling_mem, self.judging_mem, restoring)
 
     @property
     def network_room(self) -> int:
@@ -194,6 +198,10 @@ class MemoryPlan:
                 self.network_knobs,
             ),
             f"the frames that the light is estimated from, {format_bytes(self.sampling_mem)}": (self.sampling_mem, ()),
+            f"frames that are measured before, {format_bytes(self.reducing_mem)}": (
+                self.reducing_mem,
+                ("store the input in smaller chunks along y and x",),
+            ),
             f"the statistics of all frames, {format_bytes(self.table_mem + self.judging_mem)}": (
                 self.table_mem + self.judging_mem,
                 ("choose fewer with --frames",),
@@ -226,8 +234,8 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
     written = prod(geometry.largest_output)
     itemsize, scale_itemsize = np.dtype(recipe.dtype).itemsize, 4 if recipe.uncertainty else 0
     output = written * (itemsize + scale_itemsize)
-    work = _frame_pixels(geometry, geometry.work_shape)
-    frame_output = _frame_pixels(geometry, geometry.output_shape, channels=recipe.n_output)
+    work = _frame_pixels(geometry, geometry.largest_work)
+    frame_output = _frame_pixels(geometry, geometry.largest_output, channels=recipe.n_output)
     # What of the output is filled before the last frame is measured; an array takes memory where it was written to.
     before = output - frame_output * (itemsize + scale_itemsize)
     work_output = work // (len(geometry.channels) if geometry.stacked else 1) * recipe.n_output
@@ -257,7 +265,7 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
 
 def measuring_unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, copied: bool) -> UnitMemory:
     """What a unit takes that is only measured; parameters as for `unit_memory`."""
-    raw, work = _raw_bytes(geometry, dtype), _frame_pixels(geometry, geometry.work_shape)
+    raw, work = _raw_bytes(geometry, dtype), _frame_pixels(geometry, geometry.largest_work)
     return UnitMemory(
         raw=raw,
         reading=_reading_bytes(geometry, raw, dtype, copied=copied),
@@ -325,7 +333,7 @@ def _measuring_bytes(recipe: Recipe, pixels: int, geometry: Geometry, dtype: np.
     pixels //= len(geometry.channels) if geometry.stacked else 1
     fixed_point, changed = is_fixed_point(dtype), recipe.preparation.changes_pixels
     background = pixels * _BACKGROUND if recipe.preparation.illumination in FRAME_BACKGROUNDS else 0
-    if recipe.given:
+    if recipe.given or recipe.in_bands:
         return background
     prepared = pixels * _PREPARED_STATISTICS[fixed_point] if changed else 0
     per_pixel = _FLOAT_STATISTICS if recipe.scope == "image" else _FLOAT_STATE

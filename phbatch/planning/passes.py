@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
+from phbatch.frames.recipe import Recipe
+from phbatch.kernels.smoothing import is_fixed_point
+from phbatch.planning.image import Image
 from phbatch.planning.memory import HEAP, MARGIN, STATE_BYTES
 
 CORRECTIONS_AT_ONCE = 4
@@ -15,6 +19,7 @@ SAMPLES = 32
 _SKETCH = 80  # of a block with its halo: float64, smoothed, their bits, and what these index
 _LARGE_CHUNK = 1024  # pixels a side that a task of a large frame reads, at least
 _MERGED_STATE_BYTES = 1 << 20
+_PREPARED = 14  # of a block: averages, corrected, rounded, and as what is counted
 
 
 def sampled_frames(shape: Sequence[int], itemsize: int, spare_bytes: int, count: int) -> tuple[int, int]:
@@ -53,3 +58,17 @@ def reduction_bytes(
     rows = (min(3 * height, shape[-2]) * shape[-1] + 2 * blocks * height * width) * itemsize  # decoded, with halo
     states = 2 * blocks * STATE_BYTES + columns * _MERGED_STATE_BYTES
     return rows + states + (0 if fixed_point else blocks * height * width * _SKETCH)
+
+
+def piecewise_bytes(source: Image, recipe: Recipe, workers: int) -> int:
+    """Bytes that frames take which are measured in pieces, as they are read and as they are prepared."""
+    dtype, factor, light = source.dtype, recipe.preparation.downscale, recipe.preparation
+    fixed_point = is_fixed_point(dtype)
+    whole = reduction_bytes(source.shape, source.chunks, dtype.itemsize, fixed_point=fixed_point, workers=workers)
+    if not light.changes_pixels:
+        return whole
+    shape, chunks = ([-(-length // factor) for length in lengths[3:]] for lengths in (source.shape, source.chunks))
+    block = prod(min(pair) for pair in zip(reduction_chunks(chunks), shape, strict=True))
+    itemsize = 2 if fixed_point else 4
+    prepared = reduction_bytes(shape, chunks, itemsize, fixed_point=fixed_point, workers=workers)
+    return max(whole, prepared + workers * block * (factor**2 * dtype.itemsize + _PREPARED))

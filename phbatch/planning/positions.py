@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import overload
 
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry
 
 
 class PositionUnits(Sequence[Unit]):
@@ -95,9 +96,9 @@ def split_key(key: str) -> tuple[str, str]:
 
     Examples
     --------
-    >>> split_key("A/1/0/t0/c0/z4"), split_key("t0/c0")
-    (('A/1/0', 't0/c0/z4'), ('', 't0/c0'))
+    >>> split_key("A/1/0/t0/c0/z4"), split_key("t0/c0"), split_key("t0/c0/z4/y0-1023")
+    (('A/1/0', 't0/c0/z4'), ('', 't0/c0'), ('', 't0/c0/z4/y0-1023'))
     """
     parts = key.split("/")
-    count = 3 if parts[-1].startswith("z") else 2
+    count = 2 + sum(part.startswith(("z", "y")) for part in parts[-2:])
     return "/".join(parts[:-count]), "/".join(parts[-count:])

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import numpy as np
 
 from phbatch.frames.light import Preparation
 from phbatch.frames.recipe import Recipe
-from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.network.device import Device
 from phbatch.network.forms import require_form
 from phbatch.network.model import Model
 from phbatch.network.steps import window_dtype
-from phbatch.places.ome import ImageMetadata
 from phbatch.planning.channels import chosen_channels, copied_channels
+from phbatch.planning.fit import Fit, profile_mem, sampling_mem
 from phbatch.planning.idle import require_effect
+from phbatch.planning.image import Image
 from phbatch.planning.levels import resolve_levels, shard_bytes
 from phbatch.planning.memory import (
     RESERVED_BYTES,
-    RESERVED_NETWORK_BYTES,
     MemoryPlan,
     measuring_unit_memory,
     table_memory,
     unit_knobs,
-    unit_memory,
 )
-from phbatch.planning.passes import profile_bytes, reduction_bytes, sampled_frames, sampling_bytes
+from phbatch.planning.passes import piecewise_bytes
 from phbatch.planning.rule import resolve_rule
 from phbatch.planning.stored import (
     copies,
@@ -37,37 +34,11 @@ from phbatch.planning.stored import (
     require_storable,
     resolve_packing,
 )
-from phbatch.planning.tiles import resolve_tiles
 from phbatch.planning.units import Geometry
-from phbatch.words.axes import Shape
-from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, MOST_WORKERS, Precision
+from phbatch.words.choices import FRAME_BACKGROUNDS, MOST_WORKERS, Precision
 from phbatch.words.errors import InputError, ModelError, UsageError
 from phbatch.words.events import Notice
 from phbatch.words.settings import RunSettings
-
-
-class Image(Protocol):
-    """What must be known of an input: `Source` has it, and so has a Dask array with axes."""
-
-    @property
-    def shape(self) -> Shape:
-        """Lengths along ``tczyx``."""
-
-    @property
-    def chunks(self) -> Shape:
-        """Chunks along ``tczyx``."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
-
-    @property
-    def metadata(self) -> ImageMetadata:
-        """Axes and channels."""
-
-    @property
-    def copied(self) -> bool:
-        """Whether what is read is copied, to bring its axes or bytes in order."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +57,8 @@ class ResolvedRun:
         Units at once.
     notices : tuple of Notice
         Choices and warnings to tell the user.
+    readers : int
+        Threads that measure frames which are larger than a unit.
     """
 
     geometry: Geometry
@@ -93,6 +66,7 @@ class ResolvedRun:
     memory: MemoryPlan
     workers: int
     notices: tuple[Notice, ...]
+    readers: int = 1
 
 
 def resolve_run(
@@ -110,6 +84,7 @@ def resolve_run(
     most_units: int | None = None,
     device: Device | None = None,
     ahead: int = 0,
+    band: int | None = 0,
 ) -> ResolvedRun:
     """Decide everything that can be decided before a pixel is read.
 
@@ -141,6 +116,9 @@ def resolve_run(
         The GPU that computes the network: its memory holds the tensors, and tiles are as large as it allows.
     ahead : int
         Units that are on it besides those that are worked on, at most; a processor gets none.
+    band : int or None
+        Rows of a unit of the run that is continued; 0 where units have whole frames, and None where frames that do not
+        fit are cut into bands that do.
 
     Raises
     ------
@@ -192,20 +170,11 @@ def resolve_run(
     if settings.dtype == "input" and not recipe.copies:
         require_storable(settings, recipe)
     require_copyable(settings, source, geometry, recipe)
-    memory = _plan_memory(settings, source, model, geometry, recipe, allowed)
-    if model is not None:
-        tiles = resolve_tiles(settings, geometry, model, memory.network_room // batch, tile, device, batch)
-        recipe = replace(recipe, tiles=tiles)
-        knobs = [f"lower --{name}" for name, value in (("tile", settings.tile), ("batch", batch)) if (value or 1) > 1]
-        bytes_of = model.config.staging_bytes if device is not None else model.config.workspace_bytes
-        memory = replace(memory, network_mem=bytes_of(tiles.tile, batch), network_knobs=tuple(knobs))
-        most_ahead = min(ahead, len(geometry.units) - 1) if device is not None else 0
-        fitting = [count for count in range(most_ahead, 0, -1) if replace(memory, ahead=count).fitting]
-        memory = replace(memory, ahead=fitting[0] if fitting else 0)
-    workers = settings.workers or max(1, min(MOST_WORKERS, cores, most_units or len(geometry.units), memory.fitting))
-    memory = replace(memory, in_flight=workers)
-    memory.require_fit(recipe.tiles.tile if recipe.tiles else None)
-    return ResolvedRun(geometry, recipe, memory, workers, (*notices, *packing_notices(recipe)))
+    fit = Fit(settings, source, model, allowed, tile, device, cores, most_units, ahead)
+    planned = fit.choose(geometry, recipe, band)
+    planned.memory.require_fit(planned.recipe.tiles.tile if planned.recipe.tiles else None)
+    notices = (*notices, *planned.notices, *packing_notices(recipe))
+    return ResolvedRun(planned.geometry, planned.recipe, planned.memory, planned.workers, notices, planned.readers)
 
 
 @dataclass(frozen=True)
@@ -245,12 +214,12 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
     unit = measuring_unit_memory(geometry, recipe, source.dtype, copied=source.copied)
     table, judging = table_memory(geometry, recipe)
     memory = MemoryPlan(
-        RESERVED_BYTES + _profile_mem(settings, source),
+        RESERVED_BYTES + profile_mem(settings, source),
         unit.computing,
         0,
         1,
         allowed,
-        sampling_mem=_sampling_mem(settings, source, geometry, allowed - RESERVED_BYTES),
+        sampling_mem=sampling_mem(settings, source, geometry, allowed - RESERVED_BYTES),
         table_mem=table,
         judging_mem=judging,
         unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
@@ -258,11 +227,10 @@ def resolve_statistics(settings: RunSettings, source: Image, *, available_bytes:
     asked = settings.workers or max(1, min(MOST_WORKERS, cores))
     workers = asked if settings.workers is not None else max(1, min(asked, memory.fitting))
     memory = replace(memory, in_flight=workers)
-    large = not recipe.preparation.changes_pixels and memory.projected_mem > allowed
+    large = settings.illumination not in FRAME_BACKGROUNDS and memory.projected_mem > allowed
     if large:
-        fixed_point, itemsize = is_fixed_point(source.dtype), source.dtype.itemsize
-        reduction = reduction_bytes(source.shape, source.chunks, itemsize, fixed_point=fixed_point, workers=asked)
-        memory = MemoryPlan(RESERVED_BYTES, reduction, 0, 1, allowed)
+        reduction = piecewise_bytes(source, recipe, asked)
+        memory = replace(memory, unit_mem=reduction, waiting_mem=0, in_flight=1, unit_knobs=())
     memory.require_fit(None)
     return ResolvedStatistics(geometry, recipe, asked if large else workers, large)
 
@@ -310,41 +278,6 @@ def _resolve_geometry(settings: RunSettings, source: Image, model: Model | None)
         shard_pixels=shard_bytes(settings, settings.ome_zarr or source.metadata.version)
         // np.dtype(output_dtype(settings, source)).itemsize,
     )
-
-
-def _plan_memory(
-    settings: RunSettings, source: Image, model: Model | None, geometry: Geometry, recipe: Recipe, allowed: int
-) -> MemoryPlan:
-    """Of one unit at once, without the network's tensors."""
-    unit = unit_memory(geometry, recipe, source.dtype, network=model is not None, copied=source.copied)
-    table, judging = table_memory(geometry, recipe)
-    libraries = RESERVED_BYTES + (RESERVED_NETWORK_BYTES if model is not None else 0)
-    return MemoryPlan(
-        libraries + _profile_mem(settings, source),
-        unit.computing,
-        0,
-        settings.workers or 1,
-        allowed,
-        waiting_mem=unit.waiting,
-        sampling_mem=_sampling_mem(settings, source, geometry, allowed - libraries),
-        table_mem=table,
-        judging_mem=judging,
-        unit_knobs=unit_knobs(geometry, recipe, unit, source.dtype),
-    )
-
-
-def _profile_mem(settings: RunSettings, source: Image) -> int:
-    if settings.illumination in ("none", *FRAME_BACKGROUNDS):
-        return 0
-    return profile_bytes(source.shape, dark=settings.illumination != "temporal")
-
-
-def _sampling_mem(settings: RunSettings, source: Image, geometry: Geometry, spare: int) -> int:
-    """What the estimate of a profile takes of what is spare: as many frames as fit."""
-    if settings.illumination not in ESTIMATED_BACKGROUNDS or settings.illumination in FRAME_BACKGROUNDS:
-        return 0
-    count, frame = sampled_frames(source.shape, source.dtype.itemsize, spare, len(geometry.times))
-    return sampling_bytes(count * frame)
 
 
 def _resolve_preparation(settings: RunSettings) -> Preparation:

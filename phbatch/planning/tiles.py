@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from phbatch.kernels.bands import BandedTiles, window_of_band
 from phbatch.kernels.tiling import TilePlan, choose_tile
 from phbatch.network.device import Device, tile_room
 from phbatch.network.model import Model
@@ -40,6 +41,8 @@ def resolve_tiles(
         What was asked for is all halo.
     """
     config, shape = model.config, geometry.network_frame_shape
+    if geometry.band:
+        shape = window_of_band(shape, config.halo, config.grid, geometry.band)
     padded = tuple(size + -size % config.grid for size in shape)
     smallest = 2 * config.halo + config.grid
     if settings.tile is not None:
@@ -60,4 +63,7 @@ def resolve_tiles(
     else:
         fitting = spare_bytes // config.workspace_bytes_per_pixel
         chosen = choose_tile(shape, config.halo, config.grid, min(fitting, _TILE_PIXELS[config.n_dim]))
-    return TilePlan(shape, chosen, config.halo, config.grid)
+    whole = geometry.network_frame_shape
+    if geometry.band:
+        return BandedTiles(whole, chosen, config.halo, config.grid, geometry.band)
+    return TilePlan(whole, chosen, config.halo, config.grid)

@@ -12,58 +12,16 @@ from itertools import accumulate
 from math import prod
 from typing import Any, overload
 
-from phbatch.kernels.stats import FrameStatistics
+from phbatch.kernels.bands import rows_about
 from phbatch.planning.chunks import Level, chunk_length
-from phbatch.words.axes import CANONICAL, FrameGrid, FrameKey, Region, Shape, frame_indices
+from phbatch.planning.unit import Unit, region_size
+from phbatch.words.axes import CANONICAL, FrameGrid, Shape
 from phbatch.words.groups import TimeGroups
 
 _UNIT_PIXELS = 1 << 20  # small frames are taken together until a unit has this many
-_KEY = re.compile(r"t([0-9]{1,18})(?:-[0-9]+)?/c([0-9]{1,18})(?:-[0-9]+)?(?:/z([0-9]{1,18})(?:-[0-9]+)?)?")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One piece of work: whole source chunks in, whole output chunks out, one owner.
-
-    Attributes
-    ----------
-    key : str
-        Its name in the ledger, in events and in errors: the output indices along t, c and z.
-    source : tuple of slice
-        What is read, along ``tczyx``.
-    keep_t, keep_c : range, tuple of int
-        Indices along t and c, within what is read, of the frames that were asked for.
-    output : tuple of slice
-        What is written, along ``tczyx`` of the output.
-    measured : mapping of (t, c, z) to FrameStatistics, or None
-        What an earlier pass found for its frames, by their indices within the unit.
-    """
-
-    key: str
-    source: Region
-    keep_t: range
-    keep_c: tuple[int, ...]
-    output: Region
-    measured: Mapping[tuple[int, int, int | None], FrameStatistics] | None = None
-
-    def places_of(self, channels: Sequence[int]) -> frozenset[int]:
-        """Where some channels of the input are among those that are kept."""
-        first = self.source[1].start
-        return frozenset(index for index, c in enumerate(self.keep_c) if first + c in channels)
-
-    def frame_indices(self, *, volumes: bool) -> Iterator[tuple[int, int, int | None]]:
-        """Index within the unit of every frame, as (t, c, z); z is None for whole volumes."""
-        planes = self.source[2].stop - self.source[2].start
-        return frame_indices((len(self.keep_t), len(self.keep_c), planes, 1, 1), volumes=volumes)
-
-    def frame_key(self, t: int, c: int, z: int | None) -> FrameKey:
-        """Key, in the input, of a frame by its indices among those kept."""
-        first_z = self.source[2].start
-        return FrameKey(
-            self.source[0].start + self.keep_t[t],
-            self.source[1].start + self.keep_c[c],
-            None if z is None else first_z + z,
-        )
+_KEY = re.compile(
+    r"t([0-9]{1,18})(?:-[0-9]+)?/c([0-9]{1,18})(?:-[0-9]+)?(?:/z([0-9]{1,18})(?:-[0-9]+)?)?(?:/y([0-9]{1,18})(?:-[0-9]+)?)?"
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +52,10 @@ class Geometry:
         Resolutions of the output.
     copied : tuple of int
         Those of `channels` whose pixels are copied.
+    band : int
+        Rows of the output that a unit has, a power of two; 0 where units have whole frames.
+    margin : int
+        Rows on either side that a band is made of besides, on the grid of what is restored.
     """
 
     shape: Shape
@@ -108,10 +70,13 @@ class Geometry:
     shard_pixels: int = 0
     levels: int = 1
     copied: tuple[int, ...] = ()
+    band: int = 0
+    margin: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` is the inverse."""
-        return asdict(self) | {"times": [self.times.start, self.times.stop, self.times.step]}
+        found = asdict(self) | {"times": [self.times.start, self.times.stop, self.times.step]}
+        return {name: value for name, value in found.items() if self.band or name not in ("band", "margin")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
@@ -152,7 +117,7 @@ class Geometry:
         """All resolutions of the output, the full one first.
 
         A unit writes whole frames, and every level is cut along t, c and z as level 0 is: so whoever owns a frame owns
-        the chunks and shards of all its levels.
+        the chunks and shards of all its levels. Bands are cut along y alike: each owns rows of chunks of every level.
         """
         return tuple(self._level(2**level) for level in range(self.levels))
 
@@ -163,7 +128,7 @@ class Geometry:
 
     @cached_property
     def units(self) -> Units:
-        """All units, in the order of t, c, z; none is made before it is asked for."""
+        """All units, in the order of t, c, z, y; none is made before it is asked for."""
         return Units(self)
 
     @property
@@ -189,17 +154,37 @@ class Geometry:
         return self.work_shape[2:] if self.volumes else self.work_shape[3:]
 
     @property
+    def bands(self) -> int:
+        """How many units a frame is cut into."""
+        return -(-self.output_shape[3] // self.band) if self.band else 1
+
+    def band_rows(self, at: int) -> tuple[slice, slice]:
+        """Rows of the source that a band is made of, and those of the output that it is."""
+        height, rows = self.shape[3], self.output_shape[3]
+        if not self.band:
+            return slice(0, height), slice(0, rows)
+        start, stop = rows_about(rows, self.band, self.margin, at)
+        read = slice(start * self.downscale, min(stop * self.downscale, height))
+        return read, slice(at * self.band, min((at + 1) * self.band, rows))
+
+    @property
     def largest_source(self) -> Shape:
         """Lengths, along ``tczyx``, of what the largest unit reads; each axis is cut by itself."""
         times = (self.time_groups.largest - 1) * self.times.step + 1
         channels = max(stop - start for start, stop, _ in self.channel_groups)
-        return (times, channels, self.plane_step, *self.shape[3:])
+        return (times, channels, self.plane_step, self.band_rows(0)[0].stop, self.shape[4])
+
+    @property
+    def largest_work(self) -> Shape:
+        """Lengths of it on the grid of what is restored."""
+        *outer, rows, _ = self.largest_source
+        return (*outer, -(-rows // self.downscale), self.work_shape[4])  # type: ignore[return-value]
 
     @property
     def largest_output(self) -> Shape:
         """Lengths, along ``tczyx``, of what the largest unit writes."""
         channels = max(self.output_channels(kept) for _, _, kept in self.channel_groups)
-        return (self.time_groups.largest, channels, self.plane_step, *self.output_shape[3:])
+        return (self.time_groups.largest, channels, self.plane_step, self.band_rows(0)[1].stop, self.output_shape[4])
 
     @cached_property
     def time_groups(self) -> TimeGroups:
@@ -228,13 +213,14 @@ class Geometry:
     def _level(self, factor: int) -> Level:
         *outer, height, width = self.output_shape
         lengths = [-(-height // factor), -(-width // factor)]
-        chunk = [chunk_length(size) for size in lengths]
+        owned = [self.band // factor or lengths[0], lengths[1]]  # what a unit has of it
+        chunk = [chunk_length(size) for size in owned]
         together, length = self._frames_together, self._even_group
         if self.shard_pixels > 0:
             length = together if length % together == 0 else 1
         chunk_t, shards = length if together > 1 else 1, None
         if self.shard_pixels > 0:
-            whole = (-(-size // of) * of for size, of in zip(lengths, chunk, strict=True))
+            whole = (-(-size // of) * of for size, of in zip(owned, chunk, strict=True))
             shards = (-(-self._even_group // chunk_t) * chunk_t, 1, 1, *whole)
         return Level(factor, (*outer, *lengths), (chunk_t, 1, 1, *chunk), shards)  # type: ignore[arg-type]
 
@@ -258,7 +244,7 @@ class Geometry:
 
 
 class Units(Sequence[Unit]):
-    """Units of a geometry in the order of t, c, z: each is made when it is asked for, by arithmetic.
+    """Units of a geometry in the order of t, c, z, y: each is made when it is asked for, by arithmetic.
 
     Parameters
     ----------
@@ -279,9 +265,9 @@ class Units(Sequence[Unit]):
         self._times, self._channels = geometry.time_groups, geometry.channel_groups
         counts = (geometry.output_channels(kept) for _, _, kept in self._channels)
         self._first_channels = list(accumulate(counts, initial=0))
-        self._output_lengths = geometry.output_shape[3:]
-        self._planes = -(-geometry.shape[2] // geometry.plane_step)
-        count = len(self._times) * len(self._channels) * self._planes
+        self._output_width = geometry.output_shape[4]
+        self._planes, self._bands = -(-geometry.shape[2] // geometry.plane_step), geometry.bands
+        count = len(self._times) * len(self._channels) * self._planes * self._bands
         self._positions = range(count) if positions is None else positions
 
     def __len__(self) -> int:
@@ -321,18 +307,19 @@ class Units(Sequence[Unit]):
         match = _KEY.fullmatch(key) if isinstance(key, str) else None
         if match is None:
             return None
-        t, c, z = (int(part or 0) for part in match.groups())
+        t, c, z, y = (int(part or 0) for part in match.groups())
         if t >= len(self._geometry.times) or c >= self._first_channels[-1]:
             return None
         at_c = bisect_right(self._first_channels, c) - 1
         at = (self._times.index(t) * len(self._channels) + at_c) * self._planes + z // self._geometry.plane_step
+        at = at * self._bands + (y // self._geometry.band if self._geometry.band else 0)
         if at not in self._positions or self._key(at) != key:
             return None
         return self._positions.index(at)
 
     def _spans(self, position: int) -> tuple[int, int, int, int, int, int]:
         """First and one past the last index in the output, along t, c and z."""
-        rest, at_z = divmod(position, self._planes)
+        rest, at_z = divmod(position // self._bands, self._planes)
         at_t, at_c = divmod(rest, len(self._channels))
         step = self._geometry.plane_step
         return (
@@ -347,32 +334,36 @@ class Units(Sequence[Unit]):
     def _key(self, position: int) -> str:
         t, t_stop, c, c_stop, z, z_stop = self._spans(position)
         found = f"{_span('t', t, t_stop)}/{_span('c', c, c_stop)}"
-        return found if self._geometry.shape[2] == 1 else f"{found}/{_span('z', z, z_stop)}"
+        if self._geometry.shape[2] > 1:
+            found += f"/{_span('z', z, z_stop)}"
+        rows = self._geometry.band_rows(position % self._bands)[1]
+        return f"{found}/{_span('y', rows.start, rows.stop)}" if self._bands > 1 else found
 
     def _make(self, position: int) -> Unit:
         t, t_stop, c, c_stop, z, z_stop = self._spans(position)
         times = self._geometry.times[t:t_stop]
-        first_c, last_c, channels = self._channels[position // self._planes % len(self._channels)]
-        (height, width), (output_height, output_width) = self._geometry.shape[3:], self._output_lengths
-        planes = slice(z, z_stop)
+        first_c, last_c, channels = self._channels[position // self._bands // self._planes % len(self._channels)]
+        planes, (read, written) = slice(z, z_stop), self._geometry.band_rows(position % self._bands)
         return Unit(
             key=self._key(position),
-            source=(slice(times[0], times[-1] + 1), slice(first_c, last_c), planes, slice(0, height), slice(0, width)),
+            source=(
+                slice(times[0], times[-1] + 1),
+                slice(first_c, last_c),
+                planes,
+                read,
+                slice(0, self._geometry.shape[4]),
+            ),
             keep_t=range(0, times[-1] - times[0] + 1, times.step),
             keep_c=tuple(channel - first_c for channel in channels),
-            output=(slice(t, t_stop), slice(c, c_stop), planes, slice(0, output_height), slice(0, output_width)),
+            output=(slice(t, t_stop), slice(c, c_stop), planes, written, slice(0, self._output_width)),
         )
-
-
-def region_size(region: Sequence[slice]) -> int:
-    """Pixels of a region."""
-    return prod(int(part.stop) - int(part.start) for part in region)
 
 
 def source_reads(geometry: Geometry) -> int:
     """Pixels that all units read together."""
     channels = sum(stop - start for start, stop, _ in geometry.channel_groups)
-    return geometry.time_groups.extent * channels * prod(geometry.shape[2:])
+    rows = sum(region_size(geometry.band_rows(at)[:1]) for at in range(geometry.bands))
+    return geometry.time_groups.extent * channels * geometry.shape[2] * rows * geometry.shape[4]
 
 
 def present_axes(axes: str, shape: Shape) -> tuple[int, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from phbatch.computing.tasks import Job
 from phbatch.frames.table import StatisticsTable
 from phbatch.running.begin import AcceptedRun
 from phbatch.running.illumination import IlluminationResult, estimate_light, light_aside
-from phbatch.running.measure import measure_before
+from phbatch.running.measure import measure_before, measure_in_pieces
 from phbatch.running.scale import require_good_frames, require_scale
 from phbatch.words.events import Listener, StageStarted, Stop
 
@@ -46,14 +48,17 @@ def statistics_before(accepted: AcceptedRun, job: Job, stop: Stop, listener: Lis
         return accepted.given
     resolved = accepted.resolved
     listener(StageStarted("measuring", resolved.geometry.frames))
-    table = measure_before(
-        job,
-        resolved.geometry,
-        accepted.source.dtype,
-        workers=resolved.workers,
-        scheduler=accepted.settings.scheduler,
-        stop=stop,
-        listener=listener,
-    )
+    if resolved.recipe.in_bands:
+        measuring = partial(measure_in_pieces, job, accepted.source, resolved.geometry, workers=resolved.readers)
+    else:
+        measuring = partial(
+            measure_before,
+            job,
+            resolved.geometry,
+            accepted.source.dtype,
+            workers=resolved.workers,
+            scheduler=accepted.settings.scheduler,
+        )
+    table = measuring(stop=stop, listener=listener)
     require_good_frames(table, resolved.recipe)
     return table

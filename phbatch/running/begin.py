@@ -45,7 +45,7 @@ from phbatch.running.measure import describe, read_table, require_same_measureme
 from phbatch.running.scale import require_good_frames
 from phbatch.running.settle import choose_network, settle_cut, settle_precision
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, MOST_WORKERS, Backend
-from phbatch.words.errors import InputError
+from phbatch.words.errors import InputError, MemoryLimitError
 from phbatch.words.events import Listener, Notice, Stop, never
 from phbatch.words.settings import RunSettings
 
@@ -129,7 +129,7 @@ def accept_run(
         ahead=UNITS_AHEAD if settings.scheduler is None and processes < 2 else 0,
         most_units=None if record is None else MOST_WORKERS,
     )
-    resolved = plan_for(settings.scheduler, resolve, stop, processes=processes or 1)
+    resolved = _resolve(resolve, settings, _recorded_band(continued, alone=record is None), stop, processes or 1)
     profile, digest, warnings = _find_profile(settings, source, destination, resolved.geometry)
     image = OutputImage.make(source, resolved.geometry, resolved.recipe, settings)
     job = Job(
@@ -148,7 +148,7 @@ def accept_run(
         wait_s=settings.wait_workers,
         levels=resolved.geometry.levels,
         level_method=settings.level_method,
-        shown=measures_shown(image, resolved.recipe),
+        shown=measures_shown(image, resolved.recipe) and not resolved.recipe.in_bands,
     )
     given = None
     if settings.stats is not None:
@@ -164,6 +164,26 @@ def accept_run(
     return AcceptedRun(
         settings, source, model, resolved, job, destination, image, continued, given, digest, notices, replaces=replaces
     )
+
+
+def _recorded_band(continued: Mapping[str, Any] | None, *, alone: bool) -> int | None:
+    """Rows of the bands of the run that is continued; of a new one, None where its frames may be cut."""
+    if continued is not None and "fingerprint" in continued:
+        return int(continued.get("geometry", {}).get("band", 0))
+    return None if alone else 0
+
+
+def _resolve(
+    resolve: Callable[..., ResolvedRun], settings: RunSettings, band: int | None, stop: Stop, processes: int
+) -> ResolvedRun:
+    """A plan of whole frames where any machine has memory for one, and else of bands of them."""
+    plan = partial(plan_for, settings.scheduler, stop=stop, processes=processes)
+    try:
+        return plan(resolve=partial(resolve, band=band or 0))
+    except MemoryLimitError:
+        if band is not None:
+            raise
+    return plan(resolve=partial(resolve, band=None))
 
 
 def _with_backend(settings: RunSettings, model: Model | None, begun: Mapping[str, Any]) -> tuple[RunSettings, Backend]:

@@ -15,7 +15,7 @@ from phbatch.outputs.image import storage_refusal
 from phbatch.outputs.ledger import Ledger
 from phbatch.places.place import Place
 from phbatch.places.retry import is_out_of_place
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running.begin import AcceptedRun
 from phbatch.words.axes import FrameKey
 from phbatch.words.errors import InterruptedRunError, OutputError

@@ -14,7 +14,7 @@ from phbatch.computing.graph import Call, Graph, build_graph, join, name_units, 
 from phbatch.computing.measuring import find_scale, measure_unit, merge_pools, pool_unit, scan_unit
 from phbatch.computing.outcome import attempt
 from phbatch.computing.tasks import restore_unit
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running.begin import AcceptedRun, must_scan
 from phbatch.words.errors import OutputError, UsageError, first_line
 from phbatch.words.events import Notice
@@ -81,7 +81,7 @@ def graph_of(accepted: AcceptedRun, units: Sequence[Unit]) -> Graph:
     A run computes one stage after the other, and what joins them is done by whoever called it.
     """
     recipe = accepted.resolved.recipe
-    measures = recipe.passes > 1 and accepted.given is None
+    measures = recipe.passes > 1 and accepted.given is None and not recipe.in_bands
     graph: Graph = {}
     before: list[str] = []
     if must_scan(accepted):
@@ -91,8 +91,15 @@ def graph_of(accepted: AcceptedRun, units: Sequence[Unit]) -> Graph:
         if recipe.scope != "image":
             before = _add(graph, accepted, pool_unit, units, before, "pool-join")
             graph["pool-join"] = (partial(join, merge_pools), graph["pool-join"][1])
-    elif accepted.given is None and not accepted.continued and recipe.rule.method not in ("fixed", "none"):
+    elif (
+        accepted.given is None
+        and not (accepted.continued or recipe.in_bands)
+        and recipe.rule.method not in ("fixed", "none")
+    ):
         before = _add(graph, accepted, find_scale, units[:1], before, "require-scale")
+    if recipe.in_bands and accepted.given is None:
+        graph["measure"] = (_here("measure"), before)
+        before = ["measure"]
     _add(graph, accepted, restore_unit, units, before, "commit")
     return graph
 

@@ -59,7 +59,7 @@ def pools_over_time(settings: RunSettings, resolved: ResolvedRun) -> str:
     recipe = resolved.recipe
     if settings.illumination in ESTIMATED_BACKGROUNDS and settings.illumination not in FRAME_BACKGROUNDS:
         return f"--illumination {settings.illumination}"
-    if recipe.passes == 1:
+    if recipe.given or not recipe.depends_on_series:
         return ""
     if recipe.scope != "image":
         return f"--scope {recipe.scope}"

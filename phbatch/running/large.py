@@ -12,23 +12,24 @@ import dask.threaded
 import numpy as np
 from numpy.typing import NDArray
 
+from phbatch.frames.light import Corrections, as_read, count_fractions, in_counts
 from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsRow
 from phbatch.inputs.image import Source
 from phbatch.kernels.counting import halo_of_counting
-from phbatch.kernels.padding import Padding, Runs, join_runs, may_have_padding
-from phbatch.kernels.stats import State, finalize, from_block, merge
+from phbatch.kernels.glance import glance_at_blocks
+from phbatch.kernels.padding import Extent, Padding, Runs, join_extents, may_have_padding, padding_of
+from phbatch.kernels.stats import FrameStatistics, State, finalize, from_block, merge
 from phbatch.planning.passes import reduction_chunks
-from phbatch.planning.units import Geometry
+from phbatch.running.prepared import Pixels, PreparedPixels
 from phbatch.words.axes import FrameKey, to_region
 
 _JOINED = 16  # states that a task merges
+_GLANCED = 512  # rows of a frame that is only copied
 
 
-def reduce_large_frames(
-    source: Source, keys: Iterable[FrameKey], sigma: float, workers: int
-) -> Iterator[tuple[FrameKey, State]]:
-    """Mergeable states of frames, each reduced over its chunks, one row of chunks after the other.
+class LargeFrames:
+    """Frames that are too large for one task, each reduced over its chunks, one row of chunks after the other.
 
     The chunks of a row and the tree that merges them are a graph of Dask's threaded scheduler. Rows are not: what they
     share is read by threads beside it and held, since three rows are all that has a place in memory; nor are frames,
@@ -37,39 +38,74 @@ def reduce_large_frames(
     Parameters
     ----------
     source : Source
-        Every chunk is decoded once, those at the border twice, and all of a frame with padding three times at most.
-    keys : iterable of FrameKey
-        Which frames.
-    sigma : float
-        Standard deviation of the Gaussian in pixels.
+        Every chunk is decoded once, those at the border twice, and all of a frame with padding three times at most. Of
+        averages, and where light is corrected, the frame as it is read is summarized, too.
+    recipe : Recipe
+        How frames are prepared and measured.
     workers : int
         Threads that read and measure chunks.
+    corrections : callable, optional
+        The map of light of a channel and plane of the image.
     """
-    with ThreadPoolExecutor(workers) as pool:
-        for key in keys:
-            chunks, radius = reduction_chunks(source.chunks[3:]), halo_of_counting(sigma)
-            padding = _find_padding(source, key, chunks, radius, pool)
-            yield key, _reduce_rows(_Rows(source, key, chunks, radius, pool), sigma, padding)
 
+    def __init__(self, source: Source, recipe: Recipe, workers: int, corrections: Corrections | None = None) -> None:
+        self._source, self._recipe, self._workers = source, recipe, workers
+        self._prepared = PreparedPixels(source, recipe.preparation, corrections)
+        self._radius = halo_of_counting(recipe.rule.sigma)
 
-def measure_large_frames(source: Source, geometry: Geometry, recipe: Recipe, workers: int) -> Iterator[StatisticsRow]:
-    """Statistics of the frames of a geometry, in the order of t, c, z; parameters as for `reduce_large_frames`.
+    def states(self, keys: Iterable[FrameKey]) -> Iterator[tuple[FrameKey, State]]:
+        """Mergeable states of frames as the normalization sees them."""
+        with ThreadPoolExecutor(self._workers) as pool:
+            for key in keys:
+                yield key, self._state(key, self._find_extent(key, pool), pool)
 
-    Yields
-    ------
-    StatisticsRow
-        One per frame; exact for 8 and 16 bit integers, for other dtypes within the error that
-        `phbatch.kernels.stats.finalize` states.
-    """
-    for key, state in reduce_large_frames(source, geometry.grid, recipe.rule.sigma, workers):
-        yield StatisticsRow(key, finalize(state, recipe.all_percentiles))
+    def statistics(self, keys: Iterable[FrameKey]) -> Iterator[StatisticsRow]:
+        """Statistics of frames; exact for 8 and 16 bit integers, else as `phbatch.kernels.stats.finalize` states."""
+        with ThreadPoolExecutor(self._workers) as pool:
+            for key in keys:
+                yield StatisticsRow(key, self._measure(key, pool))
+
+    def _measure(self, key: FrameKey, pool: ThreadPoolExecutor) -> FrameStatistics:
+        recipe = self._recipe
+        if recipe.copies or key.c in recipe.copied:
+            return glance_at_blocks(partial(self._glanced_rows, key), recipe.all_percentiles)
+        extent = self._find_extent(key, pool)
+        state = self._state(key, extent, pool)
+        if not recipe.preparation.changes_pixels:
+            return finalize(state, recipe.all_percentiles)
+        found = in_counts(finalize(state, recipe.all_percentiles), count_fractions(self._source.dtype))
+        raw = self._raw_state(key, extent if self._padding(extent) else None, pool)
+        return as_read(found, raw) if raw.finite else found
+
+    def _glanced_rows(self, key: FrameKey) -> Iterator[NDArray[Any]]:
+        height, width = self._source.shape[3:]
+        for top in range(0, height, _GLANCED):
+            yield _read_part(self._source, key, slice(top, min(top + _GLANCED, height)), slice(0, width))
+
+    def _state(self, key: FrameKey, extent: Extent | None, pool: ThreadPoolExecutor) -> State:
+        image = self._prepared if self._recipe.preparation.changes_pixels else self._source
+        return _reduce_rows(self._rows(image, key, pool), self._recipe.rule.sigma, self._padding(extent))
+
+    def _raw_state(self, key: FrameKey, extent: Extent | None, pool: ThreadPoolExecutor) -> State:
+        padding = None if extent is None else Padding(extent, extent.shrunk(self._radius))
+        return _reduce_rows(self._rows(self._source, key, pool), self._recipe.rule.sigma, padding)
+
+    def _padding(self, extent: Extent | None) -> Padding | None:
+        factor = self._recipe.preparation.downscale
+        return padding_of(extent if extent is None or factor == 1 else extent.averaged(factor), self._radius)
+
+    def _rows(self, image: Pixels, key: FrameKey, pool: ThreadPoolExecutor) -> _Rows:
+        return _Rows(image, key, reduction_chunks(image.chunks[3:]), self._radius, pool)
+
+    def _find_extent(self, key: FrameKey, pool: ThreadPoolExecutor) -> Extent | None:
+        return _find_extent(self._source, key, reduction_chunks(self._source.chunks[3:]), pool)
 
 
 @dataclass(eq=False)
 class _Rows:
     """A ``yx`` frame of a source, of which the rows of chunks are held that the present one and its halo need."""
 
-    source: Source
+    source: Pixels
     key: FrameKey
     chunks: Sequence[int]
     radius: int
@@ -108,16 +144,14 @@ class _Rows:
         row[:, left:right] = _read_part(self.source, self.key, slice(top, top + len(row)), slice(left, right))
 
 
-def _read_part(source: Source, key: FrameKey, rows: slice, columns: slice) -> NDArray[Any]:
+def _read_part(source: Pixels, key: FrameKey, rows: slice, columns: slice) -> NDArray[Any]:
     t, c, z = key.t, key.c, key.z or 0
     region = to_region((t, c, z, rows.start, columns.start), (t + 1, c + 1, z + 1, rows.stop, columns.stop))
     part: NDArray[Any] = source.read_or_refuse(region)[0, 0, 0]
     return part
 
 
-def _find_padding(
-    source: Source, key: FrameKey, chunks: Sequence[int], radius: int, pool: ThreadPoolExecutor
-) -> Padding | None:
+def _find_extent(source: Pixels, key: FrameKey, chunks: Sequence[int], pool: ThreadPoolExecutor) -> Extent | None:
     """From the zeros at the borders of all parts, where the border of the frame holds some."""
     height, width = source.shape[3:]
     rows, columns = (
@@ -133,7 +167,7 @@ def _find_padding(
     def look(row: slice, column: slice) -> Runs:
         return Runs.from_block(_read_part(source, key, row, column))
 
-    return join_runs([list(pool.map(partial(look, row), columns)) for row in rows], radius)
+    return join_extents([list(pool.map(partial(look, row), columns)) for row in rows])
 
 
 def _reduce_rows(rows: _Rows, sigma: float, padding: Padding | None) -> State:

@@ -11,7 +11,7 @@ import numpy as np
 from phbatch.computing.engine import execute, reduce_units
 from phbatch.computing.measuring import Pool, measure_unit, merge_pools, pool_unit
 from phbatch.computing.outcome import Outcome
-from phbatch.computing.tasks import Job
+from phbatch.computing.tasks import Job, maps_of
 from phbatch.frames.light import count_fractions, in_counts
 from phbatch.frames.measure import judge_series
 from phbatch.frames.recipe import Recipe
@@ -21,8 +21,9 @@ from phbatch.kernels.stats import State, finalize
 from phbatch.places.place import Place
 from phbatch.places.table_file import MEASURED, POSITION, describe_measurement, parse_measurement, read_rows
 from phbatch.planning.resolve import ResolvedStatistics
-from phbatch.planning.units import Geometry, Unit
-from phbatch.running.large import measure_large_frames, reduce_large_frames
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry
+from phbatch.running.large import LargeFrames
 from phbatch.words.axes import FrameGrid
 from phbatch.words.errors import InputError, InterruptedRunError
 from phbatch.words.events import Listener, Notice, UnitFinished, ignore
@@ -60,22 +61,31 @@ def measure_frames(
             stop=stop,
             listener=listener,
         )
-    table = StatisticsTable(geometry.grid)
-    for row in measure_large_frames(source, geometry, resolved.recipe, resolved.workers):
+    return measure_in_pieces(job, source, geometry, workers=resolved.workers, stop=stop, listener=listener)
+
+
+def measure_in_pieces(
+    job: Job, source: Source, geometry: Geometry, *, workers: int, stop: Stop, listener: Listener = ignore
+) -> StatisticsTable:
+    """As `measure_before`, for frames that are too large for one task: each is read in pieces, by this process."""
+    table, recipe = StatisticsTable(geometry.grid), job.recipe
+    frames = LargeFrames(source, recipe, workers, maps_of(job))
+    for row in frames.statistics(geometry.grid):
         table.put(row.as_dict())
         listener(UnitFinished(str(row.key), 1))
         if stop():
             break
     _require_complete(table)
-    judge_series(table, settings.smooth_time)
-    if settings.scope != "image":
-        good = (key for index, key in enumerate(geometry.grid) if not table.flag_bits[index])
+    judge_series(table, recipe.smooth_time)
+    if recipe.scope != "image":
+        good = (key for at, key in enumerate(geometry.grid) if not (table.flag_bits[at] or key.c in recipe.copied))
         states: dict[Pool, State] = {}
-        for key, state in reduce_large_frames(source, good, resolved.recipe.rule.sigma, resolved.workers):
-            states = merge_pools((states, {resolved.recipe.pool_of(key): state}))
+        for key, state in frames.states(good):
+            states = merge_pools((states, {recipe.pool_of(key): state}))
             if stop():
                 raise InterruptedRunError("stopped while frames were pooled; call the same command again to start.")
-        assign_pools(table, states, resolved.recipe, 1, listener)
+        fractions = count_fractions(source.dtype) if recipe.preparation.changes_pixels else 1
+        assign_pools(table, states, recipe, fractions, listener)
     return table
 
 

@@ -28,8 +28,12 @@ from phbatch.words.events import Listener, Stop, UnitFinished
 
 
 def needs_statistics(accepted: AcceptedRun) -> bool:
-    """Whether a frame is restored by statistics of others, which must be measured first."""
-    return accepted.given is None and accepted.resolved.recipe.passes > 1
+    """Whether a frame is restored by statistics of others, which must be measured first.
+
+    Frames that are larger than memory are measured by every task itself.
+    """
+    recipe = accepted.resolved.recipe
+    return accepted.given is None and recipe.passes > 1 and not recipe.in_bands
 
 
 @dataclass(frozen=True)

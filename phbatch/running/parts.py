@@ -18,15 +18,17 @@ import dask
 from phbatch.computing.tasks import load_predictor
 from phbatch.inputs.positions import find_positions
 from phbatch.outputs.finished import Finished
-from phbatch.outputs.image import finish_image, forget_tasks, refusing_storage_errors
+from phbatch.outputs.image import forget_tasks, refusing_storage_errors
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import Sink, read_output_attributes
+from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.holder import Array, HeldError, require_array
 from phbatch.places.lock import hold_output, hold_part, read_array
 from phbatch.places.place import Place
 from phbatch.planning.units import Units
+from phbatch.running.before import statistics_before
 from phbatch.running.begin import AcceptedRun, accept_run, require_input, settle_network
 from phbatch.running.commit import restore_units
+from phbatch.running.finishing import finish
 from phbatch.running.illumination import estimate_light, keep_light, light_aside
 from phbatch.running.measure import with_statistics
 from phbatch.running.opening import continue_units, open_output, recorded_options, require_same_run
@@ -35,7 +37,7 @@ from phbatch.running.position_parts import PositionShare, begin_position_parts
 from phbatch.running.run import call_of, python_command
 from phbatch.running.run_log import keeping_log
 from phbatch.running.scale import require_scale
-from phbatch.running.told import frame_pixels
+from phbatch.running.told import counted_in, piece_pixels
 from phbatch.words.errors import OutputError, UsageError
 from phbatch.words.events import Listener, Notice, RunStarted, Stop, ignore, logging_notices, never
 from phbatch.words.option_types import RunOptions
@@ -225,7 +227,7 @@ class _Share:
 
     def finish(self, finished: Finished) -> None:
         """Write what is written once all units are there."""
-        finish_image(Sink(self.accepted.output), self.accepted.image, finished.table, finished.shown)
+        finish(self.accepted, finished)
 
 
 def _do(accepted: AcceptedRun, part: Part, listener: Listener, stop: Stop) -> PartResult:
@@ -233,11 +235,14 @@ def _do(accepted: AcceptedRun, part: Part, listener: Listener, stop: Stop) -> Pa
     units = part.of(geometry.units)
     finished = Finished(geometry, units)
     continue_units(accepted, finished)
-    skipped, frames_before = len(finished), finished.frames
+    skipped, pieces_before = len(finished), finished.pieces
     frames = sum(1 for unit in units for _ in unit.frame_indices(volumes=volumes))
-    listener(RunStarted(accepted.output.path, len(units), skipped, frames, frames_before, frame_pixels(geometry)))
+    pixels, counted = piece_pixels(geometry), counted_in(geometry)
+    listener(RunStarted(accepted.output.path, len(units), skipped, frames, pieces_before, pixels, counted=counted))
     result = PartResult(accepted.output.path, part.number, part.array.parts, len(units), units_skipped=skipped)
     table, idle = accepted.given, skipped == len(units)
+    if accepted.resolved.recipe.in_bands and not idle:
+        table = statistics_before(accepted, accepted.job, stop, listener)
     if needs_statistics(accepted) and not (idle and _all_finished(accepted).missing == 0):  # others need them, too
         found = gather_statistics(accepted, part.number, part.array.parts, stop, listener)
         result = replace(result, measured=found.measured, waiting=() if idle else found.waiting)

@@ -31,7 +31,7 @@ from phbatch.outputs.writer import Sink
 from phbatch.places.lock import hold_output
 from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits, split_key
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running.accept_positions import AcceptedPositions, geometries_of, require_same_positions, settle_positions
 from phbatch.running.before import statistics_before
 from phbatch.running.begin import AcceptedRun, must_scan

@@ -30,7 +30,7 @@ from phbatch.outputs.writer import Sink
 from phbatch.places.place import Place
 from phbatch.planning.positions import split_key
 from phbatch.planning.request import ClusterRequest, Probe, make_request
-from phbatch.planning.units import Unit, region_size
+from phbatch.planning.unit import Unit, region_size
 from phbatch.running.accept_positions import accept_positions, require_same_positions, settle_positions
 from phbatch.running.begin import AcceptedRun, accept_run, meet_cluster, must_scan, require_input, settle_network
 from phbatch.running.opening import require_same_run

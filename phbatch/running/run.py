@@ -20,10 +20,9 @@ from phbatch.computing.tasks import load_predictor
 from phbatch.computing.versions import await_workers
 from phbatch.inputs.positions import Positions, find_positions
 from phbatch.outputs.accounts import keep_account
-from phbatch.outputs.image import finish_image, refusing_storage_errors
-from phbatch.outputs.writer import Sink
+from phbatch.outputs.image import refusing_storage_errors
 from phbatch.places.lock import hold_output
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running.accept_positions import accept_positions, require_same_positions
 from phbatch.running.before import look_at_light, measure_first, statistics_before
 from phbatch.running.begin import (
@@ -37,6 +36,7 @@ from phbatch.running.begin import (
 )
 from phbatch.running.commit import restore_units
 from phbatch.running.drawing import draw_plan
+from phbatch.running.finishing import finish
 from phbatch.running.follow import await_input, follow, require_followable
 from phbatch.running.illumination import keep_light
 from phbatch.running.local import on_devices
@@ -45,7 +45,7 @@ from phbatch.running.opening import open_output, require_same_run
 from phbatch.running.plan import report_plan, report_plans
 from phbatch.running.positions import run_positions
 from phbatch.running.run_log import keeping_log
-from phbatch.running.told import flagged_frames, frame_pixels, started_event, uncorrected_light
+from phbatch.running.told import flagged_frames, piece_pixels, started_event, uncorrected_light
 from phbatch.words.errors import UsageError
 from phbatch.words.events import (
     Event,
@@ -196,7 +196,7 @@ def _run(
         with refusing_storage_errors(accepted.output):
             finished = open_output(accepted, command)
             keep_light(accepted, light)
-        skipped, frames_before = len(finished), finished.frames
+        skipped, pieces_before = len(finished), finished.pieces
         todo = len(units) - skipped
         if todo or not finished.complete:  # what is finished stays as it is
             listener = stack.enter_context(keeping_log(accepted.output, command, listener, accepted.notices))
@@ -214,7 +214,7 @@ def _run(
         if left is None and len(finished) == len(units) and (todo or not finished.complete):
             listener(StageStarted("finishing"))
             with refusing_storage_errors(accepted.output):
-                finish_image(Sink(accepted.output), accepted.image, finished.table, finished.shown)
+                finish(accepted, finished)
         if uncorrected := uncorrected_light(finished.table):
             listener(uncorrected)
     notices = [notice.text for notice in (*accepted.notices, *said, *([uncorrected] if uncorrected else []))]
@@ -225,7 +225,7 @@ def _run(
         units_done=len(finished) - skipped,
         units_skipped=skipped,
         seconds=perf_counter() - started,
-        pixels=(finished.frames - frames_before) * frame_pixels(accepted.resolved.geometry),
+        pixels=(finished.pieces - pieces_before) * piece_pixels(accepted.resolved.geometry),
         peak_rss_bytes=peak_rss_bytes(),
         clipped=finished.clipped,
         failed=failed,

@@ -14,7 +14,7 @@ from phbatch.frames.recipe import Recipe
 from phbatch.frames.table import StatisticsTable
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import FLAG_NAMES, flag_bits
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running.measure import Stop
 from phbatch.words.errors import InputError, InterruptedRunError
 

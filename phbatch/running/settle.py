@@ -21,7 +21,7 @@ from phbatch.network.tuning.form import Choice, choose_form
 from phbatch.network.tuning.precision import PrecisionCheck, choose_precision
 from phbatch.network.tuning.tile import Cut, CutChoice, choose_cut
 from phbatch.planning.memory import MemoryPlan
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.choices import FRAME_BACKGROUNDS, Precision
 
 _SAMPLED_UNITS = 3
@@ -111,13 +111,13 @@ def _choose_cut(job: Job, room: int, frames: int, asked: tuple[bool, bool]) -> C
     model, recipe = open_model(folder), job.recipe
     return choose_cut(
         model,
-        tiles.shape,
+        tiles.cut_shape,
         Cut(tiles.tile, recipe.batch),
         job.backend,
         recipe.network,
         recipe.precision,
         room=room,
-        frames=frames,
+        frames=frames * tiles.cuts,
         tiles=not asked[0],
         batches=not asked[1],
     )
@@ -159,7 +159,10 @@ def _pixels_per_frame(tiles: TilePlan) -> int:
 
 
 def _sample_tiles(job: Job, unit: Unit) -> list[NDArray[np.float32]]:
-    """Windows ``(1, *tile, channel)`` of the first frame of a unit, normalized; none where it is passed through."""
+    """Windows ``(1, *tile, channel)`` of the first frame of a unit, normalized; none where it is passed through.
+
+    Of a band it is one window, in its middle, as if it were a frame: it is measured by itself.
+    """
     recipe = replace(job.recipe, batch=1, upscale_to=None, dtype="float32", rescale=False, packing=None)
     if recipe.preparation.illumination not in FRAME_BACKGROUNDS:
         # a profile may not be there yet, and is too even to change what a precision costs
@@ -172,5 +175,22 @@ def _sample_tiles(job: Job, unit: Unit) -> list[NDArray[np.float32]]:
         mean = np.zeros((*windows.pixels.shape[:-1], recipe.n_output), np.float32)
         return Prediction(mean, mean if recipe.uncertainty else None, np.zeros(1, np.int32))
 
-    restore_block(read_unit(job, unit)[0][:1], recipe, keep, copied=unit.places_of(recipe.copied))
+    block = read_unit(job, unit)[0][:1]
+    if recipe.in_bands and recipe.tiles is not None:
+        tile, factor = recipe.tiles.tile, recipe.preparation.downscale
+        rows, columns = (_middle(size, length * factor) for size, length in zip(block.shape[3:], tile, strict=True))
+        block = block[..., rows, columns]
+        recipe = replace(recipe, in_bands=False, tiles=_one_tile(recipe.tiles, block.shape[3:], factor))
+    restore_block(block, recipe, keep, copied=unit.places_of(recipe.copied))
     return sampled
+
+
+def _middle(size: int, length: int) -> slice:
+    first = max(0, (size - length) // 2)
+    return slice(first, min(size, first + length))
+
+
+def _one_tile(tiles: TilePlan, lengths: Sequence[int], factor: int) -> TilePlan:
+    """A frame of these lengths, before it is averaged, as one tile."""
+    shape = tuple(-(-length // factor) for length in lengths)
+    return TilePlan(shape, tiles.tile, tiles.halo, tiles.grid)

@@ -17,9 +17,28 @@ from phbatch.words.events import Event, Notice, RunStarted
 def started_event(accepted: AcceptedRun, finished: Finished) -> Event:
     """Where a run begins."""
     geometry = accepted.resolved.geometry
-    units, pixels = len(geometry.units), frame_pixels(geometry)
+    units, bands = len(geometry.units), geometry.bands
     planned = accepted.resolved.memory.projected_mem if accepted.settings.scheduler is None else 0
-    return RunStarted(accepted.output.path, units, len(finished), geometry.frames, finished.frames, pixels, planned)
+    return RunStarted(
+        accepted.output.path,
+        units,
+        len(finished),
+        geometry.frames * bands,
+        finished.pieces,
+        piece_pixels(geometry),
+        planned,
+        counted=counted_in(geometry),
+    )
+
+
+def piece_pixels(geometry: Geometry) -> int:
+    """Pixels of one frame, or of a band of it, about."""
+    return frame_pixels(geometry) // geometry.bands
+
+
+def counted_in(geometry: Geometry) -> str:
+    """What a run counts."""
+    return "bands" if geometry.band else "frames"
 
 
 def frame_pixels(geometry: Geometry) -> int:

@@ -79,7 +79,7 @@ class PositionsRun:
         """One of the images, with the statistics that are known; units and times are told of all together."""
         finished = Finished(self.geometries[path])
         finished.table, finished.shown = self.finished.tables[path], self.finished.all_shown[path]
-        finished.frames = finished.table.known
+        finished.pieces = finished.table.known
         return _Image(self, path, finished, None)
 
     def image_alone(self, path: str, input: str | None = None) -> FinishedRun:

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from phbatch.planning.positions import PositionUnits, split_key
-from phbatch.planning.units import Geometry, Unit, Units
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry, Units
 from phbatch.running.accept_positions import axes_of
 
 

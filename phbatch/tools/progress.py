@@ -117,7 +117,7 @@ class ProgressReport:
         self._pixels, self._planned = event.frame_pixels, event.planned_bytes
         if event.units_done and not self._begun:  # more frames may have come since
             self._say(f"continuing: {event.units_done} of {event.units} units are finished")
-        self._begun |= bool(event.output)
+        self._begun, self._counted = self._begun or bool(event.output), event.counted
         self._begin("restoring" if event.output else "measuring", event.frames, event.frames_done)
         self._show()
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.computing.engine import execute
-from phbatch.computing.tasks import Job, PositionUnit, compute_unit, images_of, load_predictor, own_job, region_of
+from phbatch.computing.tasks import Job, PositionUnit, compute_unit, images_of, load_predictor, own_job
 from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.positions import find_positions
 from phbatch.outputs.ledger import Ledger
@@ -19,7 +19,7 @@ from phbatch.outputs.writer import Sink
 from phbatch.places.lock import new_token
 from phbatch.places.place import Place
 from phbatch.planning.positions import split_key
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running.accept_positions import accept_positions
 from phbatch.running.begin import AcceptedRun, accept_run
 from phbatch.running.measure import with_statistics
@@ -140,7 +140,7 @@ def _compare_unit(job: Job, unit: Unit) -> tuple[list[_Comparison], list[dict[st
     restored, rows, digest = compute_unit(job, unit)
     sink, recipe = Sink(job.output), job.recipe
     pairs = [
-        (pixels, sink.read(path, job.output_axes, region_of(unit, pixels))) for path, pixels in images_of(job, restored)
+        (pixels, sink.read(name, job.output_axes, region)) for name, region, pixels in images_of(job, unit, restored)
     ]
     found = []
     for t, c, z in unit.frame_indices(volumes=recipe.volumes):

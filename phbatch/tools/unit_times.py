@@ -49,7 +49,7 @@ def read_units(records: Iterable[Mapping[str, Any]], finished: Finished) -> Unit
         if "statistics" not in record or not finished.counts(record["unit"]):
             continue
         columns["at"].append(record.get("at", 0.0))
-        columns["frames"].append(len(record["statistics"]))
+        columns["frames"].append(len(record["statistics"]) / finished.bands)
         columns["seconds"].append(record.get("seconds", 0.0))
         for stage in STAGES:
             columns[stage].append(record.get("stages", {}).get(stage, 0.0))

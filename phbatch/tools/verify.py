@@ -25,7 +25,8 @@ from phbatch.places.lock import hold_output, is_held, new_token
 from phbatch.places.own import ROOT_DOCUMENTS
 from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits
-from phbatch.planning.units import Geometry, Unit, Units
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry, Units
 from phbatch.running.accept_positions import geometries_of
 from phbatch.running.begin import PROFILE
 from phbatch.running.opening import recorded_options, require_unchanged

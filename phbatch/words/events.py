@@ -26,6 +26,9 @@ class RunStarted:
         Pixels of one frame.
     planned_bytes : int
         Memory that the plan projects for this process; 0 where others compute, or nobody planned.
+    counted : {"frames", "bands"}
+        What is counted as frames, here and in every `UnitFinished`: frames, or bands of frames that are larger than
+        memory.
     """
 
     output: str
@@ -35,6 +38,7 @@ class RunStarted:
     frames_done: int
     frame_pixels: int
     planned_bytes: int = 0
+    counted: str = "frames"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class PlanReport:
         Pieces of work, and frames measured.
     passes : int
         How often the input is read: once; once more to search a float input for NaN, to judge or smooth statistics
-        over time, and twice more to pool them.
+        over time, and to measure frames that are larger than memory, and twice more to pool them.
     passes_reason : str
         Why.
     bytes_read, bytes_written : int

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from phbatch.computing import tasks
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 
 UNIT_S = float(os.environ.get("SLOW_UNIT_S", "2"))
 

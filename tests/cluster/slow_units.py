@@ -10,7 +10,7 @@ from typing import Any
 from phbatch.computing import tasks
 from phbatch.computing.tasks import Job
 from phbatch.planning import units
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from phbatch.shell.commands import main
 

@@ -15,7 +15,8 @@ from phbatch.computing.tasks import NOWHERE, Job
 from phbatch.computing.teams import TEAM, Teams
 from phbatch.computing.workers import Workers
 from phbatch.frames.recipe import Recipe
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry
 from phbatch.words.events import ignore
 from phbatch.words.normalization import Normalization
 from tests.clusters import open_cluster

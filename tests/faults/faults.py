@@ -24,7 +24,7 @@ from phbatch.outputs.ledger import Ledger
 from phbatch.places import durable
 from phbatch.places.place import Place
 from phbatch.planning import units as planning
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from phbatch.words.events import UnitFinished
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of

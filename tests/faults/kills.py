@@ -14,7 +14,7 @@ from typing import Any
 
 import phbatch
 from phbatch.computing.tasks import Job
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.handmade import write_model

@@ -20,7 +20,7 @@ from phbatch.outputs.ledger import FOLDER, Ledger
 from phbatch.places.lock import read_array
 from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from phbatch.words.settings import parse_settings
 from tests.faults.faults import small_units

@@ -22,7 +22,7 @@ from phbatch.computing import tasks
 from phbatch.computing.tasks import Job
 from phbatch.inputs.image import open_source
 from phbatch.places.place import Place
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from phbatch.running.begin import accept_run
 from phbatch.words.given import parse_storage_options

@@ -26,7 +26,7 @@ from phbatch.places import lock
 from phbatch.places.holder import PARTS, Array, HeldError, is_held
 from phbatch.places.lock import LOCK, hold_output, hold_part, holds, read_array
 from phbatch.places.place import Place
-from phbatch.running import commit, parts
+from phbatch.running import commit, finishing
 from phbatch.words.errors import OutputError, UsageError
 from phbatch.words.given import parse_storage_options
 from tests.faults.faults import small_units
@@ -85,7 +85,7 @@ def test_any_subset_may_die_anywhere_and_be_started_again(
     draw = Random(seed)
     number = draw.randint(1, 5)
     output = tasks.begin(number)
-    originals = {name: getattr(module, name) for module, name in ((commit, "Ledger"), (parts, "finish_image"))}
+    originals = {name: getattr(module, name) for module, name in ((commit, "Ledger"), (finishing, "finish_image"))}
 
     class Dying(originals["Ledger"]):  # type: ignore[name-defined,misc]
         def commit(self, *records: Any) -> None:
@@ -103,7 +103,7 @@ def test_any_subset_may_die_anywhere_and_be_started_again(
             raise Killed
 
     monkeypatch.setattr(commit, "Ledger", Dying)
-    monkeypatch.setattr(parts, "finish_image", finish_image)
+    monkeypatch.setattr(finishing, "finish_image", finish_image)
     deaths, ended = 0, False
     for _ in range(200):
         try:
@@ -169,7 +169,7 @@ def test_a_run_finishes_what_the_last_task_did_not(tasks: Tasks, monkeypatch: py
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "finish_image", die)
+        patch.setattr(finishing, "finish_image", die)
         with pytest.raises(Killed):
             tasks.do(output, 1)
     assert phbatch.run(tasks.source, output, command="same", **tasks.options).units_done == 0

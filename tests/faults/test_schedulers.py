@@ -29,7 +29,8 @@ from phbatch.frames.recipe import Recipe
 from phbatch.places.holder import LOCK, held_error
 from phbatch.places.place import Place
 from phbatch.planning.memory import MemoryPlan
-from phbatch.planning.units import Geometry, Unit
+from phbatch.planning.unit import Unit
+from phbatch.planning.units import Geometry
 from phbatch.running import begin
 from phbatch.words.errors import OutputError
 from phbatch.words.events import Event, Listener, Notice, UnitFinished

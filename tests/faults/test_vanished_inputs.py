@@ -20,7 +20,7 @@ from phbatch.inputs import image as sources
 from phbatch.inputs.stamps import Stamps
 from phbatch.places import place as places
 from phbatch.planning.memory import UnitMemory
-from phbatch.planning.units import Unit
+from phbatch.planning.unit import Unit
 from phbatch.words.given import parse_storage_options
 from tests.faults.inputs import files
 from tests.faults.stores import Bucket, upload
