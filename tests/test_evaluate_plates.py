@@ -65,6 +65,17 @@ def test_the_input_and_the_mask_are_plates_too(plates: Path, tmp_path: Path) -> 
     assert {row.cells for row in masked.rows} == {1.0}
 
 
+def test_positions_that_are_not_finished_are_left_out_and_named(plates: Path, tmp_path: Path) -> None:
+    asked = iter([False] * 3)
+    with pytest.raises(phbatch.InterruptedRunError):
+        phbatch.run(
+            plates / "noisy.zarr", tmp_path / "out.zarr", model="none", workers=1, stop=lambda: next(asked, True)
+        )
+    found = phbatch.evaluate(tmp_path / "out.zarr", plates / "clean.zarr")
+    assert 0 < len(found.positions) < 4
+    assert all(path in found.notices[0] for path in FIELDS if path not in found.positions)
+
+
 def test_positions_without_truth_are_named(plates: Path) -> None:
     phbatch.run(plates / "noisy.zarr", plates / "few.zarr", model="none", wells="A2", workers=2)
     with pytest.raises(phbatch.InputError, match=r"the truth .*few.zarr has no A/1/0, which .*out.zarr has"):

@@ -88,6 +88,8 @@ def evaluate(
     left_out: list[str] = []
     counter = _Counter()
     for position, planes in _open(restored, truth, input, cells, settings):
+        if position and not len(planes.times()):
+            left_out.append(position)
         for plane in _sampled(planes, samples):
             found = None if isinstance(plane, str) else _score(plane, position)
             if isinstance(plane, str) or found is None:
@@ -217,6 +219,6 @@ def _notices(left_out: Sequence[str]) -> tuple[str, ...]:
         return ()
     more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
     return (
-        f"frames {', '.join(left_out[:5])}{more} left out: they were not normalized, or have a truth that does not"
-        " vary.",
+        f"frames {', '.join(left_out[:5])}{more} left out: they are not finished, were not normalized, or have a"
+        " truth that does not vary.",
     )
