@@ -18,7 +18,7 @@ import zarr
 import phbatch
 from phbatch.network.model import DEFAULT_MODEL
 from phbatch.tools.compare import compare_rules
-from phbatch.tools.comparison import Comparison, recommend
+from phbatch.tools.comparison import STUDY, STUDY_DB, Comparison, recommend, study_says
 from phbatch.words.errors import UsageError
 from tests.handmade import CommandLine, write_model
 
@@ -56,12 +56,49 @@ def row(rule: str, drift: float | None, stretch: float | None) -> Comparison:
 
 
 def test_least_drift_wins_and_stretch_only_breaks_ties() -> None:
-    rows = [row("median", 0.5, 1.0), row("percentile", 0.06, 4.0), row("zscore", 0.055, 9.0)]
+    rows = [row("minmax", 0.5, 1.0), row("percentile", 0.06, 4.0), row("zscore", 0.055, 9.0)]
     assert recommend(rows)[0] is rows[1]
     assert recommend(rows[::-1])[0] is rows[1]
-    assert recommend([row("a", 0.05, 1.04), row("b", 0.05, 1.0)])[0].rule == "a"  # type: ignore[union-attr]
+    assert recommend([row("median", 0.05, 1.04), row("mode", 0.05, 1.0)])[0].rule == "median"  # type: ignore[union-attr]
     assert recommend([row("a", 0.05, 1.0), row("b", 0.05, 1.04)], "b")[0].rule == "b"  # type: ignore[union-attr]
     assert recommend([row("a", 0.05, 1.0), row("b", 0.09, 1.0)], "b")[0].rule == "a"  # type: ignore[union-attr]
+
+
+def test_rules_that_were_best_in_the_study_come_first() -> None:
+    rows = [
+        row("median, factor 1", 0.3, 1.0),
+        row("mode, factor 1", 0.1, 1.0),
+        row("percentile 2 to 99.8", 0.05, 9.0),
+        row("zscore", 0.02, 1.0),
+    ]
+    best, _ = recommend(rows, "percentile 2 to 99.8")
+    assert best is rows[1]
+    says = study_says(best, rows)
+    assert STUDY in says
+    assert (Path(__file__).parents[1] / STUDY).exists()
+    assert "percentile 2 to 99.8 drifts less here (0.050), but did worse in the study" in says
+    assert "zscore drifts less here (0.020), but was not in the study" in says
+    assert "drifts less here" not in study_says(rows[1], rows[:2])
+    assert "does not tell of these" in study_says(rows[3], rows[2:])
+
+
+def test_what_is_said_of_the_study_is_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from benchmarks.normalization_study.results import Results
+    from benchmarks.normalization_study.tables import compare
+
+    results = Results.read()
+    others = ["median", "mode", "fixed"]
+    conditions = [f"{rule}, with background" for rule in (*others, "percentile")]
+    base, *rest = conditions
+
+    def values(condition: str, measure: str) -> list[float]:
+        return results.values("rules", condition, measure)
+
+    found = compare(values, base, rest, "psnr")
+    assert [found[condition].exceeds for condition in rest] == [False, False, True]
+    best = np.mean([values(condition, "psnr") for condition in conditions[:-1]])
+    assert best - np.mean(values(conditions[-1], "psnr")) == pytest.approx(STUDY_DB, abs=0.05)
 
 
 def test_one_frame_has_no_drift(phbatch_command: CommandLine, tmp_path: Path) -> None:
@@ -126,7 +163,7 @@ def test_it_says_whose_rule_the_recommendation_is(phbatch_command: CommandLine, 
     assert "percentile 3 to 99" in phbatch_command.out
     assert "another rule" in phbatch_command.out
     assert phbatch_command("compare", source, "--model", "none") == 0
-    assert "trained" not in phbatch_command.out
+    assert "was trained with" not in phbatch_command.out
 
 
 def test_frames_are_prepared_as_in_a_run(tmp_path: Path) -> None:

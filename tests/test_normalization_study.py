@@ -94,6 +94,20 @@ def test_it_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.Monk
     json.loads((tmp_path / "results.json").read_text())
 
 
+def test_the_page_has_the_tables_of_the_results() -> None:
+    from benchmarks.normalization_study.cells import design
+    from benchmarks.normalization_study.results import Results
+    from benchmarks.normalization_study.tables import tables
+
+    results = Results.read()
+    assert {(cell["group"], cell["condition"], cell["seed"]) for cell in results.cells} == {
+        (cell.group, cell.condition, cell.training.seed) for cell in design()
+    }
+    page = (ROOT / "docs/benchmarks/normalization-study.md").read_text(encoding="utf-8")
+    for table in tables(results):
+        assert table.split("\n\n", 1)[1] in page, table.splitlines()[0]
+
+
 def test_patches_without_background_hold_cells() -> None:
     from benchmarks.normalization_study.frames import training_samples
 

@@ -52,6 +52,8 @@ class Training:
         As of `run`.
     target : {"auto", "low"}
         Whose statistic normalizes the truth: as CSBDeep its own with percentiles ("auto"), or the noisy frame's.
+    longer : int
+        Times the steps of all others.
     seed : int
         Of first weights, frames and patches.
     """
@@ -64,6 +66,7 @@ class Training:
     patch: int = 64
     downscale: int = 1
     target: Literal["auto", "low"] = "auto"
+    longer: int = 1
     seed: int = 0
 
 
@@ -110,6 +113,11 @@ FACTORS = {
 }
 """One factor at a time from the base; the last, which is no part of it, says what CSBDeep's own percentiles cost."""
 
+LONGER = {
+    f"{rule}, three times the steps": Training(rule, longer=3) for rule in ("median", "10 x median", "percentile")
+}
+"""Whether what differs after the steps of all others still does later."""
+
 
 def design(seeds: Iterable[int] = SEEDS) -> list[Cell]:
     """All cells in the order in which they are computed: the main factor, mismatch, shift, one factor at a time."""
@@ -127,7 +135,7 @@ def _conditions() -> Iterator[Cell]:
     for rule in RULES:
         yield Cell("shift", f"{rule}, trained dense", Training(rule, densities="dense"), rule)
         yield Cell("shift", f"{rule}, trained sparse", Training(rule, densities="sparse"), rule)
-    for condition, training in FACTORS.items():
+    for condition, training in (*FACTORS.items(), *LONGER.items()):
         yield Cell("factors", condition, training, training.rule)
 
 
@@ -137,7 +145,7 @@ def choose(cells: Iterable[Cell], patterns: Iterable[str]) -> list[Cell]:
     Examples
     --------
     >>> len(design()), len(choose(design(), ["rules-*"]))
-    (96, 36)
+    (105, 36)
     """
     patterns = list(patterns)
     return [cell for cell in cells if not patterns or any(fnmatch(cell.name, pattern) for pattern in patterns)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import exp, log
 from statistics import fmean
 
-from .cells import BASE, FACTORS, PERCENTILE, RULES
+from .cells import BASE, FACTORS, LONGER, PERCENTILE, RULES
 from .results import Results
 from .significance import Difference, differences
 
@@ -42,6 +43,9 @@ FACTOR_COLUMNS = {
     "drift": "drift over the colony, %",
 }
 
+RATIOS = {"empty_error", "empty_blobs", "drift", "real:drift", "real:noise_left", "real:removed"}
+"""Measures that spread in proportion to what they are: compared as ratios, by their logarithms."""
+
 Values = Callable[[str, str], list[float]]
 """Of a condition and a measure, seed by seed."""
 
@@ -59,14 +63,21 @@ def tables(results: Results) -> Iterator[str]:
             yield f"{title}\n\n{_table(of('rules'), BASE, others, columns)}"
         if results.cells_of("rules", BASE)[0]["real"]:
             yield f"Real frames\n\n{_table(of('rules'), BASE, others, REAL_COLUMNS)}"
-    if paired := [rule for rule in RULES if {f"{rule}, {w} background" for w in ("with", "without")} <= set(rules)]:
-        yield f"Background, all rules together\n\n{_background(results, paired)}"
+    for title, words, pairs in (
+        ("Patches with background against without", "with against without", _with_and_without()),
+        ("The factor 10 against 1", "10 against 1", _ten_and_one()),
+    ):
+        if found := [pair for pair in pairs if set(pair) <= set(rules)]:
+            yield f"{title}\n\n{_paired(results, words, found)}"
     complete = {c for c in results.conditions("shift") if len(results.cells_of("shift", c)) == _seeds(results)}
     if shifted := [r for r in RULES if {f"{r}, trained {kind}" for kind in ("dense", "sparse")} <= complete]:
         yield f"Shift\n\n{_shift(results, shifted)}"
     factors = [condition for condition in results.conditions("factors") if condition in FACTORS]
     if BASE in rules and factors:
         yield f"One factor at a time\n\n{_table(_either(results, 'factors'), BASE, factors, FACTOR_COLUMNS)}"
+    longer, *others = LONGER
+    if {longer, *others} <= set(results.conditions("factors")):
+        yield f"Longer training\n\n{_table(of('factors'), longer, others, FACTOR_COLUMNS)}"
     for base, condition in (
         (BASE, "trained median, restored percentile"),
         (PERCENTILE, "trained percentile, restored median"),
@@ -88,10 +99,14 @@ def _either(results: Results, group: str) -> Values:
 
 def compare(values: Values, base: str, others: Sequence[str], measure: str) -> dict[str, Difference]:
     """Differences of the conditions that have as many seeds as the base; none of a single seed."""
-    own = values(base, measure)
-    found = {other: values(other, measure) for other in others}
+    own = _comparable(values(base, measure), measure)
+    found = {other: _comparable(values(other, measure), measure) for other in others}
     complete = {other: each for other, each in found.items() if len(each) == len(own)}
     return differences(own, complete) if len(own) > 1 and complete else {}
+
+
+def _comparable(values: Sequence[float], measure: str) -> list[float]:
+    return [log(value) if measure in RATIOS else value for value in values]
 
 
 def _table(values: Values, base: str, others: Sequence[str], columns: Mapping[str, str]) -> str:
@@ -106,6 +121,8 @@ def _table(values: Values, base: str, others: Sequence[str], columns: Mapping[st
 def _cell(values: Sequence[float], difference: Difference | None = None) -> str:
     if not values:
         return "-"
+    if len(values) > 1 and max(values) == min(values):  # of the frames, whatever was trained
+        return _number(values[0])
     star = "*" if difference is not None and difference.exceeds else ""
     return f"{_number(fmean(values))} ± {_number((max(values) - min(values)) / 2)}{star}".replace("*", "\\*")
 
@@ -118,19 +135,31 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _background(results: Results, rules: Sequence[str]) -> str:
-    """With less without, each rule and seed a block."""
+def _with_and_without() -> list[tuple[str, str]]:
+    return [(f"{rule}, with background", f"{rule}, without background") for rule in RULES]
+
+
+def _ten_and_one() -> list[tuple[str, str]]:
+    kinds = [(rule, word) for rule in ("median", "mode") for word in ("with", "without")]
+    return [(f"10 x {rule}, {word} background", f"{rule}, {word} background") for rule, word in kinds]
+
+
+def _paired(results: Results, words: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """One of each pair of conditions against the other; each pair and seed a block."""
     columns = FACTOR_COLUMNS | {f"psnr_{group}": f"PSNR, {group} frames" for group in ("sparse", "dense")}
-    rows = [_row(["with less without", "mean", "of a rule and seed", "p"]), "|---|---|---|---|"]
+    rows = [_row([words, "mean", "of a pair of networks", "p"]), "|---|---|---|---|"]
     for measure, title in columns.items():
-        sides = {
-            word: [v for rule in rules for v in results.values("rules", f"{rule}, {word} background", measure)]
-            for word in ("with", "without")
-        }
-        if len(sides["with"]) == len(sides["without"]) > 1:
-            found = differences(sides["without"], {"with": sides["with"]})["with"]
-            span = f"{found.low:+.2f} to {found.high:+.2f}"
-            rows.append(_row([title, f"{found.mean:+.3f}", span, f"{found.p:.2g}"]))
+        one, other = (
+            [value for pair in pairs for value in _comparable(results.values("rules", pair[at], measure), measure)]
+            for at in (0, 1)
+        )
+        if len(one) == len(other) > 1:
+            found = differences(other, {"one": one})["one"]
+            mean, low, high = (
+                f"x {exp(value):.2f}" if measure in RATIOS else f"{value:+.2f}"
+                for value in (found.mean, found.low, found.high)
+            )
+            rows.append(_row([title, mean, f"{low} to {high}", f"{found.p:.2g}"]))
     return "\n".join(rows)
 
 

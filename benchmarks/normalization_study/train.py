@@ -86,14 +86,14 @@ def _train(training: Training, effort: Effort, folder: Path) -> None:
     config = NetworkConfig(2, 1, 1, 2, 3, effort.filters, True, "linear", training.probabilistic)
     loss: Literal["mae", "laplace"] = "laplace" if training.probabilistic else "mae"
     learner = Learner(config, draw_weights(config, training.seed), loss, effort.rate, choose_backend("auto"))
-    losses = list[float]()
-    for step, (patches, _) in zip(range(effort.steps), stream.batches(), strict=False):
-        if step == round((1 - _LAST) * effort.steps):
+    losses, steps = list[float](), effort.steps * training.longer
+    for step, (patches, _) in zip(range(steps), stream.batches(), strict=False):
+        if step == round((1 - _LAST) * steps):
             learner.network.optimizer.learning_rate = effort.rate / 10
         losses.append(learner.learn(patches))
     asked: dict[str, Any] = {
         "kernel": 3, "filters": effort.filters, "probabilistic": training.probabilistic, "epochs": 1,
-        "steps": effort.steps, "batch": batch, "patch": training.patch, "rate": effort.rate,
+        "steps": steps, "batch": batch, "patch": training.patch, "rate": effort.rate,
     }  # fmt: skip
     write_config(folder, config, parse_training(asked))
     write_weights(folder, BEST, config, learner.weights())

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 
 from phbatch.tools.residual import ResidualCheck
 
+STUDY = "docs/benchmarks/normalization-study.md"
+"""Networks trained alike but for the rule, and what became of them."""
+
+STUDIED = ("median", "mode", "fixed", "percentile")
+"""Methods of its rules, of which all but the last were best, and alike."""
+
+STUDY_DB = 3.8
+"""PSNR that the study's networks of the first three have over those of the last."""
+
 _TIE = 0.01  # of the contrast: drift that nobody sees
 _STRETCH_TIE = 0.05
 
@@ -133,9 +142,12 @@ class ComparisonReport(Sequence[Comparison]):
 
     @property
     def recommendation(self) -> tuple[Comparison | None, str]:
-        """As `recommend` says, and what it means for the model."""
+        """As `recommend` says, what a study of the rules says of it, and what it means for the model."""
         best, reason = recommend(self.rows, self.model_rule)
-        if best is None or self.model is None:
+        if best is None:
+            return best, reason
+        reason = f"{reason} {study_says(best, self.rows)}"
+        if self.model is None:
             return best, reason
         if best.rule == self.model_rule:
             return best, f"{reason} The model {self.model} was trained with it."
@@ -158,10 +170,11 @@ class ComparisonReport(Sequence[Comparison]):
 
 
 def recommend(found: Sequence[Comparison], preferred: str | None = None) -> tuple[Comparison | None, str]:
-    """The rule whose background drifts least, and why, in one sentence; None where a single frame was looked at.
+    """A rule, and why, in one sentence; None where a single frame was looked at.
 
-    Of rules that drift alike, within 0.01 of the contrast, the one that stretches the noise least; of those that do so
-    alike the preferred one, or the first, which is simplest.
+    It is one of those that were best in the study, median, mode and fixed, where they apply. Of these the one whose
+    background drifts least; of those that drift alike, within 0.01 of the contrast, the one that stretches the noise
+    least; of those that do so alike the preferred one, or the first, which is simplest.
 
     Examples
     --------
@@ -172,8 +185,9 @@ def recommend(found: Sequence[Comparison], preferred: str | None = None) -> tupl
     rows = [(row, row.drift, row.stretch) for row in found if row.drift is not None and row.stretch is not None]
     if not rows:
         return None, "nothing: one frame shows no drift; sample two or more."
-    least = min(drift for _, drift, _ in rows)
-    steady = [(row, drift, stretch) for row, drift, stretch in rows if drift <= least + _TIE]
+    able = [entry for entry in rows if _was_best(entry[0])] if _has_background(found) else rows
+    least = min(drift for _, drift, _ in able)
+    steady = [(row, drift, stretch) for row, drift, stretch in able if drift <= least + _TIE]
     even = min(stretch for _, _, stretch in steady) * (1 + _STRETCH_TIE)
     equals = [entry for entry in steady if entry[2] <= even]
     best, drift, stretch = next((entry for entry in equals if entry[0].rule == preferred), equals[0])
@@ -183,3 +197,32 @@ def recommend(found: Sequence[Comparison], preferred: str | None = None) -> tupl
         f" {stretch:.2f} x at most"
     )
     return best, f"{reason}; {worst.rule} drifts by {its_drift:.3f} and stretches {its_stretch:.2f} x."
+
+
+def study_says(best: Comparison, found: Sequence[Comparison]) -> str:
+    """What the study says of a recommended rule, in words, and of those that drift less on these frames."""
+    if not _has_background(found):
+        return f"The study ({STUDY}) is of frames whose background is above zero and does not tell of these."
+    less = [row for row in found if (row.drift or 0) + _TIE < (best.drift or 0) and not _was_best(row)]
+    others = "".join(
+        f" {row.rule} drifts less here ({row.drift:.3f}), but {'did worse' if _method(row) in STUDIED else 'was not'}"
+        " in the study."
+        for row in less
+    )
+    return (
+        f"In the study ({STUDY}) networks trained with median, mode or a fixed divisor were alike, and"
+        f" {STUDY_DB:g} dB better than those trained with percentile 2 to 99.8.{others}"
+    )
+
+
+def _method(row: Comparison) -> str:
+    return row.rule.split(",")[0].split()[0]
+
+
+def _was_best(row: Comparison) -> bool:
+    return _method(row) in STUDIED[:-1]
+
+
+def _has_background(found: Sequence[Comparison]) -> bool:
+    """Whether frames have a level to divide by."""
+    return any(_method(row) in ("median", "mode") for row in found)
