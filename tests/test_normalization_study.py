@@ -45,6 +45,7 @@ def test_the_design_has_every_cell_that_was_asked_for() -> None:
     assert (RULES["percentile"].pmin, RULES["percentile"].pmax) == (2, 99.8)
     shifted = {(cell.training.rule, cell.training.densities) for cell in cells if cell.group == "shift"}
     assert shifted == {(rule, densities) for rule in RULES for densities in ("dense", "sparse")}
+    assert {cell.training.target for cell in cells if cell.group == "rules"} == {"auto"}  # CSBDeep's
     base = next(cell.training for cell in cells if cell.condition == BASE)
     assert base == Training()
     one_factor = [

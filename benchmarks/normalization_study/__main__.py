@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _show(results: Results) -> None:
     print(f"\n{sum(cell['seconds'] for cell in results.cells) / 60:.0f} minutes, {len(results.cells)} cells")
+    print(f"PSNR of the frames as they are: {results.cells[0]['measures']['input_psnr']:.2f} dB")
     for table in tables(results):
         print(f"\n{table}")
 

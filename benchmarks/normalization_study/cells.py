@@ -103,15 +103,21 @@ BASE = "median, with background"
 
 PERCENTILE = "percentile, with background"
 
+BY_NOISY = "percentile, truth by noisy frame"
+"""Percentiles as they are not CSBDeep's: those of the noisy frame normalize its truth, too."""
+
+_BY_NOISY = Training(rule="percentile", target="low")
+
 FACTORS = {
     "light corrected": Training(light=True),
     "probabilistic": Training(probabilistic=True),
     "patches of 32": Training(patch=32),
     "patches of 128": Training(patch=128),
     "downscale 2": Training(downscale=2),
-    "percentile, truth by noisy frame": Training(rule="percentile", target="low"),
+    BY_NOISY: _BY_NOISY,
+    f"{BY_NOISY}, without background": replace(_BY_NOISY, background=False),
 }
-"""One factor at a time from the base; the last, which is no part of it, says what CSBDeep's own percentiles cost."""
+"""One factor at a time from the base; the last two say what it costs that CSBDeep takes the truth's own percentiles."""
 
 LONGER = {
     f"{rule}, three times the steps": Training(rule, longer=3) for rule in ("median", "10 x median", "percentile")
@@ -125,6 +131,9 @@ def design(seeds: Iterable[int] = SEEDS) -> list[Cell]:
     return [replace(cell, training=replace(cell.training, seed=seed)) for cell in _conditions() for seed in seeds]
 
 
+_SHIFTED: tuple[Densities, ...] = ("dense", "sparse")
+
+
 def _conditions() -> Iterator[Cell]:
     for rule in RULES:
         for background in (True, False):
@@ -133,8 +142,11 @@ def _conditions() -> Iterator[Cell]:
     yield Cell("mismatch", "trained median, restored percentile", Training("median"), "percentile")
     yield Cell("mismatch", "trained percentile, restored median", Training("percentile"), "median")
     for rule in RULES:
-        yield Cell("shift", f"{rule}, trained dense", Training(rule, densities="dense"), rule)
-        yield Cell("shift", f"{rule}, trained sparse", Training(rule, densities="sparse"), rule)
+        for densities in _SHIFTED:
+            yield Cell("shift", f"{rule}, trained {densities}", Training(rule, densities=densities), rule)
+    for densities in _SHIFTED:
+        training = replace(_BY_NOISY, densities=densities)
+        yield Cell("shift", f"{BY_NOISY}, trained {densities}", training, training.rule)
     for condition, training in (*FACTORS.items(), *LONGER.items()):
         yield Cell("factors", condition, training, training.rule)
 
@@ -145,7 +157,7 @@ def choose(cells: Iterable[Cell], patterns: Iterable[str]) -> list[Cell]:
     Examples
     --------
     >>> len(design()), len(choose(design(), ["rules-*"]))
-    (105, 36)
+    (114, 36)
     """
     patterns = list(patterns)
     return [cell for cell in cells if not patterns or any(fnmatch(cell.name, pattern) for pattern in patterns)]

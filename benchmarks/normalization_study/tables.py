@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import exp, log
 from statistics import fmean
 
-from .cells import BASE, FACTORS, LONGER, PERCENTILE, RULES
+from .cells import BASE, BY_NOISY, FACTORS, LONGER, PERCENTILE, RULES
 from .results import Results
 from .significance import Difference, differences
 
@@ -21,6 +21,8 @@ RULE_COLUMNS = {
 STEADY_COLUMNS = {
     "empty_error": "empty frames: error, %",
     "empty_blobs": "of it larger than noise, %",
+    "empty_offset": "their offset, %",
+    "empty_std_ratio": "their std over the truth's",
     "drift": "drift over the colony, %",
     "seen_drift": "drift seen, of the contrast",
     "seen_stretch": "noise stretched, x",
@@ -43,7 +45,7 @@ FACTOR_COLUMNS = {
     "drift": "drift over the colony, %",
 }
 
-RATIOS = {"empty_error", "empty_blobs", "drift", "real:drift", "real:noise_left", "real:removed"}
+RATIOS = {"empty_error", "empty_blobs", "empty_offset", "drift", "real:drift", "real:noise_left", "real:removed"}
 """Measures that spread in proportion to what they are: compared as ratios, by their logarithms."""
 
 Values = Callable[[str, str], list[float]]
@@ -70,7 +72,9 @@ def tables(results: Results) -> Iterator[str]:
         if found := [pair for pair in pairs if set(pair) <= set(rules)]:
             yield f"{title}\n\n{_paired(results, words, found)}"
     complete = {c for c in results.conditions("shift") if len(results.cells_of("shift", c)) == _seeds(results)}
-    if shifted := [r for r in RULES if {f"{r}, trained {kind}" for kind in ("dense", "sparse")} <= complete]:
+    if shifted := [
+        r for r in (*RULES, BY_NOISY) if {f"{r}, trained {kind}" for kind in ("dense", "sparse")} <= complete
+    ]:
         yield f"Shift\n\n{_shift(results, shifted)}"
     factors = [condition for condition in results.conditions("factors") if condition in FACTORS]
     if BASE in rules and factors:
@@ -167,7 +171,7 @@ def loss_by_shift(results: Results, rule: str, trained: str) -> list[float]:
     """PSNR that a network trained on dense or sparse frames lacks on the others, to one trained on all; by seed."""
     measure = "psnr_sparse" if trained == "dense" else "psnr_dense"
     own = results.values("shift", f"{rule}, trained {trained}", measure)
-    of_all = results.values("rules", f"{rule}, with background", measure)
+    of_all = results.values("rules", f"{rule}, with background", measure) or results.values("factors", rule, measure)
     return [one - all_ for one, all_ in zip(own, of_all, strict=False)]
 
 
