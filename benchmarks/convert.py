@@ -10,7 +10,7 @@ checksums or statistics, waits until its chunks are on the disk, or can be conti
 
 Each side is a process of its own, timed after its imports, phbatch in a heap as its command has it; sides take turns,
 and the disk is synchronized before each. The second table is what a frame costs at least, whoever writes it: the
-processor time of single calls of the libraries, in one thread. `--runs 0` prints it alone.
+processor time of single calls of the libraries. `--runs 0` prints it alone.
 """
 
 from __future__ import annotations
@@ -211,9 +211,9 @@ def _processor_ms(call: Callable[[], Any], times: int = 15) -> float:
     call()
     spent = []
     for _ in range(times):
-        started = time.thread_time()
+        started = time.process_time()
         call()
-        spent.append(time.thread_time() - started)
+        spent.append(time.process_time() - started)
     return 1e3 * statistics.median(spent)
 
 

@@ -200,9 +200,7 @@ MUTANTS = [
     Mutant("outputs/writer.py", "part.start % chunk or", "", _STORAGE),
     Mutant("outputs/writer.py", "part.stop % chunk and part.stop != size", "part.stop % chunk", _STORAGE),
     Mutant("outputs/writer.py", "part.stop <= part.start", "part.stop < part.start", _STORAGE),
-    Mutant(
-        "places/durable.py", "asked for takes most of them along\n        synchronize(path)", "\n        pass", _LEDGER
-    ),
+    Mutant("places/durable.py", "    synchronize_together([path for path, *_ in aside])\n", "", _LEDGER),
     Mutant("outputs/writer.py", "_SCRATCH, self._require_held)", "_SCRATCH, lambda: None)", _LOCK),
     Mutant("places/durable.py", "    fence()\n    folders", "    folders", _LOCK),
     Mutant(

@@ -26,7 +26,7 @@ def make_compressor(codec: Codec, shuffle: Shuffle, zarr_format: Literal[2, 3], 
         ``auto`` is Blosc with LZ4: the fastest to write, at nearly the size of the others.
     shuffle : {"auto", "byte", "bit"}
         Of Blosc; ``auto`` shuffles bits for Zstandard, and for LZ4 of 16 bit integers: counts of a camera, whose lower
-        bits are noise, take a third of the time and a quarter less room. For LZ4 of others it shuffles bytes.
+        bits are noise, take less time and less room so. For LZ4 of others it shuffles bytes.
     zarr_format : {2, 3}
         Of the output.
     dtype : str

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from zlib_ng import zlib_ng
@@ -36,6 +37,16 @@ _BINARY = getattr(os, "O_BINARY", 0)  # else Windows rewrites line ends
 _FULL = getattr(fcntl, "F_FULLFSYNC", None)  # else macOS leaves the bytes in the cache of the disk
 _WINDOWS = not hasattr(os, "O_DIRECTORY")
 _buffers: deque[mmap.mmap] = deque()
+
+
+@cache
+def _synchronizing() -> ThreadPoolExecutor:
+    """Threads that wait for the disk, of all units together."""
+    return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="phbatch-synchronize")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_synchronizing.cache_clear)  # a process that is forked has none of the threads
 
 
 def write_aside(path: Path, data: memoryview) -> None:
@@ -93,8 +104,7 @@ def synchronize(path: Path) -> None:
 
 def synchronize_together(paths: Iterable[Path]) -> None:
     """As `synchronize`, for many: a disk synchronizes them together in about the time of a few."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(synchronize, paths))
+    list(_synchronizing().map(synchronize, paths))
 
 
 def _flush(descriptor: int) -> None:
@@ -132,8 +142,7 @@ def replace_files(
             path = scratch / f"{uuid.uuid4().hex}{PARTIAL}"
             write_aside(path, memoryview(data))
             aside.append((path, folder, folder / key))
-    for path, *_ in aside:  # all are written by now, and the first that is asked for takes most of them along
-        synchronize(path)
+    synchronize_together([path for path, *_ in aside])
     fence()
     folders = set[Path]()
     for path, folder, target in aside:
@@ -141,8 +150,7 @@ def replace_files(
             target.parent.mkdir(parents=True, exist_ok=True)
             folders.update(each for each in target.parents if each.is_relative_to(folder))
         path.replace(target)
-    for each in folders:
-        synchronize(each)
+    synchronize_together(folders)
 
 
 def replace_together(root: Path, files: Mapping[str, bytes]) -> None:
@@ -156,7 +164,7 @@ def replace_together(root: Path, files: Mapping[str, bytes]) -> None:
             list(pool.map(_write_durably, pairs.values(), files.values()))
             for path, aside in pairs.items():
                 aside.replace(path)
-            list(pool.map(synchronize, folders))
+        synchronize_together(folders)
     except BaseException:
         for aside in pairs.values():
             with suppress(OSError):

@@ -75,7 +75,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "read": (Source, "_read_noting"),
     "statistics": (PreparedFrame, "measure"),
     "predict": (Predictor, "restore"),
-    "write": (durable, "synchronize"),
+    "write": (durable, "synchronize_together"),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,3 +115,21 @@ def test_a_full_disk_is_said_and_the_buffer_is_kept(tmp_path: Path, monkeypatch:
     assert len(durable._buffers) == kept
     write_aside(tmp_path / "file", memoryview(RANDOM))
     assert (tmp_path / "file").read_bytes() == RANDOM
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_process_synchronizes_too(tmp_path: Path) -> None:
+    """In a process of its own, since this one may have threads that a fork would leave behind."""
+    code = """
+import os, sys
+from pathlib import Path
+from phbatch.places.durable import synchronize_together
+paths = [Path(sys.argv[1])] * 3
+synchronize_together(paths)
+child = os.fork()
+synchronize_together(paths)
+if not child:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], check=True, timeout=60)
