@@ -5,10 +5,10 @@
 
 The input is uint16 in whole frames, the output uint16 in intensities of the input, so that a GPU would have all of the
 pixels' work but the statistics. A frame is a unit, however small it is, where a run takes small ones together. Once
-input and output are in memory (``/dev/shm``), once on the disk of ``--folder``; each run is its own process, warmed
-up on some frames. *Processor ms* is what all threads of the process take per unit, between the start of ``phbatch.run``
-and its end. ``--profile N`` prints the N functions in which a unit spends most, computed again and again in one thread,
-with nothing else beside it.
+input and output are in memory (``/dev/shm``), once on the disk of ``--folder``; each run is its own process, warmed up
+on some frames. *Processor ms* is what all threads of the process take per unit, between the start of ``phbatch.run``
+and its end, in a heap as the command has it. ``--profile N`` prints the N functions in which a unit spends most,
+computed again and again in one thread, with nothing else beside it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ import json, sys, time
 import numpy as np
 import phbatch
 from phbatch.computing import tasks
+from phbatch.computing.heap import keep_heap
 from phbatch.network.steps import Prediction
 from phbatch.planning import units
+
+keep_heap()
 
 class StandIn:
     on_gpu = False
