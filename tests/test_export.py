@@ -13,7 +13,7 @@ from ome_types import from_xml
 import phbatch
 from phbatch.kernels.downsample import area_average
 from phbatch.tools import tiff_file as exporting
-from phbatch.words.events import Event, UnitFinished
+from phbatch.words.events import Event, RunStarted
 from tests.handmade import CommandLine
 from tests.ome_inputs import AXES, scale_of, write_ome
 
@@ -141,7 +141,7 @@ def test_a_run_that_has_not_ended_is_no_image_to_export(tmp_path: Path, phbatch_
     seen: list[Event] = []
 
     def stop() -> bool:
-        return any(isinstance(event, UnitFinished) for event in seen)
+        return any(isinstance(event, RunStarted) for event in seen)
 
     with pytest.raises(phbatch.InterruptedRunError):
         phbatch.run(
