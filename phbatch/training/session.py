@@ -130,6 +130,14 @@ def train_model(
     with _scenes(paths, settings, training, listener) as scenes:
         preparation = Preparation(settings.downscale, settings.illumination, settings.illumination_mode)
         target = _choose_target(scenes, Rule(rule, preparation), training)
+        if rule.method == "percentile" and training.target == "auto":
+            listener(
+                Notice(
+                    "each image of a pair is normalized by its own percentiles, as CSBDeep does; noise widens those of"
+                    " the low frame, and the network learns to amplify what it sees: --target low avoids that.",
+                    warning=True,
+                )
+            )
         pairs = Pairs(scenes, Rule(rule, preparation, target), training.seed)
         planned = _plan(pairs, settings, training, listener)
         require_folder(output, overwrite=settings.overwrite)

@@ -142,6 +142,18 @@ def test_a_training_that_is_finished_goes_on_with_more_epochs_as_if_it_had_not_e
         phbatch.train(low, high, tmp_path / "parts", normalize="mode", **QUICK)
 
 
+@pytest.mark.parametrize(("options", "warned"), [({}, True), ({"target": "low"}, False), ({"target": "own"}, False)])
+def test_own_percentiles_of_each_image_of_a_pair_are_warned_of(
+    tmp_path: Path, options: dict[str, Any], warned: bool
+) -> None:
+    heard: list[Event] = []
+    phbatch.train(
+        simulate=6, output=tmp_path / "model", normalize="percentile", listener=heard.append,
+        **(QUICK | {"epochs": 1, "steps": 1} | options),
+    )  # fmt: skip
+    assert any("its own percentiles" in text for text in warnings_of(heard)) == warned
+
+
 def test_a_stop_leaves_the_best_weights_and_can_be_continued(tmp_path: Path) -> None:
     low, high = write_pair(tmp_path)
     asked = iter([False] * 40)
