@@ -180,7 +180,7 @@ MUTANTS = [
     Mutant("computing/identity.py", '== "complete" or', '== "complete" and', _IDENTITY),
     Mutant("computing/identity.py", '"sha256": model.sha256}', '"sha256": ""}', _RESUME),
     Mutant("computing/identity.py", "describe_normalizer(recipe.rule.method)", "None", _IDENTITY),
-    Mutant("computing/identity.py", '"numbers_version": NUMBERS_VERSION', '"numbers_version": 0', _IDENTITY),
+    Mutant("computing/identity.py", '"numbers_version": NUMBERS_VERSION if', '"numbers_version": 0 if', _IDENTITY),
     # What is committed
     Mutant("running/commit.py", "        ledger.commit(*records)\n", "", _COMMIT),
     Mutant("running/commit.py", "finished.add(record)\n", "pass\n", _COMMIT),

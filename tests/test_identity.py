@@ -51,13 +51,27 @@ def test_an_unfinished_run_is_continued_by_no_other_once_it_has_units(tmp_path: 
         phbatch.run(tmp_path / "in.zarr", model="none", nan="skip")
 
 
-def test_a_run_of_another_version_of_the_numbers_is_not_continued(
-    source: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "versions"),
+    [
+        ({"model": "none"}, ["_EXACT_VERSION"]),
+        ({"model": "phase-2d", "precision": "float32"}, ["_EXACT_VERSION"]),
+        ({"model": "phase-2d", "precision": "bfloat16", "precision_bound": 1.0}, ["NUMBERS_VERSION"]),
+    ],
+    ids=["no network", "float32", "bfloat16"],
+)
+def test_a_run_of_another_version_of_its_numbers_is_not_continued(
+    source: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], versions: list[str]
 ) -> None:
-    phbatch.run(source, model="none")
-    monkeypatch.setattr(identity, "NUMBERS_VERSION", identity.NUMBERS_VERSION + 1)
-    with pytest.raises(phbatch.OutputError, match="numbers_version"):
-        phbatch.run(source, model="none")
+    phbatch.run(source, **options)
+    for version in ("_EXACT_VERSION", "NUMBERS_VERSION"):
+        with monkeypatch.context() as patch:
+            patch.setattr(identity, version, getattr(identity, version) + 9)
+            if version in versions:
+                with pytest.raises(phbatch.OutputError, match="numbers_version"):
+                    phbatch.run(source, **options)
+            else:
+                assert phbatch.run(source, **options).units_done == 0
 
 
 def test_a_rule_of_another_package_is_another_run(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ def fingerprint_before(accepted: AcceptedRun, given: dict[str, Any]) -> dict[str
         "model": {"name": model.name, "sha256": model.sha256} if model else None,
         "normalizer": describe_normalizer(recipe.rule.method),
         "given": dict(given),
-        "numbers_version": NUMBERS_VERSION,
+        "numbers_version": NUMBERS_VERSION if model and recipe.precision != "float32" else 4,
     }
 
 

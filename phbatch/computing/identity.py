@@ -13,12 +13,15 @@ from phbatch.network.model import Model, bundled_models
 from phbatch.outputs.ledger import Ledger
 from phbatch.places.place import Place
 from phbatch.planning.resolve import ResolvedRun
-from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS
+from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FLOAT32, FRAME_BACKGROUNDS
 from phbatch.words.errors import OutputError
 from phbatch.words.settings import SETTINGS, RunSettings
 
 NUMBERS_VERSION = 5
 """Raised whenever the pixels or statistics that phbatch computes change."""
+
+_EXACT_VERSION = 4
+"""The last one in which those of float32, or without a network, changed: runs of these that began since go on."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -53,7 +56,7 @@ def fingerprint(
         "model": {"name": model.name, "sha256": model.sha256} if model else None,
         "normalizer": describe_normalizer(recipe.rule.method),
         "given": dict(given),
-        "numbers_version": NUMBERS_VERSION,
+        "numbers_version": NUMBERS_VERSION if model and recipe.precision != FLOAT32 else _EXACT_VERSION,
     }
 
 
