@@ -156,7 +156,9 @@ def _beside(
 
 
 def _count(images: Mapping[str, str]) -> str:
-    return "is one image" if "" in images else f"holds {len(images)}"
+    if "" in images:
+        return "is one image"
+    return f"holds {len(images)} ({', '.join([*images][:1])}{', ...' * (len(images) > 1)})"
 
 
 def _run_of(place: Place, before: str | None) -> FinishedRun | PositionsRun | None:

@@ -18,7 +18,7 @@ from distributed import get_worker
 from jax.errors import JaxRuntimeError
 
 import phbatch
-from phbatch.computing import tasks
+from phbatch.computing import measuring, tasks
 from phbatch.network import predictor
 from phbatch.network.steps import Windows
 from phbatch.outputs.writer import Sink
@@ -80,7 +80,7 @@ def diary(monkeypatch: pytest.MonkeyPatch) -> Diary:
 
         return noted
 
-    monkeypatch.setattr(tasks, "measure_block", noting("measure", tasks.measure_block))
+    monkeypatch.setattr(measuring, "measure_block", noting("measure", measuring.measure_block))
     monkeypatch.setattr(settle, "choose_precision", noting("choose", settle.choose_precision))
     monkeypatch.setattr(tasks, "restore_block", noting("restore", tasks.restore_block))
     return diary
