@@ -28,6 +28,10 @@ MAX_LISTED = {"local": 1_000_000, "remote": 50_000}
 MAX_ASKED = 64
 """Objects that are asked for where nothing is listed, spread over the array."""
 
+MANY, NEARLY_ALL = 1_000_000, 1 - 1 / 32
+"""Of more objects than the first, of which more than the second share is absent, nobody wants an output: their number
+is wrong."""
+
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _SHOWN = 4
 
@@ -214,6 +218,12 @@ def require_chunks(source: Source, times: range, channels: Sequence[int]) -> tup
         raise InputError(
             f"{place} holds none of the {found.expected} {kind}s{looked} of its frames, which would all be read as"
             f" {fill}; {lie}."
+        )
+    if found.total > MANY and found.absent > NEARLY_ALL * found.expected:
+        raise InputError(
+            f"{place} holds {found.expected - found.absent} of {found.expected} {kind}s{looked} of its frames, and all"
+            f" others would be read as {fill}; correct the shape in its metadata, or choose frames that are stored with"
+            " --frames."
         )
     parts = [
         f"{what} of {', '.join(map(str, frames.first))}"

@@ -122,6 +122,17 @@ def test_frames_that_are_not_stored_are_refused_and_others_are_not(tmp_path: Pat
     np.testing.assert_array_equal(zarr.open_array(f"{result.output}/0")[3:], 0)
 
 
+def test_a_number_of_frames_that_cannot_be_is_refused_at_once(tmp_path: Path, phbatch_command: CommandLine) -> None:
+    path = tmp_path / "in.zarr"
+    zarr.create_array(path, data=IMAGE, chunks=(1, 24, 32))
+    document = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps(document | {"shape": [10**7, 24, 32]}))
+    assert phbatch_command("run", path, tmp_path / "out.zarr", "--model", "none") == 3
+    assert "holds 1 of 64 chunks that were asked for, of 10000000, of its frames" in phbatch_command.err
+    assert not (tmp_path / "out.zarr").exists()
+    assert phbatch_command("run", path, "--model", "none", "--frames", "0:6") == 0
+
+
 def test_large_arrays_are_asked_and_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "MAX_LISTED", {"local": 5, "remote": 5})
     monkeypatch.setattr(presence, "MAX_ASKED", 4)
