@@ -22,7 +22,7 @@ demo: $(READY)
 # Several processes, which take tests from each other at the end; more than cores, since those on SLURM wait for minutes.
 # By hand, `pytest tests/test_lane.py` is one process.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 6 --durations 10 --dist worksteal $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest --numprocesses 5 --durations 10 --dist worksteal $(PYTEST_OPTIONS)
 
 # Readers of OME-Zarr that do not install beside ours, in environments of their own, which tests/test_judges.py uses where
 # they are. Of iohub a Python of 3.12 or newer is wanted: JUDGE_PYTHON=python3.13.

@@ -23,6 +23,14 @@ settings.register_profile(
 settings.load_profile("phbatch")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests on SLURM wait for minutes: where there are several processes, the second one begins with half of them."""
+    share = len(items) // getattr(config, "workerinput", {}).get("workercount", 1)
+    waiting = [item for item in items if item.path.name == "test_slurm.py"]
+    others = [item for item in items if item.path.name != "test_slurm.py"]
+    items[:] = others[:share] + waiting + others[share:]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What this machine remembers of earlier runs is kept out of tests, those in processes of their own included."""
