@@ -211,22 +211,21 @@ def alone(asked: Specification) -> None:
             row[f"error_{rule}"] = float(np.percentile(difference, 99.9))
         tell(f"{form} {precision}", **row)
 
-    with_products = "tensorfloat32" if asked.backend == "jax" else None
     measure(PLAIN, "float32")  # the reference of all errors
     for precision, form in product(PRECISIONS, list_forms(model.config)):
         if (form, precision) == (PLAIN, "float32"):
             continue
-        with attempt(f"{form} {precision}"), _products(precision, asked.backend, with_products):
+        with attempt(f"{form} {precision}"), _products(precision, asked.backend):
             measure(form, precision)
 
 
 @contextmanager
-def _products(precision: Precision, backend: Backend, jax_name: str | None) -> Iterator[None]:
+def _products(precision: Precision, backend: Backend) -> Iterator[None]:
     """Products of float32 as a precision has them."""
     if backend == "jax":
         import jax
 
-        with jax.default_matmul_precision(str(jax_name) if precision == "tf32" else "float32"):
+        with jax.default_matmul_precision("tensorfloat32" if precision == "tf32" else "float32"):
             yield
     else:
         import tensorflow as tf

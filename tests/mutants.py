@@ -204,13 +204,13 @@ MUTANTS = [
     Mutant("outputs/writer.py", "_SCRATCH, self._require_held)", "_SCRATCH, lambda: None)", _LOCK),
     Mutant("places/durable.py", "    fence()\n    folders", "    folders", _LOCK),
     Mutant(
-        "outputs/writer.py",
+        "outputs/creation.py",
         "(named == {PRIVATE} or output.exists(LOCK))",
         "(named != {PRIVATE} or output.exists(LOCK))",
         _LOCK,
     ),
-    Mutant("outputs/writer.py", "elif name not in (PRIVATE, LOCK):", "elif name != PRIVATE:", _LOCK),
-    Mutant("outputs/writer.py", "(*ours.items(), *private.items())", "(*private.items(), *ours.items())", _LOCK),
+    Mutant("outputs/creation.py", "elif name not in (PRIVATE, LOCK):", "elif name != PRIVATE:", _LOCK),
+    Mutant("outputs/creation.py", "(*ours.items(), *private.items())", "(*private.items(), *ours.items())", _LOCK),
     # Judging a restoration
     Mutant("kernels/residual.py", "(autocorrelation > CORRELATED)", "(autocorrelation > 6 * CORRELATED)", _RESIDUAL),
     Mutant("kernels/residual.py", "int(rows[at] * side)", "int(columns[at] * side)", _RESIDUAL),

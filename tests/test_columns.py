@@ -19,7 +19,7 @@ import phbatch
 from phbatch.frames import columns
 from phbatch.frames.measure import judge_series
 from phbatch.frames.table import StatisticsTable
-from phbatch.outputs import image as output_image
+from phbatch.outputs import completing
 from phbatch.words.axes import FrameGrid, FrameKey
 from tests.handmade import CommandLine
 
@@ -89,9 +89,9 @@ def test_windows_of_a_long_table_are_of_every_channel(monkeypatch: pytest.Monkey
     for key in table.grid:
         row = dict.fromkeys(("min", "p2", "p99.8", "max"), 100.0 + key.c)
         table.put({"t": key.t, "c": key.c, "z": None, **row, "divisor": 1.0, "offset": 0.0, "flags": []})
-    monkeypatch.setattr(output_image, "_ROWS_OF_WINDOWS", 12)
+    monkeypatch.setattr(completing, "_ROWS_OF_WINDOWS", 12)
     image: Any = SimpleNamespace(metadata=SimpleNamespace(channels=({}, {})), rescaled=True, packing=None)
-    windows = [channel["window"]["start"] for channel in output_image.display_windows(image, table)]
+    windows = [channel["window"]["start"] for channel in completing.display_windows(image, table)]
     assert windows == [100.0, 101.0]
 
 

@@ -15,6 +15,7 @@ import tifffile
 import zarr
 
 import phbatch
+from phbatch.outputs import completing
 from phbatch.outputs import image as output_image
 from phbatch.places import own
 from phbatch.planning import units
@@ -98,7 +99,8 @@ def test_killed_while_it_is_extended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         for name in ("update_attributes", "extend"):
             patch.setattr(output_image.Sink, name, dying(name, getattr(output_image.Sink, name)))
-        patch.setattr(output_image, "commit_metadata", dying("commit", output_image.commit_metadata))
+        for module in (output_image, completing):
+            patch.setattr(module, "commit_metadata", dying("commit", output_image.commit_metadata))
         patch.setattr(output_image.Ledger, "retract", dying("retract", output_image.Ledger.retract))
         with pytest.raises(KeyboardInterrupt):
             phbatch.run(tmp_path / "a.zarr", tmp_path / "out.zarr", **OPTIONS)

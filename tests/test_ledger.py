@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phbatch.outputs.creation import ArrayLayout, create_output
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import ArrayLayout, Sink, create_output
+from phbatch.outputs.writer import Sink
 from phbatch.places.place import Place
 from phbatch.words.axes import to_region
 

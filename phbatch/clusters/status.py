@@ -12,8 +12,8 @@ from typing import Any
 
 from phbatch.clusters.beside import Jobs
 from phbatch.clusters.kinds import KINDS
+from phbatch.outputs.creation import read_output_attributes
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.lock import is_held
 from phbatch.places.place import LocalPlace, Place
 from phbatch.running.accept_positions import units_of

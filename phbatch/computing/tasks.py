@@ -33,7 +33,8 @@ from phbatch.kernels.pyramid import make_levels
 from phbatch.network.backend import limit_network_threads
 from phbatch.network.predictor import Predictor, get_predictor
 from phbatch.network.steps import Prediction, Windows
-from phbatch.outputs.writer import IMAGE, UNCERTAINTY, Sink, level_path
+from phbatch.outputs.creation import IMAGE, UNCERTAINTY, level_path
+from phbatch.outputs.writer import Sink
 from phbatch.places.encoding import Encoded
 from phbatch.places.lock import new_token
 from phbatch.places.place import Place

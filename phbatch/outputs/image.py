@@ -5,42 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
-from math import gcd, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from phbatch.frames.recipe import Recipe
-from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.image import Source
-from phbatch.kernels.display import Extent
-from phbatch.kernels.intensity import Packing, cast
-from phbatch.kernels.stats import FLAG_NAMES
+from phbatch.kernels.intensity import Packing
 from phbatch.outputs.audit import record_small_objects
-from phbatch.outputs.ledger import METADATA, Ledger
-from phbatch.outputs.writer import (
+from phbatch.outputs.creation import (
     ATTRIBUTE,
     IMAGE,
     UNCERTAINTY,
     ArrayLayout,
-    Sink,
     ZarrFormat,
     create_output,
     holds_pixels,
     level_path,
     read_output_attributes,
 )
+from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.outputs.writer import Sink
 from phbatch.places.beside import place_beside
-from phbatch.places.display import complete_channels
 from phbatch.places.holder import PARTS
 from phbatch.places.ome import ImageMetadata, Version, make_image_attributes
 from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place
 from phbatch.places.retry import is_out_of_place
-from phbatch.places.table_file import STATISTICS
 from phbatch.places.zarr_nodes import system_error
 from phbatch.planning.chunks import Level
 from phbatch.planning.memory import format_bytes
@@ -56,11 +49,6 @@ MEASURED, POOLED = f"{PRIVATE}/measured", f"{PRIVATE}/pooled"
 
 COMPRESSION = 4
 """Restored frames are compressed less than this (1.1 to 2 is usual), unless they are mostly empty."""
-
-_ROWS_OF_WINDOWS = 1 << 22
-
-_STATISTICS_OF_ENDS = ("min", "p2", "p99.8", "max")
-"""What of a frame of the input becomes an end of its window (`phbatch.kernels.display.Extent`)."""
 
 
 @dataclass(frozen=True)
@@ -279,38 +267,6 @@ def commit_metadata(output: Place, *, complete: bool) -> None:
     Ledger(output).commit({"unit": METADATA, "complete": complete} | found)
 
 
-def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable, shown: StatisticsTable | None = None) -> None:
-    """Write the statistics table and the windows of what is shown, and say that the output is complete."""
-    columns = ((name, table.flag_bits if name == "flags" else table.column(name)) for name in table.names)
-    sink.write_table(
-        STATISTICS, columns, {"flag_bits": list(FLAG_NAMES), "rows": len(table), "frame_axes": ["t", "c", "z"]}
-    )
-    attributes = read_output_attributes(sink.output) or {}
-    attributes["status"] = "complete"
-    if isinstance(attributes.get("statistics"), Mapping):  # of an output of before, which is mended
-        attributes["statistics"] = {name: table.plain_column(name) for name in table.names}
-    else:
-        attributes["statistics"] = f"see the arrays of the group {STATISTICS}"
-    sink.update_attributes(attributes)
-    if needs_windows(image):
-        sink.update_channels(display_windows(image, table, shown))
-    sink.remove_scratch()
-    forget_tasks(sink.output)
-    commit_metadata(sink.output, complete=True)
-
-
-def needs_windows(image: OutputImage) -> bool:
-    """Whether the display windows of an output are to be found."""
-    windowed = all("window" in channel for channel in image.metadata.channels)
-    return bool(image.metadata.channels) and not (image.rescaled and windowed)
-
-
-def measures_shown(image: OutputImage, recipe: Recipe) -> bool:
-    """Whether what is written must be measured for that: else it is what was measured, multiplied."""
-    computed = recipe.tiles is None and not recipe.copied and recipe.upscale_to is None
-    return needs_windows(image) and (recipe.copies or not computed)
-
-
 def forget_tasks(output: Place) -> None:
     """Remove what the tasks of an array had to know of each other."""
     for folder in (PARTS, MEASURED, POOLED):
@@ -346,56 +302,3 @@ def _layouts(image: OutputImage, path: str, dtype: str, attributes: Mapping[str,
         )
         for index, level in enumerate(image.levels)
     ]
-
-
-def display_windows(
-    image: OutputImage, table: StatisticsTable, shown: StatisticsTable | None = None
-) -> list[dict[str, Any]]:
-    """OMERO channels whose window fits the intensities: medians over frames of their percentiles 2 and 99.8 and range.
-
-    They are those of the frames as written: measured, or, where nothing but a multiplication was done, computed from
-    those of the input. Of more than four million frames, evenly spaced ones are taken. In the input's counts, and of
-    channels that are copied, the input's own windows stay.
-    """
-    channels: list[Mapping[str, Any]] = []
-    _, n_c, n_z = table.grid.shape
-    steps = count(-(-len(table) // _ROWS_OF_WINDOWS))
-    some = slice(None, None, next(step for step in steps if gcd(step, n_c * n_z) == 1))  # else a channel may be missed
-    indices = table.column("c")[some]
-    for index, channel in zip(table.grid.channels, image.metadata.channels, strict=True):
-        if (image.rescaled or index in image.copied) and "window" in channel:
-            channels.append(channel)
-            continue
-        frames, window = indices == index, {}
-        for end, name, default in zip(Extent._fields, _STATISTICS_OF_ENDS, (0.0, 0.0, 1.0, 1.0), strict=True):
-            measured = np.empty(0)
-            if shown is not None and shown.known == len(shown):
-                measured = _finite(shown.column(end)[some][frames])
-            if measured.size:
-                window[end] = float(np.median(measured))
-            else:
-                computed = _finite(_written(image, table, name, some)[frames])
-                window[end] = _stored(image, float(np.median(computed)) if computed.size else default)
-        channels.append(dict(channel) | {"window": window})
-    return complete_channels(channels)
-
-
-def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values[np.isfinite(values)]
-
-
-def _stored(image: OutputImage, value: float) -> float:
-    """What stands for a value in the output."""
-    if image.packing is None:
-        return value
-    stored, _ = cast(np.array([value], np.float32), np.dtype(image.dtype), image.packing)
-    return float(stored.item())
-
-
-def _written(image: OutputImage, table: StatisticsTable, name: str, some: slice) -> NDArray[np.float64]:
-    """What a statistic of the input is in the output; NaN of a frame that was not normalized."""
-    values, divisor = np.array(table.column(name)[some]), table.column("divisor")[some]
-    values[~np.isfinite(divisor)] = np.nan
-    if not image.rescaled:
-        values = (values - table.column("offset")[some]) / divisor
-    return values

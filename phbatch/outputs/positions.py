@@ -14,11 +14,9 @@ from phbatch.frames.table import StatisticsTable
 from phbatch.inputs.positions import Positions
 from phbatch.kernels.stats import FLAG_NAMES
 from phbatch.outputs.audit import record_small_objects
-from phbatch.outputs.image import OutputImage, describe_image, display_windows, needs_windows
-from phbatch.outputs.ledger import METADATA, Ledger
-from phbatch.outputs.writer import (
+from phbatch.outputs.completing import display_windows, needs_windows
+from phbatch.outputs.creation import (
     ATTRIBUTE,
-    Sink,
     ZarrFormat,
     group_documents,
     holds_pixels,
@@ -26,6 +24,9 @@ from phbatch.outputs.writer import (
     read_output_attributes,
     remove_output,
 )
+from phbatch.outputs.image import OutputImage, describe_image
+from phbatch.outputs.ledger import METADATA, Ledger
+from phbatch.outputs.writer import Sink
 from phbatch.places.lock import LOCK
 from phbatch.places.ome import Version
 from phbatch.places.own import PRIVATE, ROOT_DOCUMENTS, require_own

@@ -10,8 +10,8 @@ from phbatch.places.ome import ImageMetadata
 from phbatch.words.axes import Shape
 
 
-class Image(Protocol):
-    """What must be known of an input: `Source` has it, and so has a Dask array with axes."""
+class Chunked(Protocol):
+    """What has the lengths, the chunks and the dtype of an image."""
 
     @property
     def shape(self) -> Shape:
@@ -24,6 +24,10 @@ class Image(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the pixels."""
+
+
+class Image(Chunked, Protocol):
+    """What must be known of an input: `Source` has it, and so has a Dask array with axes."""
 
     @property
     def metadata(self) -> ImageMetadata:

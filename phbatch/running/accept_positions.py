@@ -15,10 +15,10 @@ from phbatch.computing.machine import find_scheduler
 from phbatch.inputs.image import Source
 from phbatch.inputs.opening import open_input
 from phbatch.inputs.positions import Positions, name_images
+from phbatch.outputs.creation import read_output_attributes
 from phbatch.outputs.image import default_output
 from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.positions import PositionsOutput
-from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits, split_key
 from phbatch.planning.units import Geometry, Units

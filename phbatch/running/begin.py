@@ -27,14 +27,9 @@ from phbatch.network.device import Device, find_gpu
 from phbatch.network.model import DEFAULT_MODEL, Model, open_model
 from phbatch.network.tuning.precision import PrecisionCheck
 from phbatch.network.weights import read_weights
-from phbatch.outputs.image import (
-    OutputImage,
-    default_output,
-    measures_shown,
-    require_place,
-    require_separate,
-)
-from phbatch.outputs.writer import read_output_attributes
+from phbatch.outputs.completing import measures_shown
+from phbatch.outputs.creation import read_output_attributes
+from phbatch.outputs.image import OutputImage, default_output, require_place, require_separate
 from phbatch.places.own import require_own
 from phbatch.places.place import Place
 from phbatch.planning.memory import UNITS_AHEAD

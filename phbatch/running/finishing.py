@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from phbatch.frames.table import StatisticsTable
 from phbatch.kernels.display import Extent, extent_of_blocks
+from phbatch.outputs.completing import finish_image, measures_shown
+from phbatch.outputs.creation import IMAGE
 from phbatch.outputs.finished import Finished
-from phbatch.outputs.image import finish_image, measures_shown
-from phbatch.outputs.writer import IMAGE, Sink
+from phbatch.outputs.writer import Sink
 from phbatch.running.begin import AcceptedRun
 from phbatch.words.axes import FrameKey, Region
 

@@ -13,15 +13,11 @@ from phbatch.computing.versions import Versions, count_versions, differing_versi
 from phbatch.inputs.image import Source
 from phbatch.inputs.stamps import Stamps
 from phbatch.network.model import bundled_models
+from phbatch.outputs.creation import read_output_attributes, remove_output
 from phbatch.outputs.finished import Finished
-from phbatch.outputs.image import (
-    commit_metadata,
-    create_image,
-    extend_image,
-    require_space,
-)
+from phbatch.outputs.image import commit_metadata, create_image, extend_image, require_space
 from phbatch.outputs.ledger import METADATA, Ledger
-from phbatch.outputs.writer import Sink, read_output_attributes, remove_output
+from phbatch.outputs.writer import Sink
 from phbatch.places.own import ROOT_DOCUMENTS
 from phbatch.places.place import Place
 from phbatch.planning.units import Geometry

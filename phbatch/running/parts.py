@@ -17,10 +17,10 @@ import dask
 
 from phbatch.computing.tasks import load_predictor
 from phbatch.inputs.positions import find_positions
+from phbatch.outputs.creation import read_output_attributes
 from phbatch.outputs.finished import Finished
 from phbatch.outputs.image import forget_tasks, refusing_storage_errors
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.holder import Array, HeldError, require_array
 from phbatch.places.lock import hold_output, hold_part, read_array
 from phbatch.places.place import Place

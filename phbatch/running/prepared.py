@@ -11,23 +11,12 @@ from numpy.typing import NDArray
 from phbatch.frames.light import Corrections, Preparation, prepare_frame
 from phbatch.inputs.image import Source
 from phbatch.kernels.smoothing import is_fixed_point
+from phbatch.planning.image import Chunked
 from phbatch.words.axes import Region, Shape
 
 
-class Pixels(Protocol):
+class Pixels(Chunked, Protocol):
     """What is read of an image: `Source` has it, and so has `PreparedPixels`."""
-
-    @property
-    def shape(self) -> Shape:
-        """Lengths along ``tczyx``."""
-
-    @property
-    def chunks(self) -> Shape:
-        """Chunks along ``tczyx``."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
 
     def read_or_refuse(self, region: Region) -> NDArray[Any]:
         """Pixels of a region along ``tczyx``."""

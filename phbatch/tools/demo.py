@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from phbatch.inputs.image import open_source
-from phbatch.outputs.writer import remove_output
+from phbatch.outputs.creation import remove_output
 from phbatch.places.own import ROOT_DOCUMENTS
 from phbatch.places.place import Place
 from phbatch.places.table_file import read_rows

@@ -12,7 +12,7 @@ import numpy as np
 
 from phbatch.frames.table import StatisticsTable, flag_words
 from phbatch.kernels.histogram import STD_PER_MAD
-from phbatch.outputs.writer import IMAGE
+from phbatch.outputs.creation import IMAGE
 from phbatch.places.place import Place
 from phbatch.tools.finished_positions import PositionsRun, commonest, open_finished
 from phbatch.tools.finished_run import FinishedRun

@@ -8,8 +8,8 @@ from typing import Any, Unpack
 
 from phbatch.inputs.image import Source, open_source
 from phbatch.inputs.positions import Positions, find_positions
+from phbatch.outputs.creation import read_output_attributes
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.place import LocalPlace, Place
 from phbatch.planning.positions import PositionUnits, split_key
 from phbatch.planning.units import Geometry, Units

@@ -10,9 +10,9 @@ from typing import Any
 
 from phbatch.inputs.positions import find_positions
 from phbatch.outputs.accounts import read_accounts
+from phbatch.outputs.creation import read_output_attributes
 from phbatch.outputs.finished import Finished, FinishedPositions
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits, split_key
 from phbatch.planning.units import Geometry

@@ -18,9 +18,9 @@ from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import Affine
 from phbatch.kernels.tiling import TilePlan
 from phbatch.outputs.accounts import read_accounts
+from phbatch.outputs.creation import IMAGE, read_output_attributes
 from phbatch.outputs.finished import Finished
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import IMAGE, read_output_attributes
 from phbatch.places.place import Place
 from phbatch.planning.units import Geometry
 from phbatch.running.begin import PROFILE

@@ -14,8 +14,8 @@ from phbatch.network.backend import choose_backend
 from phbatch.network.model import Model, bundled_models, open_model
 from phbatch.network.tuning.form import measure_forms
 from phbatch.network.weights import read_weights
+from phbatch.outputs.creation import read_output_attributes
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import read_output_attributes
 from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits
 from phbatch.planning.units import Geometry

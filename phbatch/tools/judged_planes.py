@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from phbatch.inputs.image import Source
 from phbatch.kernels.downsample import area_average
 from phbatch.kernels.intensity import Affine
-from phbatch.outputs.writer import UNCERTAINTY
+from phbatch.outputs.creation import UNCERTAINTY
 from phbatch.tools.finished_run import FinishedRun
 from phbatch.words.axes import CANONICAL, FrameKey, Shape, to_region
 from phbatch.words.errors import InputError

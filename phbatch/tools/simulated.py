@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.outputs.writer import ArrayLayout, Sink, create_output, group_documents, make_documents
+from phbatch.outputs.creation import ArrayLayout, create_output, group_documents, make_documents
+from phbatch.outputs.writer import Sink
 from phbatch.places.ome import ImageMetadata, make_image_attributes
 from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place

@@ -17,10 +17,11 @@ from phbatch.computing.tasks import forget_open_stores
 from phbatch.inputs.image import Source
 from phbatch.inputs.opening import open_input
 from phbatch.outputs.audit import Expected, expected_objects, find_problems
+from phbatch.outputs.creation import ATTRIBUTE, read_output_attributes
 from phbatch.outputs.image import commit_metadata, refusing_storage_errors
 from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.positions import commit_positions
-from phbatch.outputs.writer import ATTRIBUTE, Sink, read_output_attributes
+from phbatch.outputs.writer import Sink
 from phbatch.places.lock import hold_output, is_held, new_token
 from phbatch.places.own import ROOT_DOCUMENTS
 from phbatch.places.place import Place

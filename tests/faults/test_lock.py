@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import phbatch
-from phbatch.outputs.writer import ArrayLayout, Sink, create_output, read_output_attributes, remove_output
+from phbatch.outputs.creation import ArrayLayout, create_output, read_output_attributes, remove_output
+from phbatch.outputs.writer import Sink
 from phbatch.places import lock
 from phbatch.places.holder import encode_holder
 from phbatch.places.lock import LOCK, hold_output, read_token

@@ -20,8 +20,9 @@ import zarr
 import phbatch
 from phbatch.kernels.state_record import read_state, record_state
 from phbatch.kernels.stats import finalize, frame_state, merge
+from phbatch.outputs.creation import read_output_attributes
 from phbatch.outputs.ledger import Ledger
-from phbatch.outputs.writer import Sink, read_output_attributes
+from phbatch.outputs.writer import Sink
 from phbatch.places import lock
 from phbatch.places.holder import PARTS, Array, HeldError, is_held
 from phbatch.places.lock import LOCK, hold_output, hold_part, holds, read_array

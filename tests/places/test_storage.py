@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 import phbatch
 from phbatch.inputs.image import Source, open_source
+from phbatch.outputs.creation import ArrayLayout, create_output
 from phbatch.outputs.ledger import Ledger, decode_records, encode_record
-from phbatch.outputs.writer import ArrayLayout, Sink, create_output
+from phbatch.outputs.writer import Sink
 from phbatch.places.ome import ImageMetadata, make_image_attributes
 from phbatch.places.place import Place
 from phbatch.words.axes import to_region
