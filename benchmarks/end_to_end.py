@@ -84,7 +84,7 @@ import keras, phbatch.running.run, zarr
 source, output, name, folder = sys.argv[1:]
 start, used = time.perf_counter(), time.process_time()
 result = phbatch.run(
-    source, output, model=f"{folder}/{name}", normalize="percentile", rescale=True, precision="PRECISION"
+    source, output, model=f"{folder}/{name}", normalize="percentile", rescale=True, OPTIONS
 )
 facts = zarr.open_group(output).attrs.asdict()["phbatch"]
 network = f"{facts['network']} {facts['precision']['precision']}"
@@ -92,8 +92,8 @@ print(json.dumps([time.perf_counter() - start, time.process_time() - used, resul
 """
 
 
-OURS = {"float32": "float32", "phbatch": "auto"}
-SIDES = {"loop": LOOP, "bare": BARE} | {side: PHBATCH.replace("PRECISION", asked) for side, asked in OURS.items()}
+OURS = {"float32": "precision='float32'", "phbatch": ""}
+SIDES = {"loop": LOOP, "bare": BARE} | {side: PHBATCH.replace("OPTIONS", options) for side, options in OURS.items()}
 
 
 class Measured(NamedTuple):

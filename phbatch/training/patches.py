@@ -7,7 +7,7 @@ each other; a frame gives as many as cover it once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from math import prod
 from typing import Protocol
@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from phbatch.kernels.downsample import area_average
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.network.learning import Batch
 from phbatch.training.pairs import FrameAt, Pair
 from phbatch.words.errors import InputError
 
 FOREGROUND, SPARSE = 4.0, 0.05
-"""A pixel of the high frame, smoothed by 2 pixels, is of a cell where it is so many robust standard deviations from
-the median; a patch with a smaller share of such pixels than the second number is one of background."""
+"""A block of 4 x 4 pixels of the high frame, smoothed, is of a cell where its mean is so many robust standard
+deviations from the median; a patch with a smaller share of such blocks than the second number is one of background."""
 
-_SIGMA = 2.0
+_BLOCK, _SIGMA = 4, 0.4  # as wide, together, as a Gaussian of 2 pixels
 _TRIES = 24  # places that are looked at for each patch
 
 
@@ -160,7 +161,8 @@ class PatchStream:
         if self._kept is None:
             return self._pairs.read(self._frames[index], turn)
         if index not in self._kept:
-            self._kept[index] = self._pairs.read(self._frames[index], 0)
+            pair = self._pairs.read(self._frames[index], 0)
+            self._kept[index] = None if pair is None else replace(pair, cells=cells_of(pair))
         return self._kept[index]
 
 
@@ -169,9 +171,12 @@ def cells_of(pair: Pair) -> NDArray[np.bool_]:
     if pair.cells is not None:
         return pair.cells
     image = pair.high[..., 0]
-    smooth = gaussian_filter(image, (0,) * (image.ndim - 2) + (_SIGMA, _SIGMA))
+    blocks = area_average(image, _BLOCK)
+    smooth = gaussian_filter(blocks, (0,) * (image.ndim - 2) + (_SIGMA, _SIGMA))
     away = np.abs(smooth - np.median(smooth))
-    return np.asarray(away > FOREGROUND * STD_PER_MAD * np.median(away))
+    cells: NDArray[np.bool_] = np.asarray(away > FOREGROUND * STD_PER_MAD * np.median(away))
+    height, width = image.shape[-2:]
+    return cells.repeat(_BLOCK, axis=-2).repeat(_BLOCK, axis=-1)[..., :height, :width]
 
 
 def draw_corners(
@@ -202,9 +207,9 @@ def draw_corners(
         ],
         axis=1,
     )
-    sums = np.pad(cells_of(pair).astype(np.float32), [(1, 0)] * len(lengths))
+    sums = np.pad(cells_of(pair).astype(np.int64), [(1, 0)] * len(lengths))
     for axis in range(len(lengths)):
-        sums = sums.cumsum(axis, dtype=np.float64)
+        sums.cumsum(axis, out=sums)
     shares = np.zeros(tries)
     for corner in np.ndindex((2,) * len(lengths)):
         sign = (-1) ** (len(lengths) - sum(corner))

@@ -7,7 +7,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from phbatch.training import patches
 from phbatch.training.pairs import FrameAt, Pair
 from phbatch.training.patches import PatchPlan, PatchStream, cells_of, cut, draw_corners
 from phbatch.words.axes import FrameKey
@@ -98,6 +100,23 @@ def test_few_frames_are_in_memory_and_all_are_gone_through() -> None:
     kept = Reader([frame_with_cells(seed) for seed in range(2)])
     list(islice(stream(kept, keeps=True).batches(), 50))
     assert len(kept.reads) == 2
+
+
+def test_cells_of_a_frame_that_is_kept_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = list[bool]()
+
+    def search(pair: Pair) -> NDArray[np.bool_]:
+        searched.append(pair.cells is None)
+        return cells_of(pair)
+
+    monkeypatch.setattr(patches, "cells_of", search)
+    frames = [frame_with_cells(), None, frame_with_cells(2)]
+    kept = list(islice(stream(Reader(frames), at_once=3, keeps=True).batches(), 40))
+    assert sum(searched) == 2
+    read = list(islice(stream(Reader(frames), at_once=3).batches(), 40))
+    assert sum(searched) > 4
+    for (batch, _), (same, _) in zip(kept, read, strict=True):
+        np.testing.assert_array_equal(batch, same)
 
 
 def test_frames_of_which_none_has_a_scale_are_refused() -> None:
