@@ -73,6 +73,35 @@ def test_an_image_that_was_written_anew_is_read_anew(tmp_path: Path, image: np.n
         assert (phbatch.open(tmp_path / "a.zarr", "tcyx") == value).all()
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_levels_are_opened_with_their_own_coordinates(tmp_path: Path, image: np.ndarray, version: str) -> None:
+    write_ome(tmp_path / "a.zarr", image, "tcyx", version, transforms=[scale_of(5, 1, 0.65, 0.325)])
+    output = phbatch.run(tmp_path / "a.zarr", model="none", normalize="median", levels=3, workers=1).output
+    tree = phbatch.open_datatree(output)
+    assert [*tree.children] == ["0", "1", "2"]
+    for level, name in enumerate(("0", "1/image", "2/image")):
+        found = phbatch.open(output, level=level)
+        assert isinstance(found.data, da.Array)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)), zarr.open_array(output, path=name)[:])
+        np.testing.assert_allclose(found["y"], 0.65 * ((2**level - 1) / 2 + 2**level * np.arange(found.sizes["y"])))
+        xarray.testing.assert_identical(tree[f"{level}/image"], found.rename("image"))
+        assert found.chunks == tree[f"{level}/image"].chunks
+    xarray.testing.assert_identical(phbatch.open(output), phbatch.open(output, level=0))
+    assert [*phbatch.open_datatree(tmp_path / "a.zarr").children] == ["0"]
+
+
+@pytest.mark.parametrize("level", [-1, 3])
+def test_a_level_that_is_not_there_is_refused(tmp_path: Path, image: np.ndarray, level: int) -> None:
+    write_ome(tmp_path / "a.zarr", image, "tcyx")
+    output = phbatch.run(tmp_path / "a.zarr", model="none", levels=3, workers=1).output
+    with pytest.raises(phbatch.InputError, match=f"level {level} .* give 0 to 2"):
+        phbatch.open(output, level=level)
+    zarr.create_array(tmp_path / "bare.zarr", data=image)
+    for path, axes in ((tmp_path / "a.zarr", None), (tmp_path / "bare.zarr", "tcyx")):
+        with pytest.raises(phbatch.InputError, match=f"level {level} .* give 0"):
+            phbatch.open(path, axes, level=level)
+
+
 def test_a_damaged_chunk_is_an_error_of_the_input(path: Path) -> None:
     (path / "0/c/0/0/0/0").write_bytes(b"no chunk")
     found = phbatch.open(path)

@@ -27,6 +27,7 @@ def test_xarray_opens_every_group(tmp_path: Path, version: Any) -> None:
         image = xarray.open_zarr(output)["0"]
         with pytest.raises(ValueError, match="not aligned"):
             xarray.open_datatree(output, engine="zarr")
+        coarser = xarray.open_datatree(output, engine="zarr", drop_variables="0")
         tree = xarray.open_groups(output, engine="zarr")  # a DataTree's groups must be aligned, and levels are not
         assert "image" not in xarray.open_datatree(
             phbatch.run(tmp_path / "in.zarr", model="none").output, engine="zarr"
@@ -36,4 +37,6 @@ def test_xarray_opens_every_group(tmp_path: Path, version: Any) -> None:
     assert tree["/2"]["image"].sizes == {"t": 3, "c": 2, "y": 10, "x": 13}
     assert tree["/statistics"]["median"].sizes == {"frame": 6}
     assert set(tree["/illumination"]["background"].dims) == set("czyx")
+    for level in "12":
+        xarray.testing.assert_equal(coarser[level]["image"], tree[f"/{level}"]["image"])
     np.testing.assert_array_equal(tree["/1"]["image"], zarr.open_array(output, path="1/image")[:])

@@ -23,6 +23,7 @@ from phbatch.places.absence import noting_absence
 from phbatch.places.direct import DirectChunks
 from phbatch.places.display import read_channels
 from phbatch.places.guard import require_decodable
+from phbatch.places.multiscale import require_level
 from phbatch.places.ome import ImageMetadata, image_attributes, read_image_metadata
 from phbatch.places.place import LocalPlace, Place
 from phbatch.places.refusals import explain_failure, explain_group, require_place
@@ -50,13 +51,15 @@ class Source:
     node : str
         Path of the array within `place`; empty for a bare array.
     array : zarr.Array
-        Level 0.
+        Level 0, unless another was asked for.
     stored_axes : str
         Axes in the order of the array's dimensions.
     metadata : ImageMetadata
         For the axes that exist, in the order of ``tczyx``.
     notices : tuple of str
         What of the metadata was taken otherwise than it is written.
+    levels : int
+        Resolutions that the image has.
     """
 
     place: Place
@@ -65,6 +68,7 @@ class Source:
     stored_axes: str
     metadata: ImageMetadata
     notices: tuple[str, ...] = ()
+    levels: int = 1
 
     @property
     def path(self) -> str:
@@ -255,7 +259,7 @@ class Source:
         return t, c, z, y, x
 
 
-def open_source(place: Place, axes: str | None = None) -> Source:
+def open_source(place: Place, axes: str | None = None, level: int = 0) -> Source:
     """Open an image without reading a pixel.
 
     Parameters
@@ -264,14 +268,18 @@ def open_source(place: Place, axes: str | None = None) -> Source:
         Of an OME-Zarr image (0.4, 0.5), of a Zarr array of 2 to 5 dimensions, or of what a microscope wrote.
     axes : str, optional
         Axes of a bare array in its own order, such as ``"tyx"``; needed where its metadata do not name them.
+    level : int
+        Which resolution; 0 is the full one.
 
     Raises
     ------
     InputError
-        No Zarr, an array that is missing, unknown axes, an axis of length zero, or a dtype that is no real number.
+        No Zarr, no such level, an array that is missing, unknown axes, an axis of length zero, or a dtype that is
+        no real number.
     """
     recording = _as_recording(place, axes)
     if recording is not None:
+        require_level(level, 1, place.path)
         source = Source(recording, "", _array_of(recording), recording.seen.axes, recording.seen.metadata)
         source = replace(source, notices=recording.seen.notices)
         _validate(source)
@@ -279,11 +287,12 @@ def open_source(place: Place, axes: str | None = None) -> Source:
     require_place(place)
     node = _open(place)
     if isinstance(node, zarr.Array):
+        require_level(level, 1, place.path)
         stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, _dimension_names(node))
         ordered = "".join(axis for axis in CANONICAL if axis in stored_axes)
         source = Source(place, "", node, stored_axes, ImageMetadata.bare(ordered))
     else:
-        source = _open_image(place, node, axes)
+        source = _open_image(place, node, axes, level)
     _validate(source)
     return source
 
@@ -317,7 +326,7 @@ def _open(place: Place, node: str = "") -> zarr.Array[Any] | zarr.Group:
         raise explain_failure(place, node, error) from error
 
 
-def _open_image(place: Place, group: zarr.Group, axes: str | None) -> Source:
+def _open_image(place: Place, group: zarr.Group, axes: str | None, level: int) -> Source:
     attributes = group.attrs.asdict()
     image = image_attributes(attributes)
     if image is None:
@@ -328,7 +337,7 @@ def _open_image(place: Place, group: zarr.Group, axes: str | None) -> Source:
             f"{place} is a label image (a segmentation), whose numbers are names; give the image that it belongs to, or"
             " the array itself with --axes."
         )
-    metadata, found = read_image_metadata(version, ome, place.path)
+    metadata, found = read_image_metadata(version, ome, place.path, level)
     node = found.path
     try:
         array = _open(place, node)
@@ -336,11 +345,11 @@ def _open_image(place: Place, group: zarr.Group, axes: str | None) -> Source:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         raise InputError(
-            f"{place} names level 0 as {node!r} and that array is missing; restore it or correct the metadata."
+            f"{place} names level {level} as {node!r} and that array is missing; restore it or correct the metadata."
         ) from error
     if not isinstance(array, zarr.Array):
         raise InputError(
-            f"{place}/{node} is a group where level 0 of the image should be an array; correct the metadata."
+            f"{place}/{node} is a group where level {level} of the image should be an array; correct the metadata."
         )
     if array.ndim != len(found.axes):
         raise InputError(
@@ -352,7 +361,7 @@ def _open_image(place: Place, group: zarr.Group, axes: str | None) -> Source:
     count = array.shape[found.axes.index("c")] if "c" in found.axes else 1
     channels, notices = read_channels(ome.get("omero"), count)
     metadata = replace(metadata, channels=channels)
-    return Source(place, node, array, found.axes, metadata, (*found.notices, *notices))
+    return Source(place, node, array, found.axes, metadata, (*found.notices, *notices), found.levels)
 
 
 def _validate(source: Source) -> None:

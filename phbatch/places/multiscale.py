@@ -50,7 +50,7 @@ _TIME_UNITS = _by_word(
 
 @dataclass(frozen=True)
 class Multiscale:
-    """Level 0 of a multiscale, along the axes as they are stored.
+    """A level of a multiscale, along the axes as they are stored.
 
     Attributes
     ----------
@@ -66,6 +66,8 @@ class Multiscale:
         Of the image.
     notices : tuple of str
         What was taken otherwise than it is written.
+    levels : int
+        How many there are.
     """
 
     axes: str
@@ -75,9 +77,10 @@ class Multiscale:
     path: str
     name: str | None
     notices: tuple[str, ...]
+    levels: int
 
 
-def read_multiscale(attributes: Mapping[str, Any], found_version: str, place: str) -> Multiscale:
+def read_multiscale(attributes: Mapping[str, Any], found_version: str, place: str, level: int = 0) -> Multiscale:
     """Read the first multiscale of a group.
 
     Parameters
@@ -88,11 +91,14 @@ def read_multiscale(attributes: Mapping[str, Any], found_version: str, place: st
         By where the attributes lie.
     place : str
         Path of the group, for messages.
+    level : int
+        Which; 0 is the full resolution.
 
     Raises
     ------
     InputError
-        The metadata belong to another version of NGFF, or do not say where the pixels are and what their axes mean.
+        The metadata belong to another version of NGFF, do not say where the pixels are and what their axes mean, or
+        have no such level.
     """
     multiscales = attributes["multiscales"]
     if not isinstance(multiscales, list) or not multiscales:
@@ -101,10 +107,11 @@ def read_multiscale(attributes: Mapping[str, Any], found_version: str, place: st
     datasets = first.get("datasets")
     if not isinstance(datasets, list) or not datasets:
         raise _invalid("multiscales.0.datasets", "it should be a list of at least one level")
-    dataset = _mapping(datasets[0], "multiscales.0.datasets.0")
+    require_level(level, len(datasets), place)
+    dataset = _mapping(datasets[level], f"multiscales.0.datasets.{level}")
     path = dataset.get("path")
     if not isinstance(path, str) or not path.strip("/"):
-        raise _invalid("multiscales.0.datasets.0.path", f"{shown(path)} is no path of an array")
+        raise _invalid(f"multiscales.0.datasets.{level}.path", f"{shown(path)} is no path of an array")
     notices: list[str] = []
     _require_version(attributes, first, found_version, f"{place}/{path}", notices)
     axes = _read_axes(first.get("axes"), f"{place}/{path}")
@@ -115,9 +122,21 @@ def read_multiscale(attributes: Mapping[str, Any], found_version: str, place: st
     if len(multiscales) > 1:
         notices.append(_others(multiscales, place))
     name = first.get("name")
-    return Multiscale(
-        axes, scale, translation, units, path, str(name) if isinstance(name, str | int) else None, tuple(notices)
-    )
+    name = str(name) if isinstance(name, str | int) else None
+    return Multiscale(axes, scale, translation, units, path, name, tuple(notices), len(datasets))
+
+
+def require_level(level: int, levels: int, place: str) -> None:
+    """Refuse a level that an image has not.
+
+    Raises
+    ------
+    InputError
+        Says which it has.
+    """
+    if not 0 <= level < levels:
+        one = f"there are {levels}, so give 0 to {levels - 1}" if levels > 1 else "there is one, so give 0"
+        raise InputError(f"level {level} is not in {place}; {one}.")
 
 
 def _require_version(

@@ -123,7 +123,7 @@ def image_attributes(attributes: Mapping[str, Any]) -> tuple[Version, Mapping[st
 
 
 def read_image_metadata(
-    version: Version, attributes: Mapping[str, Any], place: str = "INPUT"
+    version: Version, attributes: Mapping[str, Any], place: str = "INPUT", level: int = 0
 ) -> tuple[ImageMetadata, Multiscale]:
     """Parse the metadata of an OME-Zarr image; its channels are `phbatch.places.display`'s to read.
 
@@ -135,20 +135,22 @@ def read_image_metadata(
         What `image_attributes` found.
     place : str
         Path of the group, for messages.
+    level : int
+        Which; 0 is the full resolution.
 
     Returns
     -------
     metadata : ImageMetadata
-        Of level 0 of the first multiscale, in the order of ``tczyx``.
+        Of that level of the first multiscale, in the order of ``tczyx``.
     found : Multiscale
-        The same along the axes as they are stored, with the path of the array of level 0 within the group.
+        The same along the axes as they are stored, with the path of the array of the level within the group.
 
     Raises
     ------
     InputError
-        The metadata break the specification, or name an axis that phbatch does not know.
+        The metadata break the specification, name an axis that phbatch does not know, or have no such level.
     """
-    found = read_multiscale(attributes, version, place)
+    found = read_multiscale(attributes, version, place, level)
     order = [found.axes.index(axis) for axis in CANONICAL if axis in found.axes]
     metadata = ImageMetadata(
         "".join(found.axes[index] for index in order),

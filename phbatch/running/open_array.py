@@ -33,8 +33,10 @@ CHUNK_BYTES = 32 << 20
 """Of a chunk of Dask, about: so many frames that a task is worth it, and so few that a core's share of memory does."""
 
 
-def open(path: str | Path, axes: str | None = None, *, storage_options: Any = None) -> xarray.DataArray:  # noqa: A001
-    """Open an image as a lazy xarray.DataArray: no pixel is read until asked.
+def open(  # noqa: A001
+    path: str | Path, axes: str | None = None, *, level: int = 0, storage_options: Any = None
+) -> xarray.DataArray:
+    """Open an image, or one of its coarser levels, as a lazy xarray.DataArray: no pixel is read until asked.
 
     It has the accessor ``.phbatch`` with ``normalize``, ``restore`` and ``statistics``; for arrays of others
     ``import phbatch.xarray`` registers it.
@@ -45,6 +47,8 @@ def open(path: str | Path, axes: str | None = None, *, storage_options: Any = No
         OME-Zarr image (0.4 or 0.5), Zarr array, or output of phbatch; a path or a URL.
     axes : str, optional
         Axes of a bare array, such as ``"tyx"``, where its metadata do not name them.
+    level : int
+        Which resolution of an OME-Zarr image; 0 is the full one.
     storage_options : mapping, str or sequence of str, optional
         Credentials and endpoint of an object store.
 
@@ -59,7 +63,7 @@ def open(path: str | Path, axes: str | None = None, *, storage_options: Any = No
     Raises
     ------
     InputError
-        There is no image.
+        There is no image, or no such level.
     UsageError
         xarray is not installed.
 
@@ -74,15 +78,68 @@ def open(path: str | Path, axes: str | None = None, *, storage_options: Any = No
     >>> cells.phbatch.normalize().dtype
     dtype('float32')
     """
+    register_accessor()
+    return _labelled(_open_level(path, axes, level, storage_options), level)
+
+
+def open_datatree(path: str | Path, *, storage_options: Any = None) -> xarray.DataTree:
+    """Open all levels of an OME-Zarr image as an xarray.DataTree: no pixel is read until asked.
+
+    `xarray.open_datatree` itself refuses images with levels: it wants one length of each dimension in a group and all
+    below it, and OME-Zarr has level 0 above the others, with the same names of dimensions.
+
+    Parameters
+    ----------
+    path : str or Path
+        OME-Zarr image (0.4 or 0.5) or output of phbatch; a path or a URL.
+    storage_options : mapping, str or sequence of str, optional
+        Credentials and endpoint of an object store.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``tree["0/image"]`` is the full resolution, ``tree["1/image"]`` the next, each as `open` gives it.
+
+    Raises
+    ------
+    InputError
+        There is no image.
+    UsageError
+        xarray is not installed.
+
+    Examples
+    --------
+    >>> import tempfile, phbatch
+    >>> path = tempfile.mkdtemp() + "/cells.zarr"
+    >>> _ = phbatch.write_time_lapse(path, phbatch.PhaseContrast(shape=(64, 48), n_frames=3))
+    >>> output = phbatch.run(path, model="none", levels=2, workers=1).output
+    >>> tree = phbatch.open_datatree(output)
+    >>> dict(tree["1/image"].sizes)
+    {'t': 3, 'y': 32, 'x': 24}
+    """
     library = register_accessor()
+    levels = [_open_level(path, None, 0, storage_options)]
+    levels += [_open_level(path, None, level, storage_options) for level in range(1, levels[0].levels)]
+    named = {f"/{level}": _labelled(source, level).to_dataset(name="image") for level, source in enumerate(levels)}
+    tree: xarray.DataTree = library.DataTree.from_dict(named, name=levels[0].metadata.name)
+    return tree
+
+
+def _open_level(path: str | Path, axes: str | None, level: int, storage_options: Any) -> Source:
     options = parse_settings({"storage_options": storage_options}).storage_options
-    source = open_source(Place.at(path, options), axes)
+    return open_source(Place.at(path, options), axes, level)
+
+
+def _labelled(source: Source, level: int) -> xarray.DataArray:
+    import xarray
+
     metadata, array = source.metadata, source.array
     lengths = tuple(source.shape[CANONICAL.index(axis)] for axis in metadata.axes)
     coordinates = dict(_coordinates(source, lengths))
-    known = (source.path, source.identity(pixels=False), _stamp(source))
+    known = (source.path, source.node, source.identity(pixels=False), _stamp(source))
+    axes = source.stored_axes if metadata.version is None else None
     lazy = da.from_array(
-        _LazyImage(source.place, source.stored_axes if metadata.version is None else None, source.dtype, lengths),
+        _LazyImage(source.place, axes, source.dtype, lengths, level),
         _dask_chunks(source),
         name=f"phbatch-{hashlib.sha256(repr(known).encode()).hexdigest()}",
         asarray=False,
@@ -92,8 +149,7 @@ def open(path: str | Path, axes: str | None = None, *, storage_options: Any = No
     attributes = {name: array.attrs[name] for name in ("scale_factor", "add_offset") if name in array.attrs}
     stem = source.place.name.removesuffix(".zarr")
     name = metadata.name or stem
-    opened: xarray.DataArray = library.DataArray(lazy, coordinates, [*metadata.axes], name=name, attrs=attributes)
-    return opened
+    return xarray.DataArray(lazy, coordinates, [*metadata.axes], name=name, attrs=attributes)
 
 
 def register_accessor() -> Any:
@@ -160,6 +216,7 @@ class _LazyImage:
     axes: str | None
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    level: int
 
     @property
     def ndim(self) -> int:
@@ -167,7 +224,7 @@ class _LazyImage:
 
     @cached_property
     def _source(self) -> Source:
-        return open_source(self.place, self.axes)
+        return open_source(self.place, self.axes, self.level)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_source"}
