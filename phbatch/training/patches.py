@@ -14,19 +14,20 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import uniform_filter
 
 from phbatch.kernels.downsample import area_average
-from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.network.learning import Batch
 from phbatch.training.pairs import FrameAt, Pair
 from phbatch.words.errors import InputError
 
-FOREGROUND, SPARSE = 4.0, 0.05
-"""A block of 4 x 4 pixels of the high frame, smoothed, is of a cell where its mean is so many robust standard
-deviations from the median; a patch with a smaller share of such blocks than the second number is one of background."""
+FOREGROUND, SPARSE = 5.0, 0.2
+"""A block of pixels is of a cell where the high frame changes around it, from block to block, so many times as much as
+in its flattest places; a patch with a smaller share of such blocks than the second number is one of background."""
 
-_BLOCK, _SIGMA = 4, 0.4  # as wide, together, as a Gaussian of 2 pixels
+_BLOCK = 4  # pixels: wide enough for noise to average out, and narrower than a cell's edge
+_NEAR, _FAR = 3, 8  # blocks over which changes are averaged
+_FLATTEST = 3.0  # percent of all places, so that nearly crowded frames have them, too
 _TRIES = 24  # places that are looked at for each patch
 
 
@@ -167,14 +168,23 @@ class PatchStream:
 
 
 def cells_of(pair: Pair) -> NDArray[np.bool_]:
-    """Where the high frame holds cells: ``([z,] y, x)``, see `FOREGROUND`."""
+    """Where the high frame holds cells: ``([z,] y, x)``, see `FOREGROUND`.
+
+    Changes tell them where levels do not: cells may be as bright as the background, cover most of the frame, or lie in
+    uneven light. In a frame without any flat place, few of them are told.
+    """
     if pair.cells is not None:
         return pair.cells
     image = pair.high[..., 0]
     blocks = area_average(image, _BLOCK)
-    smooth = gaussian_filter(blocks, (0,) * (image.ndim - 2) + (_SIGMA, _SIGMA))
-    away = np.abs(smooth - np.median(smooth))
-    cells: NDArray[np.bool_] = np.asarray(away > FOREGROUND * STD_PER_MAD * np.median(away))
+    changes = np.zeros_like(blocks)
+    changes[..., :-1, :] += np.square(np.diff(blocks, axis=-2))
+    changes[..., :-1] += np.square(np.diff(blocks, axis=-1))
+    planes = (1,) * (image.ndim - 2)
+    near, far = (uniform_filter(changes, (*planes, width, width)) for width in (_NEAR, _FAR))
+    usual = far[far > 0]
+    floor = np.percentile(usual, _FLATTEST) if usual.size else np.inf
+    cells: NDArray[np.bool_] = near > FOREGROUND * floor
     height, width = image.shape[-2:]
     return cells.repeat(_BLOCK, axis=-2).repeat(_BLOCK, axis=-1)[..., :height, :width]
 

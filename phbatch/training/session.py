@@ -337,7 +337,7 @@ def _say_drawn(stream: PatchStream, training: TrainingSettings, listener: Listen
     """What the patches of this call were, where that is not what was asked for."""
     share = stream.of_background / max(1, stream.drawn)
     if abs(share - training.background) > _BACKGROUND_OFF:
-        few = "cells" if share > training.background else "background"
+        few = "cells, or none without them to compare with" if share > training.background else "background"
         listener(
             Notice(
                 f"{share:.0%} of the patches hold no cells, where {training.background:.0%} were asked for: the frames"

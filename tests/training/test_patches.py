@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from phbatch.simulate import Kind, PhaseContrast
 from phbatch.training import patches
 from phbatch.training.pairs import FrameAt, Pair
-from phbatch.training.patches import PatchPlan, PatchStream, cells_of, cut, draw_corners
+from phbatch.training.patches import SPARSE, PatchPlan, PatchStream, cells_of, cut, draw_corners
 from phbatch.words.axes import FrameKey
 from phbatch.words.errors import InputError
 
@@ -67,9 +68,18 @@ def test_the_share_of_background_is_what_was_asked_for() -> None:
         corners = np.array([corner for corners, _ in found for corner in corners])
         assert (corners >= 0).all()
         assert (corners <= 80).all()
-    empty = Pair(pair.low[40:, 40:], pair.high[40:, 40:], (0, 0), (1.0, 1.0))
-    corners, sparse = draw_corners(empty, PatchPlan((16, 16), 0.2, 8, 0, 1), 12, np.random.default_rng(0))
-    assert len(corners) == sparse == 12
+
+
+@pytest.mark.parametrize("kind", ["rods", "round", "adherent"])
+@pytest.mark.parametrize(("density", "fewest", "most"), [(0.0, 0.9, 1.0), (0.3, 0.0, 0.5), (0.45, 0.0, 0.25)])
+def test_frames_full_of_cells_are_not_taken_for_background(
+    kind: Kind, density: float, fewest: float, most: float
+) -> None:
+    _, clean = PhaseContrast(shape=(512, 512), n_frames=1, seed=1, kind=kind, density=density).pair(0)
+    high = (clean / np.median(clean)).astype("float32")[..., np.newaxis]
+    cells = cells_of(Pair(high, high, (0, 0), (1.0, 1.0)))
+    shares = cells.reshape(4, 128, 4, 128).mean(axis=(1, 3))
+    assert fewest <= np.mean(shares < SPARSE) <= most
 
 
 def test_patches_keep_off_the_margin_of_a_moved_frame() -> None:
