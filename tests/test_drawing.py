@@ -12,6 +12,7 @@ import zarr
 
 import phbatch
 from tests.handmade import CommandLine
+from tests.test_plates import make_plate
 
 
 @pytest.fixture
@@ -68,3 +69,24 @@ def test_a_place_for_no_graph_is_refused(source: Path, phbatch_command: CommandL
     assert phbatch_command(*arguments, source / "graph.txt") != 0
     assert phbatch_command(*arguments, source.parent / "graph.txt") == 0
     assert not (source / "graph.txt").exists()
+
+
+def test_units_of_many_images_join_by_image(tmp_path: Path, phbatch_command: CommandLine) -> None:
+    plate = make_plate(tmp_path / "p.zarr")
+    units = {path: [f"{path}/t0-1/c{c}" for c in (0, 1)] for path in ("A/1/0", "A/1/1")}
+    every = [unit for some in units.values() for unit in some]
+    place = tmp_path / "graph.txt"
+    assert phbatch_command("plan", plate, "--model", "none", "--graph", place) == 0
+    assert f"graph of the first 4 units of A/1/0 and A/1/1: {place}." in phbatch_command.out + phbatch_command.err
+    assert drawn(plate) == {
+        **{f"restore-position-{unit}": [] for unit in every},
+        "commit": [f"restore-position-{unit}" for unit in every],
+    }
+    pooled = drawn(plate, scope="series")
+    for path, some in units.items():
+        assert pooled[f"judge-series-{path}"] == [f"measure-{unit}" for unit in some]
+        assert pooled[f"pool-join-{path}"] == [f"pool-{unit}" for unit in some]
+        assert {awaited for unit in some for awaited in pooled[f"restore-position-{unit}"]} == {f"pool-join-{path}"}
+    alone = drawn(plate, wells="A1", fields="1")
+    assert alone["commit"] == [f"restore-position-{unit}" for unit in units["A/1/1"]]
+    assert phbatch_command("plan", plate, "--model", "none", "--graph", tmp_path / "graph.zarr") == 2

@@ -19,7 +19,7 @@ from phbatch.outputs import completing
 from phbatch.outputs import image as output_image
 from phbatch.places import own
 from phbatch.planning import units
-from phbatch.running import follow
+from phbatch.running import follow, watching
 from phbatch.words.events import Notice
 from tests.test_resume import files
 
@@ -148,16 +148,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def acting(look: dict[int, Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """While inside, something happens just before looks at the input, by their number; the frames that each found."""
-    numbers, found, real = count(), list[int](), follow.Arrival.look
+    numbers, found, real = count(), list[int](), watching.Arrival.look
 
-    def acted(self: follow.Arrival) -> follow.Arrived:
+    def acted(self: watching.Arrival) -> watching.Arrived:
         look.get(next(numbers), lambda: None)()
         seen = real(self)
         found.append(seen.frames)
         return seen
 
     with monkeypatch.context() as patch:
-        patch.setattr(follow.Arrival, "look", acted)
+        patch.setattr(watching.Arrival, "look", acted)
         yield found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,22 +200,6 @@ def test_units_of_many_images_are_computed_again(tmp_path: Path) -> None:
         phbatch.verify(output, deep=9)
 
 
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [
-        (partial(phbatch.run, model="none", follow=True), "INPUT/A/1/0"),
-        (partial(phbatch.plan, model="none", graph="g.svg"), "give one of them"),
-        (partial(phbatch.run, model="none", stats="t.csv"), "is the table of one image"),
-    ],
-    ids=lambda each: str(getattr(getattr(each, "func", each), "__name__", "")),
-)
-def test_what_takes_one_image_names_the_remedy(tmp_path: Path, function: Any, said: str) -> None:
-    plate = make_plate(tmp_path / "p.zarr", ("A/1",), fields=1)
-    with pytest.raises(phbatch.PhbatchError, match=said):
-        function(plate)
-    assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
-
-
 def test_what_takes_one_output_names_the_remedy(tmp_path: Path) -> None:
     plate, output = make_plate(tmp_path / "p.zarr", ("A/1",), fields=1), tmp_path / "o.zarr"
     run(plate, output)
@@ -311,3 +294,14 @@ def test_patterns_and_collections(tmp_path: Path) -> None:
     assert run(tmp_path / "day.zarr", tmp_path / "again.zarr").frames == 2
     with pytest.raises(phbatch.InputError, match="matches no"):
         run(f"{tmp_path}/none*", tmp_path / "n.zarr")
+
+
+def test_a_stopped_plate_of_images_that_have_levels_continues(tmp_path: Path) -> None:
+    plate, output = make_plate(tmp_path / "p.zarr", ("A/1",), fields=1, size=1100), tmp_path / "o.zarr"
+    asked = iter([False] * 2)
+    with pytest.raises(phbatch.InterruptedRunError):
+        run(plate, output, workers=1, stop=lambda: next(asked, True))
+    assert run(plate, output).failed == {}
+    run(plate / "A/1/0", tmp_path / "one.zarr")
+    for level in ("0", "1"):
+        assert objects(output / "A/1/0" / level) == objects(tmp_path / "one.zarr" / level)

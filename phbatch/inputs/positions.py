@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,8 @@ class Positions:
         What OME-NGFF says of the root.
     wells : mapping of str to sequence of mapping
         Of a plate: what each well says of those of its fields that were chosen, by its path.
+    bare : tuple of str
+        Of a plate: wells that it lists and that hold no field.
     notices : tuple of str
         What was left out.
     """
@@ -47,12 +49,32 @@ class Positions:
     paths: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     wells: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    bare: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
     def places(self) -> dict[str, str]:
         """Where each image lies, by its name among them: its path in an output, and in others of the same form."""
         return {name: str(self.root / path) for name, path in name_images(self.paths).items()}
+
+    def only(self, names: Iterable[str]) -> Positions:
+        """Some of the images, where they have the same names alone; else all."""
+        known = name_images(self.paths)
+        chosen = {name: known[name] for name in dict.fromkeys(names) if name in known}
+        if not chosen or name_images(chosen.values()) != chosen:
+            return self
+        kept = frozenset(chosen.values())
+        wells = {
+            well: [image for image in images if f"{well}/{image.get('path')}" in kept]
+            for well, images in self.wells.items()
+        }
+        return replace(
+            self,
+            paths=tuple(chosen.values()),
+            wells={well: images for well, images in wells.items() if images},
+            bare=(),
+            notices=(),
+        )
 
 
 def list_images(input: str | Path, settings: RunSettings) -> dict[str, str]:
@@ -153,7 +175,7 @@ def _find_plate(
     _require_used(settings.wells, used, "wells", root)
     _require_used(settings.fields, used, "fields", root)
     notices = [f"of the plate's wells {_few(absent)} hold no field and are left out."] if absent else []
-    return Positions(given, root, "plate", tuple(paths), attributes, wells, tuple(notices))
+    return Positions(given, root, "plate", tuple(paths), attributes, wells, tuple(absent), tuple(notices))
 
 
 def _find_collection(given: str, root: Place, attributes: Mapping[str, Any], settings: RunSettings) -> Positions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -58,13 +58,13 @@ class PositionsOutput:
     _written: dict[str, bytes] = field(default_factory=dict)
     _made: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
-    def create(self, provenance: Mapping[str, Any], known: Iterable[str] = ()) -> None:
-        """Make the metadata appear, but that of images which are known to be there; the root's own come last."""
+    def create(self, provenance: Mapping[str, Any], known: Iterable[str] = (), changed: Collection[str] = ()) -> None:
+        """Make the metadata appear, but that of images which are known and not changed; the root's own come last."""
         self._written.update(self._group_documents({"status": "creating"} | {"positions": provenance["positions"]}))
         root = {key: data for key, data in self._written.items() if key in ROOT_DOCUMENTS}
         if not known:
             self._write(root)
-        there = set(known)
+        there = {path for path in known if path not in changed}
         new: dict[str, bytes] = {}
         for path, image in self.images.items():
             documents = self._image_documents(path, image)

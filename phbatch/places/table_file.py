@@ -217,7 +217,10 @@ def _read_output(place: Place) -> Iterator[dict[str, Any]]:
         if {len(columns["t"]), len(columns["z"]), len(columns["flags"])} != {*map(len, columns.values())}:
             raise ValueError("its columns differ in length")
         words: list[str] = attributes["flag_bits"]
-        measured = _measurement_of(place)
+        images: list[str] = attributes.get("positions", [""])
+        if not {*columns.get(POSITION, ())} <= {*range(len(images))}:
+            raise ValueError(f"its column {POSITION} numbers images that it does not list")
+        measured = _measurements_of(place)
     except (OSError, BaseZarrError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{place} holds no table of statistics ({error}); give a finished output of phbatch, or a file of"
@@ -228,19 +231,29 @@ def _read_output(place: Place) -> Iterator[dict[str, Any]]:
         for values in zip(*parts, strict=True):
             row = dict(zip(columns, values, strict=True))
             row["z"] = None if row["z"] < 0 else row["z"]
-            yield row | {
-                "flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1],
-                MEASURED: measured,
-            }
+            image = images[row.pop(POSITION, 0)]
+            yield (
+                ({POSITION: image} if image else {})
+                | row
+                | {
+                    "flags": [word for bit, word in enumerate(words) if row["flags"] >> bit & 1],
+                    MEASURED: measured.get(image, ""),
+                }
+            )
 
 
-def _measurement_of(place: Place) -> str:
-    """How the frames of an output were measured, as its run recorded it; empty where it did not."""
+def _measurements_of(place: Place) -> dict[str, str]:
+    """How the frames of an output were measured, by the path of the image, empty of one alone; where it is recorded."""
     recorded: Any = place.open().attrs.asdict().get("phbatch")
     try:
         names = ("downscale", "illumination", "illumination_mode")
         downscale, illumination, mode = (recorded["settings"][name] for name in names)
-        shape, sigma = recorded["geometry"]["shape"], recorded["normalization"]["sigma"]
-        return describe_measurement(recorded["input"], shape, sigma, downscale, illumination, mode)
-    except (KeyError, TypeError):
-        return ""
+        sigma, kinds = recorded["normalization"]["sigma"], recorded.get("kinds", [recorded])
+        images = recorded.get("positions", {"": {"input": recorded["input"], "kind": 0}})
+        shapes = {path: kinds[image["kind"]]["geometry"]["shape"] for path, image in images.items()}
+        return {
+            path: describe_measurement(images[path]["input"], shape, sigma, downscale, illumination, mode)
+            for path, shape in shapes.items()
+        }
+    except (KeyError, TypeError, IndexError):
+        return {}

@@ -10,20 +10,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from phbatch.computing.identity import fingerprint, require_same
+from phbatch.computing.identity import fingerprint
 from phbatch.computing.machine import find_scheduler
 from phbatch.inputs.image import Source
 from phbatch.inputs.opening import open_input
 from phbatch.inputs.positions import Positions, name_images
+from phbatch.kernels.intensity import required_statistics
 from phbatch.outputs.creation import read_output_attributes
 from phbatch.outputs.image import default_output
-from phbatch.outputs.ledger import Ledger
 from phbatch.outputs.positions import PositionsOutput
 from phbatch.places.place import Place
-from phbatch.planning.positions import PositionUnits, split_key
+from phbatch.planning.positions import PositionUnits
 from phbatch.planning.units import Geometry, Units
-from phbatch.running.begin import AcceptedRun, accept_alike, accept_run, meet_cluster, require_input, settle_network
-from phbatch.words.errors import InputError, OutputError, UsageError
+from phbatch.running.begin import (
+    AcceptedRun,
+    accept_alike,
+    accept_run,
+    meet_cluster,
+    require_input,
+    settle_network,
+    with_table,
+)
+from phbatch.running.given_tables import read_tables
+from phbatch.running.growth import mark_before
+from phbatch.words.errors import InputError, OutputError
 from phbatch.words.events import Listener, Notice, Stop, never
 from phbatch.words.settings import RunSettings
 
@@ -52,6 +62,8 @@ class AcceptedPositions:
         Whether an output that is there will be removed.
     alike : mapping of str to str
         Of an image that has the metadata of one before: the path of the first of these.
+    frames : mapping of str to str
+        Of an image of which fewer frames are restored than the settings select, because no more are there: these.
     """
 
     settings: RunSettings
@@ -62,6 +74,7 @@ class AcceptedPositions:
     recorded: Mapping[str, Any] | None
     replaces: bool = False
     alike: Mapping[str, str] = field(default_factory=dict)
+    frames: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def leader(self) -> AcceptedRun:
@@ -83,11 +96,9 @@ class AcceptedPositions:
 
     def on(self, scheduler: str | None) -> AcceptedPositions:
         """The same run on a Dask scheduler."""
-        settings = self.settings.model_copy(update={"scheduler": scheduler})
-        one = self.leader.settings.model_copy(update={"scheduler": scheduler})
-        return replace(
-            self, settings=settings, runs={path: replace(run, settings=one) for path, run in self.runs.items()}
-        )
+        changes = {"scheduler": scheduler}
+        runs = {path: replace(run, settings=run.settings.model_copy(update=changes)) for path, run in self.runs.items()}
+        return replace(self, settings=self.settings.model_copy(update=changes), runs=runs)
 
     @cached_property
     def layout(self) -> PositionsOutput:
@@ -110,21 +121,42 @@ class AcceptedPositions:
         found: dict[str, dict[str, Any]] = {}
         for path, run in self.runs.items():
             alike = found.get(self.alike.get(path, path))
-            if alike is None or "digest" in alike["input"]:  # of all files of an image
+            if alike is None or "digest" in alike["input"] or run.given is not None:  # of all its files, or frames
                 found[path] = _fingerprint(run)
             else:
                 found[path] = alike
         return found
 
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        marks = self._marks
+        digests = {id(mark): _digest(mark) for mark in {id(mark): mark for mark in marks.values()}.values()}
+        return {path: digests[id(mark)] for path, mark in marks.items()}
+
     def fingerprint(self) -> dict[str, Any]:
         """What two runs must share to continue each other; of each image, a digest."""
-        marks = self._marks
-        first = next(iter(marks.values()))
-        digests = {id(mark): _digest(mark) for mark in {id(mark): mark for mark in marks.values()}.values()}
-        return {
-            **{name: value for name, value in first.items() if name != "input"},
-            "positions": {path: digests[id(mark)] for path, mark in marks.items()},
-        }
+        first = next(iter(self._marks.values()))
+        return {**{name: value for name, value in first.items() if name != "input"}, "positions": self._digests}
+
+    @cached_property
+    def longer(self) -> dict[str, str]:
+        """Images of an output that have more frames along t now: the digest of each as it was then."""
+        if self.recorded is None or "fingerprint" not in self.recorded:
+            return {}
+        old, before = self.recorded["fingerprint"]["positions"], geometries_of(self.recorded)
+        found: dict[str, str] = {}
+        for path, run in self.runs.items():
+            if path in old and path in before and old[path] != self._digests[path]:
+                geometry = before[path]
+                mark = mark_before(run, self._marks[path], geometry.shape[0], geometry.times)
+                found |= {} if mark is None else {path: _digest(mark)}
+        return found
+
+    @property
+    def grown(self) -> frozenset[str]:
+        """Those of them that are otherwise the same: what came since is appended to their output."""
+        old = self.recorded["fingerprint"]["positions"] if self.recorded is not None and self.longer else {}
+        return frozenset(path for path, digest in self.longer.items() if old[path] == digest)
 
     def describe(self) -> dict[str, Any]:
         """Path of every image in the input, its geometry, and how its network is cut, for the provenance."""
@@ -133,8 +165,9 @@ class AcceptedPositions:
         found: dict[str, Any] = {}
         for path, run in self.runs.items():
             source = run.source.path.removeprefix(self.positions.root.path).lstrip("/")
+            limit = {"frames": self.frames[path]} if path in self.frames else {}
             if (alike := self.alike.get(path)) in found:
-                found[path] = {"input": source, "kind": found[alike]["kind"]}
+                found[path] = {"input": source, "kind": found[alike]["kind"]} | limit
                 continue
             mark = self._marks[path]["settings"]
             cut = {name: mark[name] for name in ("tile", "batch", "network", "precision")}
@@ -144,15 +177,25 @@ class AcceptedPositions:
             if text not in kinds:
                 kinds[text] = len(described)
                 described.append(kind)
-            found[path] = {"input": source, "kind": kinds[text]}
+            found[path] = {"input": source, "kind": kinds[text]} | limit
         return {"kinds": described, "positions": found}
 
 
 def accept_positions(
-    positions: Positions, output: str | Path | None, settings: RunSettings, stop: Stop = never, processes: int = 0
+    positions: Positions,
+    output: str | Path | None,
+    settings: RunSettings,
+    stop: Stop = never,
+    processes: int = 0,
+    *,
+    frames: Mapping[str, str] = {},
+    empty: bool = False,
 ) -> AcceptedPositions:
-    """Everything that can be refused is refused here; an image that cannot be read is set aside, unless all are."""
-    _require_simple(settings)
+    """Everything that can be refused is refused here; an image that cannot be read is set aside, unless all are.
+
+    Of some images, by their names, other `frames` may be restored than the settings select. An image of which nothing
+    is stored is set aside, too, unless such may be `empty`.
+    """
     root, store = positions.root, settings.storage_options
     destination = Place.at(output, store) if output is not None else default_output(root.path, store)
     if positions.kind != "images":
@@ -171,27 +214,29 @@ def accept_positions(
     aside: dict[str, str] = {}
     first_error: InputError | None = None
     beside: AcceptedRun | None = None
-    kinds: list[tuple[str, AcceptedRun, dict[str, Any]]] = []  # the last few that were not like one before
+    kinds: list[tuple[str, AcceptedRun, tuple[Any, ...]]] = []  # the last few that were not like one before
     alike: dict[str, str] = {}
     for name, path in names.items():
         record = _record_of(continued, name)
+        its = one.model_copy(update={"frames": frames[name]}) if name in frames else one
+        known = record, its.frames
         try:
             source = open_input((root / path).path, one)
-            twin = next((kind for kind in kinds if _are_alike(source, kind[1].source) and record == kind[2]), None)
+            twin = next((kind for kind in kinds if _are_alike(source, kind[1].source) and known == kind[2]), None)
             if twin is not None:
                 found = accept_alike(twin[1], source, destination / name)
             else:
                 found = accept_run(
                     source.path,
                     (destination / name).path,
-                    one,
+                    its,
                     stop,
                     processes,
                     record=record,
                     beside=beside,
                     source=source,
                 )
-            bare, found = found, require_input(found)
+            bare, found = found, found if empty else require_input(found)
         except InputError as error:
             first_error, aside[name] = first_error or error, str(error)
             continue
@@ -201,15 +246,21 @@ def accept_positions(
         elif twin is not None:
             alike[name] = twin[0]
         else:
-            kinds = [(name, bare, record), *kinds[: _KINDS - 1]]
+            kinds = [(name, bare, known), *kinds[: _KINDS - 1]]
         beside = beside or found
         job = replace(found.job, token=beside.job.token, held=destination)
         runs[name] = replace(found, job=job, image=_in_version(found, beside))
+    if settings.stats is not None:
+        runs, without = _with_tables(runs, settings)
+        first_error = first_error or next(iter(without.values()), None)
+        aside |= {name: str(error) for name, error in without.items()}
     if first_error is not None and not runs:
         raise first_error
-    return AcceptedPositions(
-        settings, positions, destination, runs, aside, continued, settings.overwrite and recorded is not None, alike
+    replaces, limits = (
+        settings.overwrite and recorded is not None,
+        {path: frames[path] for path in runs if path in frames},
     )
+    return AcceptedPositions(settings, positions, destination, runs, aside, continued, replaces, alike, limits)
 
 
 def settle_positions(accepted: AcceptedPositions, stop: Stop, listener: Listener) -> AcceptedPositions:
@@ -237,38 +288,15 @@ def settle_positions(accepted: AcceptedPositions, stop: Stop, listener: Listener
     return replace(accepted, runs={path: runs[path] for path in accepted.runs})
 
 
-def require_same_positions(accepted: AcceptedPositions, *, some: bool = False) -> None:
-    """Refuse an output of another run; images may come to those that it has, and `some` of them may be looked at alone.
-
-    Raises
-    ------
-    OutputError
-        What differs.
-    """
-    recorded = accepted.recorded
-    if recorded is None or "fingerprint" not in recorded:
-        return
-    mark, old = accepted.fingerprint(), recorded["fingerprint"]
-    left = [path for path in old["positions"] if path not in mark["positions"] and path not in accepted.aside]
-    if left and not some:
-        raise OutputError(
-            f"{accepted.output} also has {', '.join(left[:4])}{' and more' if len(left) > 4 else ''}, which this run"
-            " leaves out; choose them, too, or another output, or start afresh with --overwrite."
-        )
-    shared = {path: digest for path, digest in mark["positions"].items() if path in old["positions"]}
-    if any(old["positions"][path] != digest for path, digest in shared.items()):  # one may have been mended since
-        begun = {split_key(record["unit"])[0] for record in Ledger(accepted.output).current(accepted.units)}
-        shared = {path: digest for path, digest in shared.items() if path in begun}
-    kept = {path: digest for path, digest in old["positions"].items() if path in shared}
-    require_same(
-        accepted.output, dict(recorded) | {"fingerprint": old | {"positions": kept}}, mark | {"positions": shared}
-    )
-
-
 def geometries_of(provenance: Mapping[str, Any]) -> dict[str, Geometry]:
     """Geometry of every image of an output, by its path, of what its root says."""
     kinds = [Geometry.from_dict(kind["geometry"]) for kind in provenance["kinds"]]
     return {path: kinds[found["kind"]] for path, found in provenance["positions"].items()}
+
+
+def limits_of(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Frames of the images of an output of which no more were there, while it was followed."""
+    return {path: found["frames"] for path, found in provenance["positions"].items() if "frames" in found}
 
 
 def units_of(provenance: Mapping[str, Any]) -> Units | PositionUnits | None:
@@ -283,11 +311,29 @@ def axes_of(provenance: Mapping[str, Any], path: str) -> str:
     return str(provenance["kinds"][provenance["positions"][path]["kind"]]["axes"])
 
 
-def _require_simple(settings: RunSettings) -> None:
-    if settings.follow:
-        raise UsageError("--follow waits for the frames of one image; give one of them, such as INPUT/A/1/0.")
-    if settings.stats is not None:
-        raise UsageError("--stats is the table of one image; leave it out for many.")
+def _with_tables(
+    runs: Mapping[str, AcceptedRun], settings: RunSettings
+) -> tuple[dict[str, AcceptedRun], dict[str, InputError]]:
+    """Runs whose statistics are given in one table of all, and why an image has none that it can be restored with."""
+    tables = read_tables(
+        Place.at(str(settings.stats), settings.storage_options),
+        {path: run.resolved.geometry.grid for path, run in runs.items()},
+        {path: required_statistics(run.resolved.recipe.rule) for path, run in runs.items()},
+    )
+    found: dict[str, AcceptedRun] = {}
+    without: dict[str, InputError] = {}
+    for path, run in runs.items():
+        table = tables[path]
+        try:
+            if isinstance(table, InputError):
+                raise table
+            taken = with_table(run, table)
+        except InputError as error:
+            without[path] = error
+            continue
+        said = (replace(notice, text=f"{path}: {notice.text}") for notice in taken.notices[len(run.notices) :])
+        found[path] = replace(taken, notices=(*run.notices, *said))
+    return found, without
 
 
 def _are_alike(source: Source, other: Source) -> bool:
@@ -303,8 +349,9 @@ def _record_of(recorded: Mapping[str, Any] | None, path: str) -> dict[str, Any]:
     if recorded is None or path not in found or "fingerprint" not in recorded:
         return {}
     mark = recorded["fingerprint"]
-    cut = recorded["kinds"][found[path]["kind"]]["cut"]
-    return {"fingerprint": {"model": mark["model"], "settings": cut}}
+    kind = recorded["kinds"][found[path]["kind"]]
+    levels = kind["geometry"].get("levels", 1)
+    return {"fingerprint": {"model": mark["model"], "settings": kind["cut"] | {"levels": levels}}}
 
 
 def _in_version(run: AcceptedRun, beside: AcceptedRun) -> Any:
@@ -313,7 +360,8 @@ def _in_version(run: AcceptedRun, beside: AcceptedRun) -> Any:
 
 
 def _fingerprint(run: AcceptedRun) -> dict[str, Any]:
-    given = {"statistics": None, "illumination": run.profile_digest}
+    statistics = run.given.digest() if run.given is not None else None
+    given = {"statistics": statistics, "illumination": run.profile_digest}
     with run.source.refusing_errors():
         return fingerprint(run.settings, run.resolved, run.source, run.model, given)
 

@@ -36,7 +36,8 @@ from phbatch.planning.memory import UNITS_AHEAD
 from phbatch.planning.of_model import with_model
 from phbatch.planning.resolve import ResolvedRun, resolve_run
 from phbatch.planning.units import Geometry
-from phbatch.running.measure import describe, read_table, require_same_measurement
+from phbatch.running.given_tables import read_table, require_same_measurement
+from phbatch.running.measure import describe
 from phbatch.running.scale import require_good_frames
 from phbatch.running.settle import choose_network, settle_cut, settle_precision
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS, FRAME_BACKGROUNDS, MOST_WORKERS, Backend
@@ -89,7 +90,7 @@ def accept_run(
 
     Where this machine's memory and cores are for several processes, what is planned is one of them. Of an image that is
     one of many, `record` is what the output of all says of it, `beside` one that was accepted before, and `source` the
-    image itself, which is open.
+    image itself, which is open; a table of statistics that is given is that of all, and left to the caller.
     """
     forget_open_stores()
     if processes and settings.memory is not None:
@@ -145,20 +146,32 @@ def accept_run(
         level_method=settings.level_method,
         shown=measures_shown(image, resolved.recipe) and not resolved.recipe.in_bands,
     )
-    given = None
-    if settings.stats is not None:
-        required = required_statistics(resolved.recipe.rule)
-        given = read_table(Place.at(settings.stats, store), resolved.geometry.grid, required)
-        require_good_frames(given, resolved.recipe)
-        described = describe(source, resolved.recipe)
-        warnings = (*warnings, *require_same_measurement(settings.stats, given, described, required))
     notices = (*(Notice(text) for text in source.notices), *of_model, *resolved.notices, *warnings)
     if model is not None:
         notices = _with_notices_of(model, source, settings, notices)
     replaces = settings.overwrite and recorded is not None
-    return AcceptedRun(
-        settings, source, model, resolved, job, destination, image, continued, given, digest, notices, replaces=replaces
+    accepted = AcceptedRun(
+        settings, source, model, resolved, job, destination, image, continued, None, digest, notices, replaces=replaces
     )
+    if settings.stats is None or record is not None:
+        return accepted
+    table = Place.at(settings.stats, store)
+    return with_table(accepted, read_table(table, resolved.geometry.grid, required_statistics(resolved.recipe.rule)))
+
+
+def with_table(accepted: AcceptedRun, table: StatisticsTable) -> AcceptedRun:
+    """A run whose statistics are given.
+
+    Raises
+    ------
+    InputError
+        They are of another image, were measured otherwise, or have no good frame.
+    """
+    recipe = accepted.resolved.recipe
+    require_good_frames(table, recipe)
+    described, required = describe(accepted.source, recipe), required_statistics(recipe.rule)
+    warnings = require_same_measurement(str(accepted.settings.stats), table, described, required)
+    return replace(accepted, given=table, notices=(*accepted.notices, *warnings))
 
 
 def _recorded_band(continued: Mapping[str, Any] | None, *, alone: bool) -> int | None:

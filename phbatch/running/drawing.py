@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,26 @@ import dask
 from dask.delayed import Delayed
 
 from phbatch.computing.graph import Call, Graph, build_graph, join, name_units, stage_of, turn_there
-from phbatch.computing.measuring import find_scale, measure_unit, merge_pools, pool_unit, scan_unit
+from phbatch.computing.measuring import (
+    find_scale,
+    measure_unit,
+    merge_pools,
+    pool_unit,
+    scan_position_unit,
+    scan_unit,
+)
 from phbatch.computing.outcome import attempt
-from phbatch.computing.tasks import restore_unit
+from phbatch.computing.tasks import restore_position_unit, restore_unit
 from phbatch.planning.unit import Unit
+from phbatch.running.accept_positions import AcceptedPositions
 from phbatch.running.begin import AcceptedRun, must_scan
 from phbatch.words.errors import OutputError, UsageError, first_line
 from phbatch.words.events import Notice
 
 DRAWN = 4
 """Units that are drawn."""
+
+_IMAGES = 2  # of many, of which some are drawn
 
 _PICTURES = (".svg", ".png", ".pdf")
 
@@ -48,11 +60,20 @@ def draw_plan(accepted: AcceptedRun, path: str | Path) -> Notice:
     OutputError
         It cannot be written.
     """
-    path = Path(path)
+    units = accepted.resolved.geometry.units[:DRAWN]
+    return _draw(graph_of(accepted, units), f"graph of the first {len(units)} units", Path(path))
+
+
+def draw_plans(accepted: AcceptedPositions, path: str | Path) -> Notice:
+    """As `draw_plan`, of the first units of the first images of a run of many."""
+    some = first_units(accepted)
+    said = f"graph of the first {sum(map(len, some.values()))} units of {' and '.join(some)}"
+    return _draw(graph_of_positions(accepted, some), said, Path(path))
+
+
+def _draw(graph: Graph, said: str, path: Path) -> Notice:
     if path.suffix.lower() not in (*_PICTURES, ".txt"):
         raise UsageError(f"--graph {path} ends in none of {', '.join(_PICTURES)} and .txt; give it such an ending.")
-    graph = graph_of(accepted, accepted.resolved.geometry.units[:DRAWN])
-    said = f"graph of the first {min(DRAWN, len(accepted.resolved.geometry.units))} units"
     try:
         if path.suffix.lower() in _PICTURES:
             try:
@@ -81,39 +102,74 @@ def graph_of(accepted: AcceptedRun, units: Sequence[Unit]) -> Graph:
     A run computes one stage after the other, and what joins them is done by whoever called it.
     """
     recipe = accepted.resolved.recipe
-    measures = recipe.passes > 1 and accepted.given is None and not recipe.in_bands
     graph: Graph = {}
     before: list[str] = []
     if must_scan(accepted):
-        before = _add(graph, accepted, scan_unit, units, before, "require-finite")
-    if measures:
-        before = _add(graph, accepted, measure_unit, units, before, "judge-series")
-        if recipe.scope != "image":
-            before = _add(graph, accepted, pool_unit, units, before, "pool-join")
-            graph["pool-join"] = (partial(join, merge_pools), graph["pool-join"][1])
+        before = _join(graph, "require-finite", _add(graph, accepted, scan_unit, units, before))
+    if recipe.passes > 1 and accepted.given is None and not recipe.in_bands:
+        before = _measure(graph, accepted, units, before)
     elif (
         accepted.given is None
         and not (accepted.continued or recipe.in_bands)
         and recipe.rule.method not in ("fixed", "none")
     ):
-        before = _add(graph, accepted, find_scale, units[:1], before, "require-scale")
+        before = _join(graph, "require-scale", _add(graph, accepted, find_scale, units[:1], before))
     if recipe.in_bands and accepted.given is None:
-        graph["measure"] = (_here("measure"), before)
-        before = ["measure"]
-    _add(graph, accepted, restore_unit, units, before, "commit")
+        before = _join(graph, "measure", before)
+    _join(graph, "commit", _add(graph, accepted, restore_unit, units, before))
     return graph
 
 
-def _add(
-    graph: Graph, accepted: AcceptedRun, task: Any, units: Sequence[Unit], before: list[str], end: str
+def graph_of_positions(accepted: AcceptedPositions, some: Mapping[str, Sequence[Unit]]) -> Graph:
+    """As `graph_of`, of units of several images, by their paths: what is measured of an image joins in its own name."""
+    graph: Graph = {}
+    before: list[str] = []
+    scanned = [(accepted.runs[path], units) for path, units in some.items() if must_scan(accepted.runs[path])]
+    if scanned:
+        keys = [key for run, units in scanned for key in _add(graph, run, scan_position_unit, units, before)]
+        before = _join(graph, "require-finite", keys)
+    restored: list[str] = []
+    for path, units in some.items():
+        run = accepted.runs[path]
+        measures = run.resolved.recipe.passes > 1 and run.given is None
+        known = _measure(graph, run, units, before, f"-{path}") if measures else before
+        restored += _add(graph, run, restore_position_unit, units, known)
+    _join(graph, "commit", restored)
+    return graph
+
+
+def first_units(accepted: AcceptedPositions) -> dict[str, list[Unit]]:
+    """Those that are drawn, by the path of their image, in the names that they have among all."""
+    paths = list(islice(accepted.runs, _IMAGES))
+    found = {path: accepted.runs[path].resolved.geometry.units[: DRAWN // len(paths)] for path in paths}
+    return {path: [replace(unit, key=f"{path}/{unit.key}") for unit in units] for path, units in found.items()}
+
+
+def _measure(
+    graph: Graph, accepted: AcceptedRun, units: Sequence[Unit], before: list[str], image: str = ""
 ) -> list[str]:
-    """Add a stage, between what it waits for and what waits for it."""
+    """Add the stages that measure an image; what they join in ends in its name."""
+    before = _join(graph, f"judge-series{image}", _add(graph, accepted, measure_unit, units, before))
+    if accepted.resolved.recipe.scope != "image":
+        pooled = _add(graph, accepted, pool_unit, units, before)
+        before = [f"pool-join{image}"]
+        graph[before[0]] = (partial(join, merge_pools), pooled)
+    return before
+
+
+def _add(graph: Graph, accepted: AcceptedRun, task: Any, units: Sequence[Unit], before: list[str]) -> list[str]:
+    """Add the tasks of a stage, which wait for those before; their names."""
     stage, done = stage_of(task), partial(attempt, task, accepted.job)
     added = build_graph(turn_there, [Call(name_units(stage, [unit]), done, [unit]) for unit in units])
     for key, call in added.items():
         graph[key] = (*call, before) if before else call
-    graph[end] = (_here(end), list(added))
-    return [end]
+    return list(added)
+
+
+def _join(graph: Graph, name: str, awaited: list[str]) -> list[str]:
+    """Add what waits for a stage; its name, for the next one."""
+    graph[name] = (_here(name), awaited)
+    return [name]
 
 
 def _here(name: str) -> Any:

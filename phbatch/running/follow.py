@@ -6,22 +6,18 @@ moment it is killed at, the same call goes on, and so does a plain run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
-from phbatch.inputs.arrival import Arrival, Arrived
 from phbatch.inputs.image import MAX_FRAMES
 from phbatch.inputs.opening import open_input
-from phbatch.microscopes.store import RecordingPlace
-from phbatch.microscopes.tiff_folder import TiffFolder
+from phbatch.inputs.positions import find_positions
 from phbatch.places.place import Place
-from phbatch.running.begin import AcceptedRun
-from phbatch.running.growth import pools_over_time
+from phbatch.running.watching import Watch
 from phbatch.words.durations import format_duration
-from phbatch.words.errors import InputError, InterruptedRunError, UsageError
+from phbatch.words.errors import InputError, InterruptedRunError
 from phbatch.words.events import Listener, Notice, Stop
 from phbatch.words.results import RunResult
 from phbatch.words.settings import RunSettings
@@ -31,12 +27,20 @@ LOOK_S = 1.0
 
 _SLICE_S = 0.1
 
-Round = Callable[[RunSettings, Listener, "Collection[str] | None"], RunResult]
-"""A run with some settings; where more will come, with the units that failed and are left for the end."""
+Frames = Mapping[str, str | None]
+"""Of some images, by their names, the frames along t that are restored; None where it is those of the settings."""
+
+Round = Callable[[RunSettings, Frames, Listener, Collection[str] | None], RunResult]
+"""A run of some images; where more will come, with the units that failed and are left for the end."""
+
+
+def limits_in(frames: Frames) -> dict[str, str]:
+    """Those frames that are not those of the settings."""
+    return {name: limit for name, limit in frames.items() if limit is not None}
 
 
 def await_input(path: str, settings: RunSettings, listener: Listener, stop: Stop) -> None:
-    """Return once an input can be opened.
+    """Return once an input can be opened, or, of many images, one of them.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def await_input(path: str, settings: RunSettings, listener: Listener, stop: Stop
         ended = _is_marked(settings) or monotonic() - began > settings.follow_timeout
         absent = not place.exists()
         try:
-            open_input(path, settings)
+            _require_any(path, settings)
         except InputError as error:
             if ended or not (told or absent or _is_early(error)):
                 raise
@@ -63,40 +67,34 @@ def await_input(path: str, settings: RunSettings, listener: Listener, stop: Stop
         _wait(stop, f"stopped before {path} was there")
 
 
-def require_followable(accepted: AcceptedRun) -> None:
-    """Refuse to restore frames as they come where a frame depends on those that come later.
-
-    Raises
-    ------
-    UsageError
-        Says what it depends on.
-    """
-    settings = accepted.settings
-    cause = pools_over_time(settings, accepted.resolved) or ("--stats" if settings.stats is not None else "")
-    if cause:
-        raise UsageError(
-            f"--follow restores frames as they come, and {cause} needs all of them: leave one out, or run without"
-            " --follow once all is there."
-        )
-    place = accepted.source.place
-    if isinstance(place, RecordingPlace) and not isinstance(place.recording, TiffFolder):
-        raise UsageError(
-            f"--follow needs a file for each frame, or a Zarr, and {place} is {place.recording.kind}, whose frames"
-            " share a file that changes with each; run without --follow once all is there."
-        )
-    if settings.frames is not None and "-" in settings.frames:
-        raise UsageError(
-            f"--frames {settings.frames} counts from the end, which --follow does not know: count from the first frame."
-        )
+def _require_any(path: str, settings: RunSettings) -> None:
+    """Open an input, or, of many images, one of them."""
+    positions = find_positions(path, settings)
+    if positions is None:
+        open_input(path, settings)
+        return
+    first_error: InputError | None = None
+    for place in positions.places.values():
+        try:
+            open_input(place, settings)
+        except InputError as error:
+            first_error = first_error or error
+        else:
+            return
+    raise InputError(f"no image of {path} can be opened: {first_error}") from FileNotFoundError(path)
 
 
-def follow(accepted: AcceptedRun, again: Round, listener: Listener, stop: Stop) -> RunResult:
+def follow(watch: Watch, settings: RunSettings, path: str, again: Round, listener: Listener, stop: Stop) -> RunResult:
     """Restore frames as they come, and finish the output when no more come.
 
     Parameters
     ----------
-    accepted : AcceptedRun
-        Of the input as it is now.
+    watch : Watch
+        Looks at the input.
+    settings : RunSettings
+        Of the run.
+    path : str
+        Of the input.
     again : callable
         A run over the frames that are there.
     listener, stop
@@ -114,62 +112,52 @@ def follow(accepted: AcceptedRun, again: Round, listener: Listener, stop: Stop) 
     InterruptedRunError
         `stop` said so; what was finished is committed.
     """
-    settings, geometry = accepted.settings, accepted.resolved.geometry
-    together = geometry.time_groups.length
-    arrival = Arrival(partial(open_input, accepted.source.path, settings), geometry.channels)
     wanted = settings.select_frames(MAX_FRAMES)
-    done, result, failed = 0, None, dict[str, str]()
-    held = _held(accepted)
+    done, result, failed = dict[str, int](), None, dict[str, str]()
     changed = monotonic()
     while True:
+        stopped = f"stopped after {sum(done.values())} frames along t, with more to come"
         ended = _is_marked(settings)
         try:
-            seen = arrival.look()
+            moved = watch.look()
         except InputError:  # its metadata are being written, or its server is away
             if monotonic() - changed > settings.follow_timeout:
                 raise
-            _wait(stop, f"stopped after {done} frames along t, with more to come")
+            _wait(stop, stopped)
             continue
-        changed = monotonic() if seen.changed else changed
-        reason = _end(settings, seen, wanted, monotonic() - changed, marked=ended)
-        count = arrival.count() if reason else seen.frames // together * together
-        frames = settings.select_frames(count)
+        changed = monotonic() if moved else changed
+        reason = _end(settings, watch, wanted, monotonic() - changed, marked=ended)
+        now = settings if result is None else settings.model_copy(update={"overwrite": False})
         if reason:
+            frames = _limits(settings, watch.whole(settings), watch)
             if not frames:
-                raise InputError(f"no frame of {accepted.source.path} came ({reason}); call again when it is written.")
+                raise InputError(f"no frame of {path} came ({reason}); call again when it is written.")
             listener(Notice(f"the input is taken as ended: {reason}."))
-            last = again(_over(settings, frames, seen.length, begun=result is not None), listener, None)
-            return _together(result, last)
-        if len(frames) > done and len(frames) >= held:
-            now = again(_over(settings, frames, seen.length, begun=result is not None), listener, failed)
-            failed |= now.failed
-            done, result = len(frames), _together(result, now)
+            return _together(result, again(now, frames, listener, None))
+        ready = {name: image.ready(settings) for name, image in watch.images.items()}
+        short = {name for name, image in watch.images.items() if len(ready[name]) < len(image.held)}
+        if any(len(frames) > done.get(name, 0) for name, frames in ready.items() if name not in short):
+            ready |= {name: watch.images[name].held for name in short}
+            found = again(now, _limits(settings, ready, watch), listener, failed)
+            failed |= found.failed
+            done, result = {name: len(frames) for name, frames in ready.items()}, _together(result, found)
             continue
-        _wait(stop, f"stopped after {done} frames along t, with more to come")
+        _wait(stop, stopped)
 
 
-def _held(accepted: AcceptedRun) -> int:
-    """Frames along t of the output of an earlier call, which does not get shorter."""
-    recorded = accepted.recorded if accepted.continued else None
-    return len(range(*recorded["fingerprint"]["settings"]["frames"])) if recorded else 0
+def _limits(settings: RunSettings, frames: Mapping[str, range], watch: Watch) -> dict[str, str | None]:
+    """Of the images that have any, the frames along t that are restored, where the settings do not select the same."""
+    return {name: watch.images[name].limit(settings, some) for name, some in frames.items() if some}
 
 
-def _over(settings: RunSettings, frames: range, length: int, *, begun: bool) -> RunSettings:
-    """Settings of a run over some frames; as they were given, where that selects the same."""
-    changes: dict[str, object] = {"overwrite": False} if begun else {}
-    if settings.select_frames(length) != frames:
-        changes["frames"] = f"{frames.start}:{frames.stop}:{frames.step}"
-    return settings.model_copy(update=changes)
-
-
-def _end(settings: RunSettings, seen: Arrived, wanted: range, quiet_s: float, *, marked: bool) -> str:
+def _end(settings: RunSettings, watch: Watch, wanted: range, quiet_s: float, *, marked: bool) -> str:
     """Why no more frames will come; empty while they may."""
     if marked:
         return f"{settings.follow_until} is there"
-    if wanted.stop < MAX_FRAMES and seen.frames > wanted[-1]:
+    if wanted.stop < MAX_FRAMES and watch.reached(wanted[-1]):
         return f"all frames of --frames {settings.frames} are there"
-    if seen.full:
-        return f"all {seen.length} frames that it was made for are there"
+    if full := watch.full:
+        return full
     if quiet_s > settings.follow_timeout:
         return f"nothing new came for {format_duration(settings.follow_timeout)}"
     return ""
@@ -177,7 +165,9 @@ def _end(settings: RunSettings, seen: Arrived, wanted: range, quiet_s: float, *,
 
 def _is_early(error: InputError) -> bool:
     """Whether an input may only not be begun yet, and is not of a kind that is refused."""
-    return isinstance(error.__cause__, FileNotFoundError) or "has length zero" in str(error)
+    said = str(error)
+    early = ("has length zero", "holds no image", "matches no Zarr array")
+    return isinstance(error.__cause__, FileNotFoundError) or any(words in said for words in early)
 
 
 def _is_marked(settings: RunSettings) -> bool:

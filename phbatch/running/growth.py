@@ -37,21 +37,58 @@ def has_grown(accepted: AcceptedRun, recorded: Mapping[str, Any], mark: Mapping[
     shape, frames = old["input"].get("shape"), old.get("settings", {}).get("frames")
     if "t" not in axes or shape is None or frames is None or len(shape) != len(axes):
         return False
-    length, now = shape[axes.index("t")], accepted.source.shape[0]
-    first, later = range(*frames), range(*mark["settings"]["frames"])
-    if length > now or later[: len(first)] != first or (length, len(first)) == (now, len(later)):
-        return False
-    identity = accepted.source.identity(pixels=False, times=length)
-    before = {**mark, "input": identity, "settings": mark["settings"] | {"frames": frames}}
+    length, first = shape[axes.index("t")], range(*frames)
+    before = mark_before(accepted, mark, length, first)
     known = {name: value for name, value in old["input"].items() if name not in _OF_PIXELS}
-    if find_differences(old | {"input": known}, before):
+    if before is None or find_differences(old | {"input": known}, before):
         return False
+    require_appendable(accepted, first)
+    return True
+
+
+def mark_before(accepted: AcceptedRun, mark: Mapping[str, Any], length: int, first: range) -> dict[str, Any] | None:
+    """Fingerprint of what is asked for as it was while the input had fewer frames along t.
+
+    Parameters
+    ----------
+    accepted : AcceptedRun
+        What is asked for, of one image.
+    mark : mapping
+        Its fingerprint.
+    length : int
+        Of the input along t before.
+    first : range
+        Frames of the output then.
+
+    Returns
+    -------
+    dict or None
+        None where nothing came since.
+    """
+    now, later = accepted.source.shape[0], accepted.resolved.geometry.times
+    if "t" not in accepted.source.stored_axes or length > now or later[: len(first)] != first:
+        return None
+    if (length, len(first)) == (now, len(later)):
+        return None
+    identity = accepted.source.identity(pixels=False, times=length)
+    frames = [first.start, first.stop, first.step]
+    return {**mark, "input": identity, "settings": mark["settings"] | {"frames": frames}}
+
+
+def require_appendable(accepted: AcceptedRun, first: range) -> None:
+    """Refuse to append where the frames that are finished depend on those that came since.
+
+    Raises
+    ------
+    OutputError
+        Names the setting.
+    """
+    later = accepted.resolved.geometry.times
     if len(later) > len(first) and (cause := pools_over_time(accepted.settings, accepted.resolved)):
         raise OutputError(
             f"{accepted.output} holds {len(first)} frames along t and there are {len(later)} now; with {cause} those"
             " that came since change all others: start afresh with --overwrite, or choose another output."
         )
-    return True
 
 
 def pools_over_time(settings: RunSettings, resolved: ResolvedRun) -> str:
@@ -68,7 +105,6 @@ def pools_over_time(settings: RunSettings, resolved: ResolvedRun) -> str:
     return f"--bad-frames {recipe.bad_frames}"
 
 
-def keeps_layout(geometry: Geometry, recorded: Mapping[str, Any]) -> bool:
+def keeps_layout(geometry: Geometry, before: Geometry) -> bool:
     """Whether the chunks of an output are still right: of few small frames, all may lie in one that is too short."""
-    before = Geometry.from_dict(recorded["geometry"])
     return (before.output_chunks, before.output_shards) == (geometry.output_chunks, geometry.output_shards)

@@ -54,7 +54,11 @@ def open_output(accepted: AcceptedRun, command: str) -> Finished:
         grown = has_grown(accepted, recorded, mark)
         if not grown:
             require_same(accepted.output, recorded, mark)
-        if keeps_layout(resolved.geometry, recorded) if grown else not find_differences(recorded["fingerprint"], mark):
+        if grown:
+            goes_on = keeps_layout(resolved.geometry, Geometry.from_dict(recorded["geometry"]))
+        else:
+            goes_on = not find_differences(recorded["fingerprint"], mark)
+        if goes_on:
             _continue(accepted, finished, mark if grown else None)
             return finished
     removed = sum(size for _, size, _ in accepted.output.files()) if recorded or accepted.replaces else 0

@@ -13,7 +13,7 @@ from typing import Any
 import dask
 
 from phbatch.computing.tasks import load_predictor, restore_position_unit
-from phbatch.inputs.positions import Positions, find_positions, name_images
+from phbatch.inputs.positions import Positions, find_positions
 from phbatch.outputs.finished import Finished, FinishedPositions
 from phbatch.outputs.image import forget_tasks, refusing_storage_errors
 from phbatch.outputs.ledger import Ledger
@@ -25,11 +25,11 @@ from phbatch.running.accept_positions import (
     AcceptedPositions,
     accept_positions,
     geometries_of,
-    require_same_positions,
     settle_positions,
 )
 from phbatch.running.commit import restore_units
 from phbatch.running.positions import keep_light_of, open_positions, require_unchanged_positions, work_on
+from phbatch.running.same_positions import require_same_positions
 from phbatch.running.told import frame_pixels
 from phbatch.words.errors import InputError, OutputError
 from phbatch.words.events import Listener, Notice, RunStarted, Stop, never
@@ -123,7 +123,7 @@ class PositionShare:
             raise OutputError(f"{source} is one image and {output} is of many; give their --input.")
         units = PositionUnits(geometries_of(recorded)).part(number, parts)
         wanted = [next(iter(recorded["positions"])), *units.images]
-        accepted = _accept(_only(positions, wanted), output.path, settings, stop)
+        accepted = _accept(positions.only(wanted), output.path, settings, stop)
         require_same_positions(accepted, some=True)
         gone = {path: f"it is not in {source} any more." for path in wanted if path not in accepted.runs}
         accepted = replace(accepted, aside=gone | dict(accepted.aside))
@@ -164,7 +164,7 @@ class PositionShare:
         if not isinstance(finished, FinishedPositions):
             raise TypeError("it is of one image")
         settings = self.accepted.settings
-        accepted = _accept(_only(self.positions, self.recorded["positions"]), self.accepted.output.path, settings)
+        accepted = _accept(self.positions.only(self.recorded["positions"]), self.accepted.output.path, settings)
         for path in self.recorded["positions"]:
             if path not in accepted.runs:
                 why = accepted.aside.get(path, "it is not in the input any more.")
@@ -177,14 +177,6 @@ def _accept(positions: Positions, output: str | None, settings: RunSettings, sto
     """What is computed in this process, whatever cluster Dask is configured with."""
     with dask.config.set(scheduler="threads"):
         return accept_positions(positions, output, settings, stop)
-
-
-def _only(positions: Positions, wanted: Any) -> Positions:
-    """Some of the images, by their paths in the output, where they have the same paths alone."""
-    names = name_images(positions.paths)
-    chosen = {name: names[name] for name in dict.fromkeys(wanted) if name in names}
-    some = replace(positions, paths=tuple(chosen.values()), notices=())
-    return some if name_images(some.paths) == chosen and chosen else positions
 
 
 def _with_token(accepted: AcceptedPositions, token: str) -> AcceptedPositions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from time import perf_counter
@@ -25,21 +25,23 @@ from phbatch.inputs.positions import find_positions
 from phbatch.inputs.stamps import Stamps
 from phbatch.outputs.finished import FinishedPositions
 from phbatch.outputs.image import refusing_storage_errors, require_space
-from phbatch.outputs.ledger import Ledger
+from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.outputs.positions import remove_positions
 from phbatch.outputs.writer import Sink
 from phbatch.places.lock import hold_output
 from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits, split_key
 from phbatch.planning.unit import Unit
-from phbatch.running.accept_positions import AcceptedPositions, geometries_of, require_same_positions, settle_positions
+from phbatch.running.accept_positions import AcceptedPositions, geometries_of, settle_positions
 from phbatch.running.before import statistics_before
 from phbatch.running.begin import AcceptedRun, must_scan
 from phbatch.running.commit import restore_units
+from phbatch.running.growth import keeps_layout
 from phbatch.running.illumination import estimate_light, keep_light
 from phbatch.running.measure import with_statistics
 from phbatch.running.opening import describe_run
 from phbatch.running.run_log import keeping_log
+from phbatch.running.same_positions import require_same_positions
 from phbatch.words.axes import FrameKey
 from phbatch.words.errors import InputError, OutputError
 from phbatch.words.events import Event, Listener, Notice, RunStarted, Stop
@@ -47,8 +49,13 @@ from phbatch.words.results import RunResult
 from phbatch.words.settings import RunSettings
 
 
-def run_positions(accepted: AcceptedPositions, command: str, listener: Listener, stop: Stop) -> RunResult:
-    """Restore all images as one run; what `phbatch.run` does with one."""
+def run_positions(
+    accepted: AcceptedPositions, command: str, listener: Listener, stop: Stop, left: Collection[str] | None = None
+) -> RunResult:
+    """Restore all images as one run; what `phbatch.run` does with one.
+
+    The output is finished, unless more frames will come: then some units may be left for the end.
+    """
     started = perf_counter()
     accepted = settle_positions(accepted, stop, listener)
     require_same_positions(accepted)
@@ -70,10 +77,10 @@ def run_positions(accepted: AcceptedPositions, command: str, listener: Listener,
         listener(RunStarted(accepted.output.path, len(units), skipped, frames, frames_before, pixels // max(frames, 1)))
         restoring = perf_counter()
         unmeasured: dict[str, str] = {}
-        work = work_on(accepted, finished, unmeasured, stop, listener)
+        work = work_on(accepted, finished, unmeasured, stop, listener, left or ())
         failed = restore_units(whole, work, finished, stop, listener, restore_position_unit)
         restoring_seconds = perf_counter() - restoring
-        if len(finished) == len(units) and not (skipped == len(units) and finished.complete):
+        if left is None and len(finished) == len(units) and not (skipped == len(units) and finished.complete):
             with refusing_storage_errors(accepted.output):
                 layout.finish(provenance, finished.tables, finished.all_shown)
     return RunResult(
@@ -96,20 +103,12 @@ def run_positions(accepted: AcceptedPositions, command: str, listener: Listener,
 
 
 def open_positions(accepted: AcceptedPositions, command: str) -> tuple[FinishedPositions, dict[str, Any]]:
-    """Create the output, continue it, or add images to it."""
+    """Create the output, continue it, or add to it images, and frames of those that have grown."""
     finished, recorded = FinishedPositions(accepted.units), accepted.recorded
     provenance = _provenance(accepted, command)
     if recorded is not None and "fingerprint" in recorded:
-        Sink(accepted.output).remove_scratch()
-        for record in Ledger(accepted.output).current(accepted.units):
-            finished.add(record)
-        require_unchanged_positions(accepted)
-        known = recorded["positions"]
-        provenance["command"] = recorded["command"]
-        if [*known] != [*accepted.runs] or not finished.complete:
-            accepted.layout.create(provenance, known)
-            finished.complete = False
-        return finished, provenance
+        _continue(accepted, finished, recorded, provenance | {"command": recorded["command"]})
+        return finished, provenance | {"command": recorded["command"]}
     freed = sum(size for _, size, _ in accepted.output.files()) if recorded or accepted.replaces else 0
     require_space(accepted.output, [run.image for run in accepted.runs.values()], 0, freed)
     remove_positions(accepted.output)
@@ -118,12 +117,61 @@ def open_positions(accepted: AcceptedPositions, command: str) -> tuple[FinishedP
     return finished, provenance
 
 
+def _continue(
+    accepted: AcceptedPositions,
+    finished: FinishedPositions,
+    recorded: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Take in what is finished of an output, and extend it where images, or frames along t, came since.
+
+    A unit that is larger now is done again, and what was finished of it taken back, as are all units of an image whose
+    chunks are longer now.
+    """
+    output, ledger, grown = accepted.output, Ledger(accepted.output), accepted.grown
+    Sink(output).remove_scratch()
+    before = geometries_of(recorded)
+    relaid = [path for path in grown if not keeps_layout(accepted.runs[path].resolved.geometry, before[path])]
+    outgrown: list[str] = []
+    for record in ledger.current(accepted.units):
+        unit = record["unit"]
+        path = split_key(unit)[0] if unit != METADATA else ""
+        if path in accepted.runs and (path in relaid or not finished.counts(unit)):
+            outgrown.append(unit)
+        else:
+            finished.add(record)
+    require_unchanged_positions(accepted)
+    known = recorded["positions"]
+    if [*known] != [*accepted.runs] or grown or not finished.complete:
+        if relaid:
+            _take_back(accepted, recorded, relaid)
+        accepted.layout.create(provenance, known, grown)
+        finished.complete = False
+    if grown:
+        forget_open_stores()
+    for unit in outgrown:
+        ledger.retract(unit)
+
+
+def _take_back(accepted: AcceptedPositions, recorded: Mapping[str, Any], paths: Sequence[str]) -> None:
+    """Remove what was restored of some images; from now on the output says nothing of them."""
+    mark = recorded["fingerprint"]
+    marks, positions = (
+        {path: found for path, found in each.items() if path not in paths}
+        for each in (mark["positions"], recorded["positions"])
+    )
+    said = {"positions": positions, "fingerprint": mark | {"positions": marks}, "status": "running"}
+    accepted.layout.say(dict(recorded) | said)
+    for path in paths:
+        accepted.output.remove_folder(path)
+
+
 def _provenance(accepted: AcceptedPositions, command: str) -> dict[str, Any]:
     """What the root says: of the run as of a run of one image, and of each image what is its own."""
     found = describe_run(accepted.leader, accepted.fingerprint(), command)
     for name in ("geometry", "axes"):
         del found[name]
-    settings = found["settings"] | {"wells": accepted.settings.wells, "fields": accepted.settings.fields}
+    settings = found["settings"] | {name: getattr(accepted.settings, name) for name in ("wells", "fields", "frames")}
     return (
         found
         | accepted.describe()
@@ -143,13 +191,15 @@ def work_on(
     unmeasured: dict[str, str],
     stop: Stop,
     listener: Listener,
+    left: Collection[str] = (),
 ) -> Iterator[PositionUnit]:
     """What is to be done, image after image; what must be known of a whole image is found out when it begins.
 
-    An image of which that cannot be said is left out, and `unmeasured` says why.
+    An image of which that cannot be said is left out, and `unmeasured` says why; some units are `left` for later.
     """
     units = finished.units
-    todo = ((units.place(index)[0], units[index]) for index in finished.todo_indices())
+    missing = ((units.place(index)[0], units[index]) for index in finished.todo_indices())
+    todo = (pair for pair in missing if pair[1].key not in left)
     begun = set()
     for path, group in groupby(todo, key=lambda pair: pair[0]):
         begun.add(path)

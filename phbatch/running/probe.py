@@ -31,9 +31,10 @@ from phbatch.places.place import Place
 from phbatch.planning.positions import split_key
 from phbatch.planning.request import ClusterRequest, Probe, make_request
 from phbatch.planning.unit import Unit, region_size
-from phbatch.running.accept_positions import accept_positions, require_same_positions, settle_positions
+from phbatch.running.accept_positions import accept_positions, settle_positions
 from phbatch.running.begin import AcceptedRun, accept_run, meet_cluster, must_scan, require_input, settle_network
 from phbatch.running.opening import require_same_run
+from phbatch.running.same_positions import require_same_positions
 from phbatch.words.choices import ESTIMATED_BACKGROUNDS
 from phbatch.words.durations import parse_duration
 from phbatch.words.errors import InputError, InterruptedRunError, PhbatchError, UsageError

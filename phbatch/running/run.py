@@ -23,7 +23,7 @@ from phbatch.outputs.accounts import keep_account
 from phbatch.outputs.image import refusing_storage_errors
 from phbatch.places.lock import hold_output
 from phbatch.planning.unit import Unit
-from phbatch.running.accept_positions import accept_positions, require_same_positions
+from phbatch.running.accept_positions import AcceptedPositions, accept_positions
 from phbatch.running.before import look_at_light, measure_first, statistics_before
 from phbatch.running.begin import (
     AcceptedRun,
@@ -35,9 +35,9 @@ from phbatch.running.begin import (
     settle_network,
 )
 from phbatch.running.commit import restore_units
-from phbatch.running.drawing import draw_plan
+from phbatch.running.drawing import draw_plan, draw_plans
 from phbatch.running.finishing import finish
-from phbatch.running.follow import await_input, follow, require_followable
+from phbatch.running.follow import Frames, await_input, follow, limits_in
 from phbatch.running.illumination import keep_light
 from phbatch.running.local import on_devices
 from phbatch.running.measure import with_statistics
@@ -45,8 +45,9 @@ from phbatch.running.opening import open_output, require_same_run
 from phbatch.running.plan import report_plan, report_plans
 from phbatch.running.positions import run_positions
 from phbatch.running.run_log import keeping_log
+from phbatch.running.same_positions import require_same_positions
 from phbatch.running.told import flagged_frames, piece_pixels, started_event, uncorrected_light
-from phbatch.words.errors import UsageError
+from phbatch.running.watching import PositionsWatch, require_followable, watch_image
 from phbatch.words.events import (
     Event,
     Listener,
@@ -130,6 +131,33 @@ def run(
     >>> result.frames, round(float(zarr.open_array(result.output + "/0")[0].mean()), 2)
     (2, 1.0)
     """
+    return _begin(input, output, options, listener, command, stop, client)
+
+
+def run_again(
+    input: str | Path,
+    output: str | Path,
+    *,
+    only: Frames,
+    listener: Listener = ignore,
+    stop: Stop = never,
+    client: Client | None = None,
+    **options: Unpack[RunOptions],
+) -> RunResult:
+    """As `run`, of some of many images, and of their frames along t as `only` has them."""
+    return _begin(input, output, options, listener, "", stop, client, only)
+
+
+def _begin(
+    input: str | Path,
+    output: str | Path | None,
+    options: Mapping[str, Any],
+    listener: Listener,
+    command: str,
+    stop: Stop,
+    client: Client | None,
+    only: Frames | None = None,
+) -> RunResult:
     settings = parse_options("run", options)
     listener = logging_notices(listener)
     with going_to(client, settings.scheduler, stop, listener) as scheduler:
@@ -138,7 +166,9 @@ def run(
         if settings.follow:
             await_input(str(input), settings, listener, stop)
         if (positions := find_positions(str(input), settings)) is not None:
-            return _run_positions(positions, output, settings, devices, options, command, listener, stop)
+            some = positions if only is None else positions.only(only)
+            limits = limits_in(only or {})
+            return _run_positions(some, output, settings, devices, options, command, listener, stop, limits)
         accepted = accept_run(str(input), output, settings, stop, processes=len(devices))
         if await_workers(settings, stop, listener):  # memory and threads are planned from those that came
             accepted = accept_run(str(input), output, settings, stop)
@@ -152,11 +182,14 @@ def run(
                 return _run(there, command, listener, stop)
             allowed = there.resolved.memory.allowed_mem  # as it was planned once, whatever is free later
 
-            def again(settings: RunSettings, listener: Listener, left: Collection[str] | None) -> RunResult:
-                settings = settings.model_copy(update={"memory": allowed})
-                return _run(accept_run(str(input), output, settings, stop), command, listener, stop, left)
+            def again(
+                settings: RunSettings, frames: Frames, listener: Listener, left: Collection[str] | None
+            ) -> RunResult:
+                changes = {"memory": allowed, "frames": frames[""] or settings.frames}
+                now = accept_run(str(input), output, settings.model_copy(update=changes), stop)
+                return _run(now, command, listener, stop, left)
 
-            return follow(there, again, listener, stop)
+            return follow(watch_image(there), there.settings, there.source.path, again, listener, stop)
 
 
 def _run(
@@ -249,13 +282,38 @@ def _run_positions(
     command: str,
     listener: Listener,
     stop: Stop,
+    frames: Mapping[str, str],
 ) -> RunResult:
     await_workers(settings, stop, listener)
-    accepted = accept_positions(positions, output, settings, stop, processes=len(devices))
+    accepted = accept_positions(positions, output, settings, stop, len(devices), frames=frames, empty=settings.follow)
     command = command or call_of(positions.input, accepted.output.path, options)
+    if settings.follow:
+        require_same_positions(accepted, some=True)
     with on_devices(accepted.leader, devices, stop, listener, len(accepted.units)) as there:
-        result = run_positions(accepted.on(there.settings.scheduler), command, listener, stop)
-    result = replace(result, peak_rss_bytes=peak_rss_bytes())
+        accepted = accepted.on(there.settings.scheduler)
+        if not settings.follow:
+            return _restore_positions(accepted, command, listener, stop)
+        once = {"memory": there.resolved.memory.allowed_mem, "overwrite": False}
+
+        def take_up(some: Positions) -> AcceptedPositions:
+            now = accepted.settings.model_copy(update=once)
+            return accept_positions(some, output, now, stop, empty=True)
+
+        watch = PositionsWatch(accepted, take_up)
+
+        def again(settings: RunSettings, frames: Frames, listener: Listener, left: Collection[str] | None) -> RunResult:
+            some = watch.positions if left is None else watch.chosen(frames)
+            settings = settings.model_copy(update={"memory": once["memory"]})
+            now = accept_positions(some, output, settings, stop, frames=limits_in(frames))
+            return _restore_positions(now, command, listener, stop, left)
+
+        return follow(watch, accepted.settings, positions.input, again, listener, stop)
+
+
+def _restore_positions(
+    accepted: AcceptedPositions, command: str, listener: Listener, stop: Stop, left: Collection[str] | None = None
+) -> RunResult:
+    result = replace(run_positions(accepted, command, listener, stop, left), peak_rss_bytes=peak_rss_bytes())
     if result.units_done or result.failed:
         _keep_account(accepted.whole, result)
     return result
@@ -278,8 +336,8 @@ def plan(
     input, output, client, **options
         As for `run`.
     graph : str or Path, optional
-        Where to draw the Dask graph of the first units: a file that ends in .svg, .png, .pdf or .txt. It is text where
-        graphviz is missing.
+        Where to draw the Dask graph of the first units, of many images of two of them: a file that ends in .svg, .png,
+        .pdf or .txt. It is text where graphviz is missing.
 
     Raises
     ------
@@ -294,11 +352,10 @@ def plan(
 def _plan(input: str | Path, output: str | Path | None, graph: str | Path | None, settings: RunSettings) -> PlanReport:
     devices = _devices(settings, input, output)
     if (positions := find_positions(str(input), settings)) is not None:
-        if graph is not None:
-            raise UsageError(f"--graph draws the graph of one image and {input} is many; give one of them.")
         several = accept_positions(positions, output, settings, processes=len(devices))
         require_same_positions(several)
-        notices = (*several.notices, *_shared(devices))
+        drawn = [draw_plans(several, graph)] if graph is not None else []
+        notices = (*several.notices, *_shared(devices), *drawn)
         for notice in notices:
             log(notice)
         return report_plans(several, notices)

@@ -20,7 +20,7 @@ from phbatch.places.lock import new_token
 from phbatch.places.place import Place
 from phbatch.planning.positions import split_key
 from phbatch.planning.unit import Unit
-from phbatch.running.accept_positions import accept_positions
+from phbatch.running.accept_positions import accept_positions, limits_of
 from phbatch.running.begin import AcceptedRun, accept_run
 from phbatch.running.measure import with_statistics
 from phbatch.running.opening import recorded_options
@@ -112,7 +112,7 @@ def _accept(output: Place, made: Made, options: Mapping[str, Any]) -> tuple[dict
         positions = find_positions(path, settings)
         if positions is None:
             raise OutputError(f"{path} is one image and {output} is of many; give their --input.")
-        several = accept_positions(positions, output.path, settings)
+        several = accept_positions(positions, output.path, settings, frames=limits_of(made.provenance))
         found, whole = dict(several.runs), several.whole
     token = new_token()
     again = {name: replace(run, job=replace(run.job, token=token)) for name, run in found.items()}

@@ -28,11 +28,11 @@ from phbatch.places.place import Place
 from phbatch.planning.positions import PositionUnits
 from phbatch.planning.unit import Unit
 from phbatch.planning.units import Geometry, Units
-from phbatch.running.accept_positions import geometries_of
+from phbatch.running.accept_positions import geometries_of, limits_of
 from phbatch.running.begin import PROFILE
 from phbatch.running.opening import recorded_options, require_unchanged
 from phbatch.running.positions import require_unchanged_inputs
-from phbatch.running.run import run
+from phbatch.running.run import run, run_again
 from phbatch.tools.finished_positions import find_whole
 from phbatch.tools.made import Made
 from phbatch.tools.recompute import recompute
@@ -165,6 +165,9 @@ def repair(
                 _require_inputs(open_input(arguments["input"], given), place, made.geometries[""], hurt)
             with refusing_storage_errors(place):
                 _take_back(place, report.damages, made)
+    if made.several and (limits := limits_of(made.provenance)):  # it was followed, and is not at its end
+        only = {path: limits.get(path) for path in made.geometries}
+        return run_again(output=place.path, only=only, listener=listener, stop=stop, client=client, **arguments)
     return run(output=place.path, listener=listener, stop=stop, client=client, **arguments)
 
 
