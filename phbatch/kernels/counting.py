@@ -18,6 +18,7 @@ from phbatch.kernels.padding import Extent, Padding
 from phbatch.kernels.smoothing import gaussian_radius, half_weights
 
 _SMALL = 1 << 15
+_USUAL_RADIUS = 8  # of a sigma of 2 pixels
 
 
 def halo_of_counting(sigma: float) -> int:
@@ -63,7 +64,8 @@ def count_block(
         Of the smoothed image in 1 / `per_unit` counts (four neighbours): its sum, and its sum of squares as
         ``high * 2**32 + low``.
     """
-    low, high = int(block.min()), int(block.max())
+    block = np.ascontiguousarray(block)
+    low, high = map(int, _range_of(block))
     first = low * per_unit - 1  # roundings may leave the range of the raw pixels by one bin
     raw = np.zeros(high - low + 1, np.uint32)
     smooth = np.zeros((high - low) * per_unit + 3, np.uint32)
@@ -75,7 +77,7 @@ def count_block(
     if padding is not None:
         image, clear = _limits(padding.image), _limits(padding.clear)
     weights, lane = half_weights(sigma), np.empty(0, _lane_of(block.dtype, low, high))
-    _sweep(np.ascontiguousarray(block), weights, window, per_unit, low, first, raw, smooth, sums, image, clear, lane)
+    _sweep(block, weights, window, per_unit, low, first, raw, smooth, sums, image, clear, lane)
     total, upper, lower = (int(value) for value in sums)
     return low, raw, first, smooth, (total, upper, lower)
 
@@ -89,6 +91,17 @@ def _lane_of(dtype: np.dtype[Any], low: int, high: int) -> type[np.integer]:
 
 def _limits(extent: Extent) -> tuple[NDArray[np.int32], ...]:
     return extent.left, extent.right, extent.top, extent.bottom
+
+
+@compile_later
+def _range_of(block: Any) -> tuple[int, int]:  # pragma: no cover
+    """Smallest and largest pixel, in one pass."""
+    low = high = block[0, 0]
+    for y in range(block.shape[0]):
+        row = block[y]
+        for x in range(row.shape[0]):
+            low, high = min(low, row[x]), max(high, row[x])
+    return low, high
 
 
 @compile_later
@@ -112,12 +125,15 @@ def _smooth_row(
     for k in range(1, radius + 1):
         padded[radius - k] = body[_mirror(-k, width)]
         padded[radius + width - 1 + k] = body[_mirror(width - 1 + k, width)]
-    for x in range(width):
-        total[x] = weights[0] * body[x]
-    for k in range(radius - 3, 0, -4):
-        _add_columns(padded, weights, k, total)
-    for x in range(width):
-        inner[x] = np.int32(np.floor(total[x] * scale + np.float32(0.5)))
+    if radius == _USUAL_RADIUS:
+        _weigh_columns(padded, weights, scale, inner)
+    else:
+        for x in range(width):
+            total[x] = weights[0] * body[x]
+        for k in range(radius - 3, 0, -4):
+            _add_columns(padded, weights, k, total)
+        for x in range(width):
+            inner[x] = np.int32(np.floor(total[x] * scale + np.float32(0.5)))
     bins[0], bins[width + 1] = bins[1], bins[width]
 
 
@@ -152,6 +168,21 @@ def _add_columns(padded: Any, weights: Any, k: int, total: Any) -> None:  # prag
 
 
 @compile_later
+def _weigh_columns(padded: Any, weights: Any, scale: Any, bins: Any) -> None:  # pragma: no cover
+    """All taps of the usual radius, in the order of the others, scaled and rounded: one pass."""
+    w0, w1, w2, w3, w4 = weights[0], weights[1], weights[2], weights[3], weights[4]
+    w5, w6, w7, w8 = weights[5], weights[6], weights[7], weights[8]
+    for x in range(bins.shape[0]):
+        near = w5 * (padded[x + 3] + padded[x + 13]) + w6 * (padded[x + 2] + padded[x + 14])
+        far = w7 * (padded[x + 1] + padded[x + 15]) + w8 * (padded[x] + padded[x + 16])
+        total = w0 * padded[x + 8] + (near + far)
+        near = w1 * (padded[x + 7] + padded[x + 9]) + w2 * (padded[x + 6] + padded[x + 10])
+        far = w3 * (padded[x + 5] + padded[x + 11]) + w4 * (padded[x + 4] + padded[x + 12])
+        total += near + far
+        bins[x] = np.int32(np.floor(total * scale + np.float32(0.5)))
+
+
+@compile_later
 def _sweep(
     block: Any,
     weights: Any,
@@ -181,7 +212,8 @@ def _sweep(
         if top <= y < stop:
             source, bins = block[y][left:right], row[left + 1 : right + 1]
             if image is None:
-                _count_row(source, bins, low, first, raw, smooth)
+                _count_values(source, low, raw)
+                _count_values(bins, first, smooth)
             else:
                 for at in range(_find_spans(y - top, image, spans)):
                     _count_values(source[spans[at, 0] : spans[at, 1]], low, raw)
@@ -192,13 +224,6 @@ def _sweep(
     if stop == height:  # below the frame is its last row again
         last = ring[(height - 1) % 3]
         _sum_row(ring[(height - 2) % 3], last, last, left, right, sums, height - 1 - top, clear, spans)
-
-
-@compile_later
-def _count_row(source: Any, bins: Any, low: int, first: int, raw: Any, smooth: Any) -> None:  # pragma: no cover
-    for x in range(bins.shape[0]):
-        smooth[np.uint32(bins[x] - first)] += 1
-        raw[np.uint32(np.int64(source[x]) - low)] += 1
 
 
 @compile_later
@@ -267,7 +292,7 @@ def _sum_small(over: Any, under: Any, before: Any, middle: Any, after: Any, sums
         total = np.int32(total + value)
         high = np.uint32(high + (square >> np.uint32(16)))
         low = np.uint32(low + (square & np.uint32(0xFFFF)))
-        bits |= size
+        bits = np.uint32(bits | size)  # else it has 64
     if bits >= _SMALL:
         return False
     squares = (np.int64(high) << 16) + np.int64(low)

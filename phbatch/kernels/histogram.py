@@ -84,6 +84,11 @@ class Histogram:
         return int(self.counts.sum(dtype=np.int64))
 
     @cached_property
+    def cumulative(self) -> NDArray[np.int64]:
+        """Number of pixels up to every bin."""
+        return np.cumsum(self.counts, dtype=np.int64)
+
+    @cached_property
     def values(self) -> NDArray[np.float64]:
         """Value of every bin, in counts of intensity."""
         return (self.first + np.arange(self.counts.size)) / self.per_unit
@@ -101,7 +106,7 @@ class Histogram:
         >>> Histogram.from_values(np.arange(12)).quantiles(np.array([0.5]))
         array([5.5])
         """
-        return quantiles_of(self.values, self.counts, q)
+        return _ranked(self.values, self.cumulative, q)
 
     def mean_and_std(self) -> tuple[float, float]:
         """Mean and population standard deviation, from integer sums without rounding on the way."""
@@ -147,7 +152,11 @@ def quantiles_of(
     q : (m,) ndarray of float64
         Quantiles, 0 to 1.
     """
-    cumulative = np.cumsum(counts, dtype=np.int64)
+    return _ranked(values, np.cumsum(counts, dtype=np.int64), q)
+
+
+def _ranked(values: NDArray[np.float64], cumulative: NDArray[np.int64], q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `quantiles_of`, from how many are not above each value."""
     position = q * (cumulative[-1] - 1)
     lower = np.floor(position)
     fraction = position - lower
@@ -239,12 +248,29 @@ def kernel_mode(counts: NDArray[Any], start: float, step: float, bandwidth: floa
     padded = np.pad(counts, (0, -counts.size % joined))
     coarse = padded.reshape(-1, joined).sum(axis=1).astype(np.float64)
     smoothing = bandwidth / (step * joined)
-    density = (
-        ndimage.gaussian_filter1d(np.pad(coarse, 1), smoothing, mode="constant") if smoothing > 0 else np.pad(coarse, 1)
-    )
+    start_of_peak, density = _density_about_peak(coarse, smoothing)
     peak = int(np.argmax(density[1:-1])) + 1
     left, top, right = density[peak - 1 : peak + 2]
     curvature = left - 2 * top + right
     shift = 0.5 * (left - right) / curvature if curvature < 0 and smoothing >= 0.5 else 0.0
-    position = (peak - 1 + shift) * joined + (joined - 1) / 2
+    position = (start_of_peak + peak - 1 + shift) * joined + (joined - 1) / 2
     return float(start + step * min(max(position, 0.0), counts.size - 1.0))
+
+
+def _density_about_peak(counts: NDArray[np.float64], smoothing: float) -> tuple[int, NDArray[np.float64]]:
+    """The smoothed counts where their peak can be, with one more on either side; and the first place of these.
+
+    A smoothed count is at most the largest within reach, so that the peak is within reach of one that is not below the
+    smoothed count of some place: of the largest count.
+    """
+    if smoothing <= 0:
+        return 0, np.pad(counts, 1)
+    reach = int(4 * smoothing + 0.5) + 1
+    largest = int(np.argmax(counts))
+    about = counts[max(largest - reach, 0) : largest + reach + 1]
+    least = ndimage.gaussian_filter1d(about, smoothing, mode="constant")[largest - max(largest - reach, 0)]
+    places = np.flatnonzero(counts >= least * (1 - 1e-9))  # roundings
+    first, stop = max(int(places[0]) - reach, 0), min(int(places[-1]) + reach + 1, counts.size)
+    before = min(first, reach)
+    density = ndimage.gaussian_filter1d(np.pad(counts[first - before : stop + reach], 1), smoothing, mode="constant")
+    return first, density[before : before + stop - first + 2]

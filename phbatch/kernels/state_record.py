@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from phbatch.kernels.float_state import FloatState, Moments
+from phbatch.kernels.frame_state import FrameState
 from phbatch.kernels.histogram import Histogram
 from phbatch.kernels.saturation import Brightest
 from phbatch.kernels.sketch import Sketch
-from phbatch.kernels.stats import FrameState, State
+from phbatch.kernels.stats import State
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (FrameState, FloatState, Moments, Histogram, Brightest, Sketch)

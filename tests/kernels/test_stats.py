@@ -18,9 +18,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from phbatch.kernels.counting import halo_of_counting
+from phbatch.kernels.frame_state import FrameState
 from phbatch.kernels.histogram import Histogram, deviation_of, kernel_mode, mode_bandwidth, quantiles_of
 from phbatch.kernels.smoothing import smooth_fixed_point, smooth_float
-from phbatch.kernels.stats import FrameState, finalize, frame_state, from_block, measure_frame, merge
+from phbatch.kernels.stats import finalize, frame_state, from_block, measure_frame, merge
 from phbatch.words.errors import InputError
 
 DTYPES = ("uint8", "int8", "uint16", "int16")
@@ -114,6 +115,27 @@ def test_mode_is_within_half_a_count_of_its_definition(dtype: str, seed: int) ->
     image = cell_image(dtype, (300, 290), seed)
     smooth = ndimage.gaussian_filter(image.astype(np.float64), 2.0)
     assert abs(measure_frame(image, 2.0).mode - reference_mode(smooth)) <= 0.5
+
+
+def mode_of_all_bins(counts: np.ndarray, bandwidth: float) -> float:
+    """The mode from all bins smoothed, where `kernel_mode` smooths those that can be its peak; none are joined."""
+    density = ndimage.gaussian_filter1d(np.pad(counts.astype(float), 1), bandwidth, mode="constant")
+    peak = int(np.argmax(density[1:-1]))
+    left, top, right = density[peak : peak + 3]
+    curvature = left - 2 * top + right
+    shift = 0.5 * (left - right) / curvature if curvature < 0 and bandwidth >= 0.5 else 0.0
+    return float(min(max(peak + shift, 0.0), counts.size - 1.0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(0, 9) | st.sampled_from([50, 1000]), min_size=2, max_size=300),
+    st.integers(0, 60),
+    st.floats(0.1, 7.9),
+)
+def test_mode_is_that_of_all_bins_smoothed(counts: list[int], empty: int, bandwidth: float) -> None:
+    found = np.array([*counts, *[0] * empty, 1, *reversed(counts)])
+    assert kernel_mode(found, 0.0, 1.0, bandwidth) == mode_of_all_bins(found, bandwidth)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint32", "int32"])
