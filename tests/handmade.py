@@ -81,6 +81,7 @@ class CommandLine:
     def __call__(self, *arguments: object) -> int:
         """Run with arguments; `out` and `err` hold what was printed."""
         self._capsys.readouterr()
+        self._monkeypatch.setattr(cli, "start_sparingly", lambda: None)  # this process is not phbatch's own
         self._monkeypatch.setattr(sys, "argv", ["phbatch", *(str(argument) for argument in arguments)])
         with pytest.raises(SystemExit) as stopped:
             cli.main()

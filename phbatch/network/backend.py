@@ -24,14 +24,21 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 _UNNEEDED = ("jax", "matplotlib", "pandas")  # TensorFlow and Keras import them where they are, to draw, and to convert
 _process = {"own": False}
+_threads = dict[Backend, int]()
 
 
 def start_sparingly() -> None:
-    """Let backends start without what they import where it is installed, and no network needs: a second less.
+    """Let backends start without what they import where it is installed, and no network needs: seconds less.
 
     The process must be phbatch's own: in a program that imports it, Keras is to find them.
     """
     _process["own"] = True
+
+
+def may_spare_keras(backend: Backend) -> bool:
+    """Whether a network that was compiled before may compute without Keras: in a process of phbatch's own."""
+    installed = all(find_spec(name) is not None for name in ("keras", backend))
+    return _process["own"] and installed and _running() in (None, backend)
 
 
 def installed_backends() -> tuple[Backend, ...]:
@@ -86,12 +93,14 @@ def _running() -> str | None:
 @cache
 def limit_network_threads(backend: Backend, count: int) -> None:
     """Let TensorFlow use at most so many threads, where it has not computed yet in this process; JAX knows no limit."""
-    select_backend(backend)
-    if backend == "tensorflow":
-        import tensorflow as tf
+    _threads[backend] = count
+    if not may_spare_keras(backend):
+        select_backend(backend)
 
-        with suppress(RuntimeError):  # it has computed already
-            tf.config.threading.set_intra_op_parallelism_threads(count)
+
+def network_threads() -> int | None:
+    """How many threads TensorFlow may use at most; None where nobody said."""
+    return _threads.get("tensorflow")
 
 
 def select_backend(backend: Backend) -> None:
@@ -101,6 +110,46 @@ def select_backend(backend: Backend) -> None:
     ------
     UsageError
         The backend is not installed, or Keras runs on another one in this process.
+    """
+    with starting(backend):
+        import keras
+
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            if backend in _threads:
+                with suppress(RuntimeError):  # it has computed already
+                    tf.config.threading.set_intra_op_parallelism_threads(_threads[backend])
+            tf.config.list_physical_devices("GPU")
+    if keras.backend.backend() != backend:
+        raise UsageError(
+            f"Keras runs on {keras.backend.backend()} in this process and {backend} is asked for; use one backend"
+            f" per process."
+        )
+
+
+def select_jax() -> None:
+    """Start JAX without Keras.
+
+    Raises
+    ------
+    UsageError
+        It is not installed.
+    """
+    with starting("jax"):
+        import jax
+
+        jax.local_devices()
+
+
+@contextmanager
+def starting(backend: Backend) -> Iterator[None]:
+    """While inside, a backend is imported, in the environment that it needs.
+
+    Raises
+    ------
+    UsageError
+        It is not installed.
     """
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
@@ -113,21 +162,11 @@ def select_backend(backend: Backend) -> None:
             os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     try:
         with _quiet_start(), _without_unneeded(backend):
-            import keras
-
-            if backend == "tensorflow":
-                import tensorflow as tf
-
-                tf.config.list_physical_devices("GPU")
+            yield
     except ImportError as error:
         raise UsageError(
             f"backend {backend} is not installed; `pip install 'phbatch[{backend}]'`, or choose another with --backend."
         ) from error
-    if keras.backend.backend() != backend:
-        raise UsageError(
-            f"Keras runs on {keras.backend.backend()} in this process and {backend} is asked for; use one backend"
-            f" per process."
-        )
 
 
 def _compiled_folder() -> Path:

@@ -6,12 +6,14 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-from phbatch.network.backend import select_backend
+from phbatch.network.backend import may_spare_keras, select_backend, select_jax
 from phbatch.network.unet import NetworkConfig
 from phbatch.words.choices import Backend
 from phbatch.words.errors import UsageError
@@ -63,8 +65,7 @@ def tile_room(config: NetworkConfig, device: Device, batch: int) -> int:
 
 def find_gpu(backend: Backend) -> Device | None:
     """The GPU that the network would run on in this process; None, at no cost, where the system has none."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
-    if hidden or not any(map(os.path.exists, _GPU_FILES)):
+    if not _may_have_gpu():
         return None
     with suppress(UsageError):  # of a backend that is not installed, which is said where it is needed
         device = find_device(backend)
@@ -72,12 +73,34 @@ def find_gpu(backend: Backend) -> Device | None:
     return None
 
 
+def _may_have_gpu() -> bool:
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return not hidden and any(map(os.path.exists, _GPU_FILES))
+
+
 @cache
 def find_device(backend: Backend) -> Device:
     """The first GPU that a backend sees, else the CPU."""
-    select_backend(backend)
-    found = _find_with_tensorflow() if backend == "tensorflow" else _find_with_jax()
+    if not may_spare_keras(backend):
+        select_backend(backend)
+        found = _find_with_tensorflow() if backend == "tensorflow" else _find_with_jax()
+    elif backend == "jax":
+        select_jax()
+        found = _find_with_jax()
+    elif on_cores_alone():
+        found = None
+    else:
+        select_backend(backend)
+        found = _find_with_tensorflow()
     return found or Device(f"{_processor_name()}, {_count_cores()} cores", False)
+
+
+def on_cores_alone() -> bool:
+    """Whether TensorFlow need not be asked to know that it computes on the cores: of Linux alone that much is known."""
+    package = find_spec("tensorflow")
+    folder = Path(package.origin).parents[1] if package is not None and package.origin is not None else Path()
+    plugins = folder.joinpath("tensorflow-plugins").exists()
+    return sys.platform == "linux" and not _may_have_gpu() and not plugins
 
 
 def describe_device(backend: Backend) -> tuple[str, bool]:

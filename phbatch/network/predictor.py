@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.network.backend import select_backend
-from phbatch.network.device import find_device
+from phbatch.network.backend import may_spare_keras, select_backend
+from phbatch.network.compiling import Call, Compiled, compile_network, open_program
+from phbatch.network.device import find_device, on_cores_alone
 from phbatch.network.forms import PLAIN, build_form
 from phbatch.network.model import find_folder, open_model
-from phbatch.network.steps import Prediction, Steps, Windows, apply_steps
+from phbatch.network.programs import ProgramFile, find_program
+from phbatch.network.steps import Prediction, Steps, Windows
 from phbatch.network.weights import read_weights
 from phbatch.words.choices import FLOAT32, Backend, Precision
 from phbatch.words.errors import DeviceError, MemoryLimitError, ModelError, first_line
@@ -49,6 +51,8 @@ class Predictor:
     steps : Steps
         What else is done on the device; default: nothing, float32 windows go up and all that the network gives, in
         float32, comes down.
+    keeping : bool
+        Whether what was compiled before is opened, and what is compiled is kept (`phbatch.network.programs`).
 
     Raises
     ------
@@ -67,6 +71,8 @@ class Predictor:
         form: str = PLAIN,
         precision: Precision = FLOAT32,
         steps: Steps = Steps(),  # noqa: B008, frozen
+        *,
+        keeping: bool = False,
     ) -> None:
         self.model = open_model(folder)
         self.tile = tile
@@ -76,16 +82,21 @@ class Predictor:
         self.steps = steps
         self._backend = backend
         self._halved: Predictor | None = None
-        weights = read_weights(self.model.weights_path, self.model.config)
-        select_backend(backend)
-        with computing_in(precision):
-            network = build_form(self.model.config, weights, form, tile)
-        if backend == "tensorflow":
-            shape = (batch, *tile, self.model.config.n_channel_in)
-            self._call = _compile_tensorflow(network, shape, precision, steps)
-        else:
-            self._call = _compile_jax(network, precision, steps)
         self._lane = threading.Lock()
+        known = find_program(self.model, tile, batch, backend, form, precision, steps) if keeping else None
+        opened = known and _open(backend, known)
+        self._call = opened or self._build(known)
+
+    def _build(self, file: ProgramFile | None) -> Call:
+        """Read the weights and compile the network; where there is a file, it is kept there."""
+        model, backend = self.model, self._backend
+        weights = read_weights(model.weights_path, model.config)
+        select_backend(backend)
+        with computing_in(self.precision):
+            network = build_form(model.config, weights, self.form, self.tile)
+        shape = (self.batch, *self.tile, model.config.n_channel_in)
+        compiled = compile_network(network, shape, backend, self.precision, self.steps)
+        return compiled.call if file is None else _keep(compiled, backend, file)
 
     @property
     def on_gpu(self) -> bool:
@@ -164,6 +175,45 @@ class Predictor:
         )
 
 
+def may_keep(backend: Backend) -> bool:
+    """Whether a network may be opened as it was compiled before: TensorFlow's on cores, JAX's on any device."""
+    return may_spare_keras(backend) and (backend == "jax" or on_cores_alone())
+
+
+def _open(backend: Backend, file: ProgramFile) -> Call | None:
+    """A program that was kept; None where there is none, or anything is wrong with it."""
+    program = file.read()
+    with suppress(Exception):
+        return open_program(backend, program) if program is not None else None
+    return None
+
+
+def _keep(compiled: Compiled, backend: Backend, file: ProgramFile) -> Call:
+    """What calls the network, and keeps its program once that gave the same bytes."""
+    tried = False
+
+    def call(windows: Windows) -> Sequence[Any]:
+        nonlocal tried
+        results = compiled.call(windows)
+        if not tried:
+            tried = True
+            with suppress(Exception):
+                program = compiled.program()
+                again = open_program(backend, program)(windows)
+                if all(_same(one, other) for one, other in zip(results, again, strict=True)):
+                    file.write(program)
+        return results
+
+    return call
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether arrays are the same, bit for bit."""
+    first, second = np.asarray(one), np.asarray(other)
+    same = (first.dtype, first.shape) == (second.dtype, second.shape)
+    return same and first.tobytes() == second.tobytes()
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether a framework, or Python, says that memory ran out."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in repr(error)
@@ -205,7 +255,8 @@ def _load_predictor(
     steps: Steps,
 ) -> Predictor:
     with _naming_failures():
-        predictor = Predictor(folder, tile, batch, backend, form, precision, steps)
+        keeping = may_keep(backend)
+        predictor = Predictor(folder, tile, batch, backend, form, precision, steps, keeping=keeping)
     if predictor.model.sha256 != sha256:
         raise ModelError(f"the weights in {folder} changed while the run was going on; start it again.")
     return predictor
@@ -237,55 +288,3 @@ def computing_in(precision: Precision) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-_Compiled = Callable[[Windows], Sequence[Any]]
-"""Takes as many windows as it was compiled for through all steps."""
-
-
-def _compile_tensorflow(network: Any, shape: tuple[int, ...], precision: Precision, steps: Steps) -> _Compiled:
-    import tensorflow as tf
-
-    tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
-
-    batch, *tile, channels = shape
-    signature = [
-        tf.TensorSpec(shape, steps.windows),
-        tf.TensorSpec((batch, 4, channels), tf.float32),
-        tf.TensorSpec((batch, len(tile), 2), tf.int32),
-    ]
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-
-    @tf.function(input_signature=signature, jit_compile=on_gpu, autograph=False)  # type: ignore[untyped-decorator]
-    def call(pixels: Any, scaling: Any, owned: Any) -> Any:
-        return apply_steps(partial(network, training=False), steps, pixels, scaling, owned)
-
-    def convert(windows: Windows) -> list[Any]:
-        return [tf.convert_to_tensor(array) for array in (windows.pixels, windows.scaling, windows.owned)]
-
-    return lambda windows: call(*convert(windows))
-
-
-def _compile_jax(network: Any, precision: Precision, steps: Steps) -> _Compiled:
-    import jax
-
-    products = "tensorfloat32" if precision == "tf32" else "float32"
-
-    trainable, fixed = network.trainable_variables, network.non_trainable_variables
-    weights, constants = [variable.value for variable in trainable], [variable.value for variable in fixed]
-
-    @jax.jit  # type: ignore[untyped-decorator]
-    def call(weights: Any, constants: Any, pixels: Any, scaling: Any, owned: Any) -> Any:
-        def predict(tiles: Any) -> Any:
-            with jax.default_matmul_precision(products):
-                return network.stateless_call(weights, constants, tiles, training=False)[0]
-
-        return apply_steps(predict, steps, pixels, scaling, owned)
-
-    def start(windows: Windows) -> Sequence[Any]:
-        results = call(weights, constants, windows.pixels, windows.scaling, windows.owned)
-        for result in results:
-            result.copy_to_host_async()
-        return results  # type: ignore[no-any-return]
-
-    return start

@@ -9,6 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,21 +141,21 @@ def breaking(diary: Diary, monkeypatch: pytest.MonkeyPatch) -> Iterator[Breaks]:
     """Let devices fail: given a function of a worker's name and what it is to predict, the error or None."""
 
     def breaks(failing: Callable[[str, Windows], Exception | None]) -> None:
-        compile_network = predictor._compile_tensorflow
+        compile_network = predictor.compile_network
 
         def compile_failing(*arguments: Any) -> Any:
-            call = compile_network(*arguments)
+            compiled = compile_network(*arguments)
 
             def fail_or_call(windows: Windows) -> Any:
                 error = failing(str(get_worker().name), windows)
                 diary.note("predict" if error is None else "fail")
                 if error is not None:
                     raise error
-                return call(windows)
+                return compiled.call(windows)
 
-            return fail_or_call
+            return replace(compiled, call=fail_or_call)
 
-        monkeypatch.setattr(predictor, "_compile_tensorflow", compile_failing)
+        monkeypatch.setattr(predictor, "compile_network", compile_failing)
         predictor._load_predictor.cache_clear()
 
     yield breaks
