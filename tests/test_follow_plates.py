@@ -18,9 +18,9 @@ import phbatch
 from phbatch.outputs.positions import PositionsOutput
 from phbatch.places.own import ROOT_DOCUMENTS
 from phbatch.planning import units
-from phbatch.running import follow, watching
+from phbatch.running import accept_positions, follow, watching
 from phbatch.words.events import Notice
-from tests.handmade import CommandLine
+from tests.handmade import CommandLine, write_model
 from tests.test_plates import make_image, make_plate, objects
 from tests.test_resume import files
 
@@ -34,6 +34,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every frame is a unit of its own; a clock that does not know how loaded the machine is."""
     monkeypatch.setattr(units, "_UNIT_PIXELS", SIZE**2)
     monkeypatch.setattr(follow, "LOOK_S", 0.01)
+    monkeypatch.setattr(follow, "LOOK_AT_IMAGE_S", 0)
     monkeypatch.setattr(follow, "monotonic", (call / 100 for call in count()).__next__)
 
 
@@ -253,6 +254,35 @@ def test_what_is_repaired_meanwhile_has_no_frame_that_is_still_to_come(
     result = phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", **OPTIONS)
     assert result.units_skipped == 3
     require_equal(result.output, whole, tmp_path)
+
+
+def test_a_network_is_cut_alike_for_fields_of_any_number_of_frames(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    microscope = Microscope(whole, tmp_path / "p.zarr").list_wells("A/1", "B/2")
+    first, second, third, fourth = fields_of(whole)
+    microscope.begin(first).write(first, 0, 1, 2)
+    actions: dict[int, Callable[[], object]] = {
+        4: lambda: microscope.begin(third).write(third, 0, 1),
+        8: lambda: microscope.write(third, 2),
+        12: (tmp_path / "ended").touch,
+    }
+    for number, field in enumerate((second, fourth)):
+        microscope.begin(field).write(field, 0)
+        actions[9 + number] = partial(microscope.write, field, 1, 2)
+    settled: list[str] = []
+    real = accept_positions.settle_network
+    monkeypatch.setattr(accept_positions, "settle_network", lambda run: settled.append(run.source.path) or real(run))
+    options = OPTIONS | {"model": write_model(tmp_path / "m")}
+    with acting(actions, monkeypatch):
+        result = phbatch.run(
+            tmp_path / "p.zarr", tmp_path / "o.zarr", follow=True, follow_until=tmp_path / "ended", **options
+        )
+    assert len({*settled}) == 1
+    kinds = zarr.open_group(result.output).attrs.asdict()["phbatch"]["kinds"]
+    assert len(kinds) == 1
+    assert (result.units_done, result.exit_code) == (12, 0)
+    assert phbatch.verify(result.output, deep=4).damages == ()
 
 
 @pytest.mark.parametrize(("first", "then"), [(16, 33), (20, 33), (3, 20)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from phbatch.outputs.creation import ArrayLayout, create_output
-from phbatch.outputs.ledger import Ledger
+from phbatch.outputs.ledger import METADATA, Ledger, encode_record
 from phbatch.outputs.writer import Sink
 from phbatch.places.place import Place
 from phbatch.words.axes import to_region
@@ -163,3 +163,13 @@ def test_what_others_wrote_is_made_durable_before_its_folders(tmp_path: Path, sy
     assert set(synchronized[:3]) == {tmp_path / "out.zarr" / key for key in keys}
     assert set(synchronized[3:]) == folders
     assert len(synchronized) == 3 + len(folders)
+
+
+def test_texts_that_many_documents_share_are_kept_once(output: str) -> None:
+    """The metadata of a plate that is followed are committed with every round."""
+    documents = {f"A/{well}/0/zarr.json": ("same" if well % 2 else "other") * 1000 for well in range(100)}
+    record = {"unit": METADATA, "complete": False, "documents": documents, "objects": {}}
+    Ledger(Place.at(output)).commit(record)
+    assert Ledger(Place.at(output)).metadata() == record
+    assert [*Ledger(Place.at(output)).current()] == [record]
+    assert len(encode_record(record)) < 20_000

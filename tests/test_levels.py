@@ -13,7 +13,7 @@ import zarr
 
 import phbatch
 from phbatch.kernels.pyramid import make_levels
-from phbatch.outputs.ledger import Ledger, encode_record
+from phbatch.outputs.ledger import Ledger, decode_records, encode_record
 from phbatch.places.place import Place
 from tests.models import Case, make_model
 
@@ -175,7 +175,7 @@ def as_before(output: Path) -> None:
     del ours["geometry"]["levels"]
     (output / "zarr.json").write_text(json.dumps(root, indent=2))
     for path in (output / ".phbatch/ledger").glob("*.jsonl"):
-        lines = list(map(json.loads, (line.partition(b" ")[2] for line in path.read_bytes().splitlines())))
+        lines = list(decode_records(path.read_bytes().splitlines()))
         for record in lines:
             if "zarr.json" in record.get("documents", {}):
                 record["documents"]["zarr.json"] = (output / "zarr.json").read_text()

@@ -38,13 +38,30 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     >>> encode_record({"unit": "t0"})
     b'dbe586f7 {"unit": "t0"}\n'
     """
-    text = json.dumps(record).encode()
+    text = json.dumps(_share_texts(record)).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def decode_records(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Every record whose checksum is right; torn and damaged lines are passed over."""
-    yield from map(json.loads, _whole_texts(lines))
+    yield from map(_parse, _whole_texts(lines))
+
+
+def _share_texts(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record that holds documents with each text once: of a plate, hundreds have the same."""
+    documents = record.get("documents")
+    if not documents:
+        return record
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(documents.values()))}
+    return {**record, "documents": {key: numbers[text] for key, text in documents.items()}, "texts": [*numbers]}
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(text)
+    texts = record.pop("texts", None)
+    if texts is not None:
+        record["documents"] = {key: texts[number] for key, number in record["documents"].items()}
+    return record
 
 
 def _whole_texts(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -107,7 +124,7 @@ class Ledger:
         for text in _whole_texts(self._lines()):
             if _unit_of(text) == METADATA:
                 last = text
-        return None if last is None else dict(json.loads(last))
+        return None if last is None else _parse(last)
 
     def holds_units(self) -> bool:
         """Whether anything besides metadata was ever committed."""

@@ -264,7 +264,10 @@ def accept_positions(
 
 
 def settle_positions(accepted: AcceptedPositions, stop: Stop, listener: Listener) -> AcceptedPositions:
-    """Choose form, tiles and precision of the network once for all images of a kind, on the first of them."""
+    """Choose form, tiles and precision of the network once for all images of a kind, on the first of them.
+
+    A kind may have any number of frames along t: of a plate that is followed, they differ.
+    """
     leaders: dict[str, AcceptedRun] = {}
     met = meet_cluster(accepted.leader, stop, listener)
     runs = {}
@@ -274,7 +277,9 @@ def settle_positions(accepted: AcceptedPositions, stop: Stop, listener: Listener
         if run.model is None:
             runs[path] = run
             continue
-        kind = json.dumps([run.resolved.geometry.as_dict(), str(run.source.dtype)], sort_keys=True)
+        geometry = run.resolved.geometry
+        alone = replace(geometry, shape=(1, *geometry.shape[1:]), times=range(1))
+        kind = json.dumps([alone.as_dict(), str(run.source.dtype)], sort_keys=True)
         if kind not in leaders:
             leaders[kind] = settle_network(run)
             runs[path] = leaders[kind]
@@ -282,8 +287,9 @@ def settle_positions(accepted: AcceptedPositions, stop: Stop, listener: Listener
         settled = leaders[kind]
         names = ("network", "precision", "tiles", "batch")
         recipe = replace(run.resolved.recipe, **{name: getattr(settled.resolved.recipe, name) for name in names})
-        job = replace(run.job, recipe=recipe, memory=settled.job.memory, on_devices=settled.job.on_devices)
-        resolved = replace(run.resolved, recipe=recipe, memory=settled.resolved.memory)
+        memory = replace(run.resolved.memory, network_mem=settled.resolved.memory.network_mem)
+        job = replace(run.job, recipe=recipe, memory=memory, on_devices=settled.job.on_devices)
+        resolved = replace(run.resolved, recipe=recipe, memory=memory)
         runs[path] = replace(run, job=job, resolved=resolved, precision=settled.precision)
     return replace(accepted, runs={path: runs[path] for path in accepted.runs})
 

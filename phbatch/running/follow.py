@@ -25,6 +25,9 @@ from phbatch.words.settings import RunSettings
 LOOK_S = 1.0
 """How long after a look that found nothing new the next one is."""
 
+LOOK_AT_IMAGE_S = 0.05
+"""The same for each of many images, if that is longer; a round takes some milliseconds for each of them."""
+
 _SLICE_S = 0.1
 
 Frames = Mapping[str, str | None]
@@ -64,7 +67,7 @@ def await_input(path: str, settings: RunSettings, listener: Listener, stop: Stop
                 told = True
         else:
             return
-        _wait(stop, f"stopped before {path} was there")
+        _wait(stop, f"stopped before {path} was there", LOOK_S)
 
 
 def _require_any(path: str, settings: RunSettings) -> None:
@@ -116,6 +119,7 @@ def follow(watch: Watch, settings: RunSettings, path: str, again: Round, listene
     done, result, failed = dict[str, int](), None, dict[str, str]()
     changed = monotonic()
     while True:
+        pause_s = max(LOOK_S, LOOK_AT_IMAGE_S * len(watch.images))
         stopped = f"stopped after {sum(done.values())} frames along t, with more to come"
         ended = _is_marked(settings)
         try:
@@ -123,7 +127,7 @@ def follow(watch: Watch, settings: RunSettings, path: str, again: Round, listene
         except InputError:  # its metadata are being written, or its server is away
             if monotonic() - changed > settings.follow_timeout:
                 raise
-            _wait(stop, stopped)
+            _wait(stop, stopped, pause_s)
             continue
         changed = monotonic() if moved else changed
         reason = _end(settings, watch, wanted, monotonic() - changed, marked=ended)
@@ -141,8 +145,9 @@ def follow(watch: Watch, settings: RunSettings, path: str, again: Round, listene
             found = again(now, _limits(settings, ready, watch), listener, failed)
             failed |= found.failed
             done, result = {name: len(frames) for name, frames in ready.items()}, _together(result, found)
-            continue
-        _wait(stop, stopped)
+            if pause_s == LOOK_S:
+                continue
+        _wait(stop, stopped, pause_s)
 
 
 def _limits(settings: RunSettings, frames: Mapping[str, range], watch: Watch) -> dict[str, str | None]:
@@ -174,8 +179,8 @@ def _is_marked(settings: RunSettings) -> bool:
     return settings.follow_until is not None and Path(settings.follow_until).expanduser().exists()
 
 
-def _wait(stop: Stop, stopped: str) -> None:
-    until = monotonic() + LOOK_S
+def _wait(stop: Stop, stopped: str, seconds: float) -> None:
+    until = monotonic() + seconds
     while True:
         if stop():
             raise InterruptedRunError(f"{stopped}; call the same command again to continue.")
