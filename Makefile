@@ -30,12 +30,15 @@ judges: $(READY)
 	$(BIN)/python -m tests.judge_environments --python $(JUDGE_PYTHON)
 
 # What tells within minutes whether another Python or other versions will do: statistics, a CARE model, shards, resume,
-# the guard of what is decoded, S3. `.ci/pythons` runs it on all that it finds.
+# networks kept as their frameworks' graphs, the guard of what is decoded, S3. `.ci/pythons` runs it on all that it finds.
 PARITY := tests/test_csbdeep_parity.py
 DAMAGED := tests/faults/test_damaged_inputs.py
 STORES := tests/faults/test_object_stores.py
+PROGRAMS := tests/network/test_programs.py
 SMOKE := tests/test_dependencies.py tests/places/test_refusals.py tests/test_statistics_table.py tests/places/test_encoding.py tests/test_lane.py \
 	tests/test_resume.py tests/faults/test_trust.py $(PARITY)::test_frames_of_any_size \
+	$(PROGRAMS)::test_the_second_run_imports_no_keras_and_gives_the_same_bytes \
+	$(PROGRAMS)::test_a_kept_graph_of_tensorflow_computes_the_same_bytes \
 	$(PARITY)::test_every_frame_of_a_series_is_normalized_and_restored_on_its_own \
 	$(DAMAGED)::test_the_guard_lets_good_chunks_pass $(DAMAGED)::test_a_bomb_in_an_object_store_is_refused \
 	$(STORES)::test_the_bytes_are_those_of_a_local_run
