@@ -385,6 +385,47 @@ def test_frames_that_were_changed_are_not_appended_to(tmp_path: Path, whole: Pat
         phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", normalize="percentile", **OPTIONS)
 
 
+def test_a_well_that_is_listed_and_has_no_folder_yet_is_waited_for(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All frames of the wells that are there are not all frames."""
+    microscope = Microscope(whole, tmp_path / "p.zarr").list_wells("A/1", "B/2")
+    shutil.rmtree(tmp_path / "p.zarr/B")
+    first, second, *later = fields_of(whole)
+    for field in (first, second):
+        microscope.begin(field).write(field, *range(TIMES))
+
+    def come() -> None:
+        microscope.list_wells("A/1", "B/2")
+        for field in later:
+            microscope.begin(field).write(field, *range(TIMES))
+
+    with acting({9: come}, monkeypatch):
+        result = phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", follow=True, frames=f":{TIMES}", **OPTIONS)
+    assert (result.units_done, result.exit_code) == (12, 0)
+    require_equal(result.output, whole, tmp_path, frames=f":{TIMES}")
+
+
+def test_a_collection_is_followed(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose images are numbered folders; each comes with its frames."""
+    collection = {"ome": {"version": "0.5", "bioformats2raw.layout": 3}}
+    zarr.create_group(tmp_path / "c.zarr", attributes=collection)
+    fields = fields_of(whole)
+    copies: dict[int, Callable[[], object]] = {
+        3 * number: partial(shutil.copytree, whole / field, tmp_path / "c.zarr" / str(number))
+        for number, field in enumerate(fields)
+    }
+    copies.pop(0)()
+    copies[15] = (tmp_path / "ended").touch
+    with acting(copies, monkeypatch):
+        result = phbatch.run(
+            tmp_path / "c.zarr", tmp_path / "o.zarr", follow=True, follow_until=tmp_path / "ended", **OPTIONS
+        )
+    assert (result.units_done, result.exit_code) == (12, 0)
+    phbatch.run(tmp_path / "c.zarr", tmp_path / "expected.zarr", **OPTIONS)
+    assert files(result.output) == files(tmp_path / "expected.zarr")
+
+
 def test_images_of_a_folder_are_followed_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phbatch_command: CommandLine
 ) -> None:
