@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ from phbatch.network.model import Model
 from phbatch.network.steps import Steps
 from phbatch.words.choices import Backend, Precision
 
-_MOST = 32  # the newest ones
-_MOST_BYTES = 64 << 20
+_ROOM = 256 << 20  # bytes of the newest ones together, and four times as much as one may have
 _PACKAGES: Mapping[Backend, tuple[str, ...]] = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")}
 _VARIABLES = ("DNNL_", "ONEDNN_", "TF_ENABLE_", "TF_XLA_", "XLA_FLAGS", "JAX_")
 _NO_NUMBERS = ("JAX_COMPILATION_CACHE_", "JAX_PERSISTENT_CACHE_")
@@ -85,9 +85,9 @@ class ProgramFile:
             return None
 
     def write(self, program: Program) -> None:
-        """Keep a program, unless it is huge; other processes see all of it or nothing, and the oldest ones go."""
+        """Keep a program, unless it is huge; others see all of it or nothing, and the oldest ones make room."""
         size = len(program.graph) + sum(array.nbytes for array in program.weights.values())
-        if size > _MOST_BYTES:
+        if size > _ROOM // 4:
             return
         facts = {
             "case": self.case,
@@ -101,12 +101,13 @@ class ProgramFile:
         with suppress(OSError):
             folder = self.path.parent
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=self.path.stem, delete=False) as file:
-                np.savez(file, **arrays)
-            Path(file.name).replace(self.path)
-            kept = sorted(folder.glob("program-*.npz"), key=lambda path: path.stat().st_mtime)
-            for path in kept[:-_MOST]:
-                path.unlink(missing_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix="program-") as scratch:
+                np.savez(Path(scratch, "new.npz"), **arrays)
+                Path(scratch, "new.npz").replace(self.path)
+            kept = sorted(folder.glob("program-*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for path, total in zip(kept, accumulate(path.stat().st_size for path in kept), strict=True):
+                if total > _ROOM:
+                    path.unlink(missing_ok=True)
 
 
 def find_program(

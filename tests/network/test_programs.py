@@ -253,7 +253,7 @@ def test_what_is_kept_is_found_for_the_same_case_alone(tmp_path: Path, monkeypat
     assert len(paths) == len(files) == 9
 
 
-def test_a_file_that_is_none_and_one_of_another_case_are_ignored_and_the_oldest_ones_go(
+def test_a_file_that_is_none_and_one_of_another_case_are_ignored_and_the_oldest_ones_make_room(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert FILE.read() is None
@@ -270,11 +270,15 @@ def test_a_file_that_is_none_and_one_of_another_case_are_ignored_and_the_oldest_
         FILE.path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         again = FILE.read()
         assert again is None or again.graph == program.graph
-    monkeypatch.setattr(programs, "_MOST", 3)
+    FILE.write(program)
+    monkeypatch.setattr(programs, "_ROOM", int(3.5 * FILE.path.stat().st_size))
     for number in range(5):
         ProgramFile({"a": number}).write(program)
+        os.utime(ProgramFile({"a": number}).path, (number, number))
+    ProgramFile({"a": 5}).write(program)
+    assert [ProgramFile({"a": number}).read() is not None for number in range(6)] == 3 * [False] + 3 * [True]
     assert len(list(folder.iterdir())) == 3
-    monkeypatch.setattr(programs, "_MOST_BYTES", 20)
+    monkeypatch.setattr(programs, "_ROOM", 20)
     ProgramFile({"a": 9}).write(program)
     assert ProgramFile({"a": 9}).read() is None
 
