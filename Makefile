@@ -21,6 +21,8 @@ demo: $(READY)
 
 # Several processes, which take tests from each other at the end; more than cores, since those on SLURM wait for minutes.
 # By hand, `pytest tests/test_lane.py` is one process.
+# Hundreds of processes import the package: what the first one compiles, the others read, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 5 --durations 10 --dist worksteal $(PYTEST_OPTIONS)
 

@@ -16,6 +16,7 @@ from phbatch.kernels.tiling import required_halo
 from phbatch.network import backend
 from phbatch.network.backend import choose_backend
 from phbatch.words.errors import UsageError
+from tests.handmade import quickly_compiled
 from tests.models import Case, make_model
 
 CODE = (
@@ -44,7 +45,8 @@ def test_jax_equals_tensorflow(tmp_path: Path, case: Case, shape: tuple[int, ...
     assert phbatch.plan(tmp_path / "in.zarr", **options).tiles_per_frame > 1
     first = phbatch.run(tmp_path / "in.zarr", tmp_path / "tensorflow.zarr", **options)
     arguments = [str(tmp_path / name) for name in ("in.zarr", "jax.zarr", "model")]
-    subprocess.run([sys.executable, "-c", CODE, *arguments, axes, str(tile)], check=True, capture_output=True)
+    command = [sys.executable, "-c", CODE, *arguments, axes, str(tile)]
+    subprocess.run(command, check=True, capture_output=True, env=quickly_compiled())
     for path in ("0", "uncertainty/0"):
         expected = zarr.open_array(first.output, path=path)[:]
         found = zarr.open_array(tmp_path / "jax.zarr", path=path)[:]
@@ -66,7 +68,7 @@ def without(folder: Path, *libraries: str) -> dict[str, str]:
     lines = [f"sys.modules[{library!r}] = None" for library in libraries]
     (folder / "sitecustomize.py").write_text("\n".join(["import sys", *lines]), encoding="utf-8")
     paths = [str(folder), *filter(None, sys.path)]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return quickly_compiled() | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def phbatch_in(environment: dict[str, str], *words: str | Path) -> subprocess.CompletedProcess[str]:

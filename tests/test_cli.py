@@ -253,13 +253,13 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == "[]"
-    times = []
-    for _ in range(5):
+    spent = []
+    while not spent or (min(spent) >= 1 and len(spent) < 5):
         before = os.times()
         subprocess.run([sys.executable, "-m", "phbatch", "--help"], capture_output=True, check=True)
         after = os.times()
-        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(times) < 1  # of a processor: the clock says how busy the machine is, too
+        spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(spent) < 1  # of a processor: the clock says how busy the machine is, too
 
 
 def test_normalizing_loads_neither_networks_nor_pictures(source: Path) -> None:

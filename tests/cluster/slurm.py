@@ -169,7 +169,7 @@ class SlurmCluster:
                 log = self.folder / "log" / "slurmctld.log"
                 last = log.read_text(errors="replace")[-2000:] if log.exists() else ""
                 raise TimeoutError(f"not within {seconds:g} s: {what}\n{last}")
-            time.sleep(0.1)
+            time.sleep(0.5)  # looking starts a process, and what is waited for takes seconds
 
 
 @contextmanager

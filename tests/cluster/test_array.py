@@ -132,7 +132,7 @@ def test_tasks_that_are_cancelled_and_queued_again(
     await_end(slurm)
     assert {slurm.state(f"{again}_{part}") for part in (1, 2, 3)} <= {"CANCELLED", "FAILED", "COMPLETED"}
     assert slurm.field(f"{again}_1", "Restarts") == "0"
-    submit(source, output, python, 0.1, workers=2)
+    submit(source, output, python, 0.1, workers=2, report=False)
     await_end(slurm)
     require_whole(output, plain)
 
@@ -141,7 +141,7 @@ def test_a_task_whose_time_is_over_is_queued_again(
     slurm: SlurmCluster, source: Path, plain: Path, tmp_path: Path, python: Path
 ) -> None:
     output = tmp_path / "out.zarr"
-    job = submit(source, output, python, 2.5, workers=1)
+    job = submit(source, output, python, 2.5, workers=1, report=False)
     await_units(slurm, output, 1)
     slurm.command("scontrol", "update", f"JobId={job}_1", "EndTime=now+31")
     slurm.wait(lambda: slurm.field(f"{job}_1", "Restarts") != "0", WAIT_S, "it is queued again")
@@ -153,7 +153,7 @@ def test_a_task_whose_time_is_over_is_queued_again(
 def test_statistics_first(slurm: SlurmCluster, source: Path, tmp_path: Path, python: Path) -> None:
     plain = Path(phbatch.run(source, tmp_path / "plain.zarr", **RUN, smooth_time=3).output)
     output = tmp_path / "out.zarr"
-    submit(source, output, python, 0.0, smooth_time=3)
+    submit(source, output, python, 0.0, workers=2, smooth_time=3, report=False)
     assert len(Jobs(Place.at(output)).submitted()["jobs"]) == 2
     await_end(slurm)
     require_whole(output, plain)
@@ -162,7 +162,7 @@ def test_statistics_first(slurm: SlurmCluster, source: Path, tmp_path: Path, pyt
 def test_a_plate_is_an_array_too(slurm: SlurmCluster, tmp_path: Path, python: Path) -> None:
     plate, output = make_plate(tmp_path / "p.zarr"), tmp_path / "out.zarr"
     plain = Path(phbatch.run(plate, tmp_path / "plain.zarr", **RUN).output)
-    job = submit(plate, output, python, 0.5, report=False)
+    job = submit(plate, output, python, 0.5, workers=2, report=False)
     await_units(slurm, output, 2)
     assert phbatch.status(output).state == "running"
     slurm.command("scontrol", "requeue", f"{job}_2")

@@ -33,12 +33,8 @@ LONG_S = 240.0
 class Site:
     """An image, what a plain run makes of it, and workers that are slow until they may be fast."""
 
-    def __init__(self, folder: Path, slurm: SlurmCluster) -> None:
-        self.slurm, self.source, self.plain = slurm, folder / "in.zarr", folder / "plain.zarr"
-        draw = np.random.default_rng(3)
-        data = (500 + 20 * draw.standard_normal((2, CHANNELS, 32, 32))).astype("uint16")
-        zarr.create_array(self.source, data=data, chunks=(1, 1, 32, 32))
-        phbatch.run(self.source, self.plain, axes="tcyx", model="none")
+    def __init__(self, folder: Path, image: Path, slurm: SlurmCluster) -> None:
+        self.slurm, self.source, self.plain = slurm, image, image.with_name("plain.zarr")
         self.python, self.gate = make_python(folder)
         self.output = folder / "out.zarr"
         self.calls: list[subprocess.Popen[str]] = []
@@ -91,9 +87,20 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Beside which is what a plain run makes of it."""
+    path = tmp_path_factory.mktemp("image") / "in.zarr"
+    draw = np.random.default_rng(3)
+    data = (500 + 20 * draw.standard_normal((2, CHANNELS, 32, 32))).astype("uint16")
+    zarr.create_array(path, data=data, chunks=(1, 1, 32, 32))
+    phbatch.run(path, path.with_name("plain.zarr"), axes="tcyx", model="none")
+    return path
+
+
 @pytest.fixture
-def site(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Site]:
-    found = Site(tmp_path, slurm)
+def site(tmp_path: Path, image: Path, slurm: SlurmCluster) -> Iterator[Site]:
+    found = Site(tmp_path, image, slurm)
     try:
         yield found
     finally:

@@ -16,12 +16,13 @@ import phbatch
 from phbatch.computing.tasks import Job
 from phbatch.planning.unit import Unit
 from phbatch.running import commit
+from tests.faults.faults import small_units
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.handmade import write_model
 
 WORKERS = 2
 FRAMES = 8
-SHARD_BYTES = 9_000_000
+SHARD_BYTES = 2_400_000
 """Two frames in a shard, and in a unit."""
 
 _SPAWN = multiprocessing.get_context("forkserver")
@@ -64,7 +65,7 @@ class Victims:
     def __init__(self, folder: Path, layout: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.source = make_input(folder / "in.zarr", (FRAMES, 1040, 1010), **LAYOUTS[layout])
+        self.source = make_input(folder / "in.zarr", (FRAMES, 1040, 260), (1, 520, 260), **LAYOUTS[layout])
         self.options = output_options(layout, SHARD_BYTES)
         self.model = write_model(folder / "model")
         self.whole = folder / "whole.zarr"
@@ -94,7 +95,8 @@ class Victims:
         again = self._started(output)
         assert sorted(again) == sorted(set(self.units) - committed), "finished work was repeated"
         assert files(output) == self.expected, "the output is another one"
-        assert phbatch.verify(output).damages == ()
+        with small_units():
+            assert phbatch.verify(output).damages == ()
         shutil.rmtree(output)
         self._log(output).unlink(missing_ok=True)
         return Killed(at_s, kills, len(committed), len(before & set(again)))
@@ -129,5 +131,6 @@ def restore(source: Path, output: Path, model: Path, log: Path, options: dict[st
         return original(job, unit)
 
     commit.restore_unit = restore_unit
-    result = phbatch.run(source, output, model=model, tile=512, workers=WORKERS, command="same", **options)
+    with small_units():
+        result = phbatch.run(source, output, model=model, tile=512, workers=WORKERS, command="same", **options)
     raise SystemExit(result.exit_code)
