@@ -1,8 +1,9 @@
 """Speed of the statistics: a frame on one core against SciPy and NumPy, a store against reading it, and memory.
 
-    python benchmarks/frame_statistics.py [--runs 7] [--no-memory] [--json FILE]
+    python benchmarks/frame_statistics.py [--runs 7] [--no-memory] [--profile] [--json FILE]
 
 Each ratio comes from alternating runs in one process (frames, store) or from processes of their own (memory).
+``--profile`` prints what the parts of a measurement cost by themselves, each over all rows of a frame.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numba
+import numcodecs
 import numpy as np
 import zarr
 from common import (
@@ -35,7 +39,8 @@ from phbatch.computing.engine import execute
 from phbatch.computing.tasks import Job, read_unit
 from phbatch.frames.recipe import Recipe
 from phbatch.inputs.image import open_source
-from phbatch.kernels.stats import measure_frame
+from phbatch.kernels.smoothing import half_weights, smooth_fixed_point
+from phbatch.kernels.stats import finalize, frame_state, measure_frame
 from phbatch.places.place import Place
 from phbatch.planning.unit import Unit
 from phbatch.planning.units import Geometry
@@ -104,6 +109,77 @@ def store_speed(runs: int, folder: Path) -> dict[str, Any]:
     )
 
 
+def compile_parts() -> dict[str, Callable[..., None]]:
+    """Loops over the rows of a frame that do one part of the sweep each."""
+    from phbatch.kernels import counting
+
+    rows, columns, laplacian, count = (
+        getattr(counting, name) for name in ("_add_rows", "_weigh_columns", "_sum_laplacian", "_count_values")
+    )
+
+    @numba.njit(nogil=True)
+    def along_y(frame: Any, weights: Any, total: Any, lane: Any) -> None:
+        for y in range(frame.shape[0]):
+            rows(frame, y, weights, 5, total, lane)
+            rows(frame, y, weights, 1, total, lane)
+
+    @numba.njit(nogil=True)
+    def along_x(frame: Any, weights: Any, padded: Any, bins: Any) -> None:
+        for y in range(frame.shape[0]):
+            columns(padded[y % 2], weights, np.float32(3), bins[y % 2])
+
+    @numba.njit(nogil=True)
+    def count_all(values: Any, counts: Any) -> None:
+        for y in range(values.shape[0]):
+            count(values[y], 0, counts)
+
+    @numba.njit(nogil=True)
+    def focus(frame: Any, bins: Any, sums: Any) -> None:
+        for y in range(frame.shape[0]):
+            laplacian(bins[y % 3], bins[(y + 1) % 3], bins[(y + 2) % 3], 0, frame.shape[1], sums)
+
+    return {"along y": along_y, "along x": along_x, "count": count_all, "focus": focus}
+
+
+def profile(runs: int) -> None:
+    """Print nanoseconds of a processor per pixel of every part of a measurement, and of reading, in turns."""
+    frame = PhaseContrast(shape=(2048, 2048), seed=5, background_electrons=600.0).frame(0)
+    measure_frame(frame, 2.0)
+    state, part, weights = frame_state(frame, 2.0), compile_parts(), half_weights(2.0)
+    size = frame.shape[1]
+    smooth = smooth_fixed_point(frame, 2.0, 3)
+    bins = np.pad(smooth[:3], ((0, 0), (1, 1)), mode="edge")
+    counts, total = np.zeros(1 << 18, np.uint32), np.zeros(size, np.float32)
+    padded, inner = np.ones((2, size + 16), np.float32), np.zeros((2, size), np.int32)
+    different = np.broadcast_to(np.arange(size, dtype=np.int32), frame.shape).copy()
+    codec = numcodecs.Zstd(level=0)
+    stored, decoded = codec.encode(frame), np.empty_like(frame)
+    lane, sums = np.empty(0, np.uint16), np.zeros(3, np.int64)
+    parts: dict[str, Callable[[], Any]] = {
+        "reading: Zstandard alone": lambda: codec.decode(stored, decoded),
+        "measuring": lambda: measure_frame(frame, 2.0),
+        "- smoothing along y": lambda: part["along y"](frame, weights, total, lane),
+        "- smoothing along x, and rounding": lambda: part["along x"](frame, weights, padded, inner),
+        "- counting raw pixels": lambda: part["count"](frame, counts),
+        "- counting smoothed pixels": lambda: part["count"](smooth, counts),
+        "- focus": lambda: part["focus"](frame, bins, sums),
+        "- statistics from the counts": lambda: finalize(fresh(state)),
+        "counting pixels that all differ from those before": lambda: part["count"](different, counts),
+    }
+    for function in parts.values():
+        function()
+    found = alternate(runs, {name: partial(both_clocks, function) for name, function in parts.items()})
+    print_head(("part", "ns of a processor per pixel (range)"))
+    for name, times in found.items():
+        each = [used / frame.size * 1e9 for _, used in times]
+        print_row((name, f"{statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"))
+
+
+def fresh(state: Any) -> Any:
+    """The state as if nothing had been found from it yet."""
+    return replace(state, raw=replace(state.raw), smooth=replace(state.smooth))
+
+
 def row(name: str, pixels: int, theirs: float, ours: float, spreads: list[list[float]]) -> dict[str, Any]:
     """One line of the table."""
     return {
@@ -147,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory, which takes minutes")
+    parser.add_argument("--profile", action="store_true", help="print what the parts cost, too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(f"{machine()}; medians of alternating runs")
@@ -163,6 +240,8 @@ def main() -> None:
         print_head(("what", "rows", "peak MB"))
     for one in growth:
         print_row((one["what"], one["rows"], one["peak_mb"]))
+    if arguments.profile:
+        profile(arguments.runs)
     write_record(arguments.json, speeds=speeds, memory=growth)
 
 

@@ -26,7 +26,7 @@ from common import machine, measure, print_head, print_row, run_python, write_re
 from phbatch.places.compressor import make_compressor
 
 START = """
-import json, sys, time
+import json, os, sys, time
 import numpy as np
 import phbatch
 from phbatch.computing import tasks
@@ -63,11 +63,13 @@ options = dict(
 
 RUN = """
 for frames, name in (("0:16", output + ".few"), (None, output)):
-    start, used = time.perf_counter(), time.process_time()
+    start, used, before = time.perf_counter(), time.process_time(), os.times().system
     result = phbatch.run(source, name, frames=frames, workers=workers, **options)
     spent, used = time.perf_counter() - start, time.process_time() - used
+    system = os.times().system - before
 count = result.units
-print(json.dumps({"ms": used / count * 1e3, "units_per_s": count / spent, "units": count, "stages": result.stages}))
+found = {"ms": used / count * 1e3, "system_ms": system / count * 1e3, "units_per_s": count / spent}
+print(json.dumps(found | {"units": count, "stages": result.stages}))
 """
 
 PROFILE = """
@@ -125,7 +127,7 @@ def main() -> None:
     places = {"memory": Path("/dev/shm"), "disk": arguments.folder}
     print(f"{machine()}; {arguments.workers} threads")
     if arguments.profile is None:
-        print_head(["frames", "in", "processor ms per unit (range)", "units/s (range)"])
+        print_head(["frames", "in", "processor ms per unit (range)", "of it in the kernel", "units/s (range)"])
     found: list[dict[str, Any]] = []
     for size in arguments.size or [32, 2048]:
         count = arguments.frames or (1000 if size <= 512 else 100)
@@ -140,9 +142,10 @@ def main() -> None:
                 for number in range(arguments.runs):
                     output = f"{scratch}/out{number}.zarr"
                     runs.append(measure(START + RUN, given[0], output, *given[2:]))
-            ms, rates = ([run[name] for run in runs] for name in ("ms", "units_per_s"))
+            ms, kernel, rates = ([run[name] for run in runs] for name in ("ms", "system_ms", "units_per_s"))
             found.append({"size": size, "where": where, "runs": runs})
             cells = [f"{statistics.median(ms):.2f} ({min(ms):.2f}-{max(ms):.2f})"]
+            cells.append(f"{statistics.median(kernel):.2f}")
             cells.append(f"{statistics.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})")
             print_row([f"{size}^2", where, *cells])
     write_record(arguments.json, workers=arguments.workers, found=found)

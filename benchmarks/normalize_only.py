@@ -184,8 +184,16 @@ def show_row(row: dict[str, Any]) -> None:
     )
 
 
+def print_stages(rows: list[dict[str, Any]]) -> None:
+    """Where the threads of phbatch are in the last run: a thread that waits for the disk lets another compute."""
+    stages = list(dict.fromkeys(stage for row in rows for stage in row["phbatch_stages_s"]))
+    print_head(("phbatch, seconds per thread", *stages))
+    for row in rows:
+        print_row((f"in chunks of {row['chunk']}^2", *(row["phbatch_stages_s"].get(stage, 0) for stage in stages)))
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, action="append", help="of the frames; may be repeated")
     parser.add_argument("--frames", type=int, default=96)
@@ -199,7 +207,7 @@ def main() -> None:
     for size, chunk in product(arguments.size or [2048], arguments.chunk or [1024, 0]):
         rows.append(compare(size, arguments.frames, chunk, arguments.runs))
         show_row(rows[-1])
-    print("phbatch, seconds per thread:", *(f"{row['chunk']}^2 {row['phbatch_stages_s']}" for row in rows), sep="\n")
+    print_stages(rows)
     write_record(arguments.json, rows=rows)
 
 

@@ -201,6 +201,8 @@ MUTANTS = [
     Mutant("outputs/writer.py", "part.stop % chunk and part.stop != size", "part.stop % chunk", _STORAGE),
     Mutant("outputs/writer.py", "part.stop <= part.start", "part.stop < part.start", _STORAGE),
     Mutant("places/durable.py", "    synchronize_together([path for path, *_ in aside])\n", "", _LEDGER),
+    Mutant("places/durable.py", "    _rounds().synchronize(folders)\n", "", _LEDGER),
+    Mutant("places/durable.py", "joined.folders.update(folders)", "pass", _LEDGER),
     Mutant("outputs/writer.py", "_SCRATCH, self._require_held)", "_SCRATCH, lambda: None)", _LOCK),
     Mutant("places/durable.py", "    fence()\n    folders", "    folders", _LOCK),
     Mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import platform
@@ -161,7 +162,7 @@ def starting(backend: Backend) -> Iterator[None]:
             os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
             os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     try:
-        with _quiet_start(), _without_unneeded(backend):
+        with _quiet_start(), _without_unneeded(backend), _collecting_seldom():
             yield
     except ImportError as error:
         raise UsageError(
@@ -189,6 +190,17 @@ def _without_unneeded(backend: Backend) -> Iterator[None]:
     finally:
         for name in withheld:
             del sys.modules[name]
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """While inside, Python looks for garbage a hundred times less: libraries make many objects and drop few."""
+    before = gc.get_threshold()
+    gc.set_threshold(100 * before[0], *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

@@ -7,11 +7,13 @@ import mmap
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from zlib_ng import zlib_ng
 
@@ -45,8 +47,8 @@ def _synchronizing() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="phbatch-synchronize")
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_synchronizing.cache_clear)  # a process that is forked has none of the threads
+if hasattr(os, "register_at_fork"):  # a process that is forked has none of the threads
+    os.register_at_fork(after_in_child=lambda: (_synchronizing.cache_clear(), _rounds.cache_clear()))
 
 
 def write_aside(path: Path, data: memoryview) -> None:
@@ -102,9 +104,55 @@ def synchronize(path: Path) -> None:
         os.close(descriptor)
 
 
-def synchronize_together(paths: Iterable[Path]) -> None:
+def synchronize_together(paths: Collection[Path]) -> None:
     """As `synchronize`, for many: a disk synchronizes them together in about the time of a few."""
-    list(_synchronizing().map(synchronize, paths))
+    if len(paths) == 1:
+        synchronize(*paths)
+    else:
+        list(_synchronizing().map(synchronize, paths))
+
+
+@dataclass
+class _Round:
+    """Folders that are synchronized together, and what comes of it."""
+
+    folders: set[Path] = field(default_factory=set)
+    result: Future[None] = field(default_factory=Future)
+
+
+class _Rounds:
+    """Folders of many threads, synchronized a round at a time.
+
+    Who comes while a round waits for the disk is in the next one, which the first of them begins, and is told once all
+    of it is durable. So a folder that all have in common is synchronized once for all.
+    """
+
+    def __init__(self) -> None:
+        self._joining, self._turn = Lock(), Lock()
+        self._next: _Round | None = None
+
+    def synchronize(self, folders: Collection[Path]) -> None:
+        """Return once the names in some folders are durable; what one of the round meets is raised in all."""
+        with self._joining:
+            begins = self._next is None
+            joined = self._next = self._next or _Round()
+            joined.folders.update(folders)
+        if begins:
+            try:
+                with self._turn:
+                    with self._joining:
+                        self._next = None
+                    synchronize_together(joined.folders)
+                joined.result.set_result(None)
+            except BaseException as error:
+                joined.result.set_exception(error)
+        joined.result.result()
+
+
+@cache
+def _rounds() -> _Rounds:
+    """Of all units together."""
+    return _Rounds()
 
 
 def _flush(descriptor: int) -> None:
@@ -150,7 +198,7 @@ def replace_files(
             target.parent.mkdir(parents=True, exist_ok=True)
             folders.update(each for each in target.parents if each.is_relative_to(folder))
         path.replace(target)
-    synchronize_together(folders)
+    _rounds().synchronize(folders)
 
 
 def replace_together(root: Path, files: Mapping[str, bytes]) -> None:

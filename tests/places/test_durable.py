@@ -7,8 +7,11 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -133,3 +136,49 @@ if not child:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], check=True, timeout=60)
+
+
+class Rounds:
+    """Rounds whose first one waits for the disk until it is told to end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found = list[set[Path]]()
+        self.begun, self.end = Event(), Event()
+        self.error: OSError | None = None
+        self.rounds = durable._Rounds()
+        monkeypatch.setattr(durable, "synchronize_together", self._synchronize)
+
+    def _synchronize(self, folders: Collection[Path]) -> None:
+        self.found.append(set(folders))
+        self.begun.set()
+        assert self.end.wait(60)
+        if len(self.found) == 2 and self.error is not None:
+            raise self.error
+
+    def join(self, count: int) -> None:
+        """Wait until so many folders are in the next round."""
+        last = time.monotonic() + 60
+        while self.rounds._next is None or len(self.rounds._next.folders) < count:
+            assert time.monotonic() < last
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.EIO, "Input/output error")])
+def test_who_comes_while_a_round_waits_is_in_the_next_and_a_common_folder_is_synchronized_once(
+    monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    common, own = Path("common"), [Path(str(index)) for index in range(5)]
+    disk = Rounds(monkeypatch)
+    disk.error = error
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(disk.rounds.synchronize, {common, own[0]})
+        assert disk.begun.wait(60)
+        others = [pool.submit(disk.rounds.synchronize, {common, folder}) for folder in own[1:]]
+        disk.join(5)
+        assert not any(other.done() for other in others)
+        disk.end.set()
+        assert first.exception() is None
+        assert [other.exception() for other in others] == [error] * 4
+    assert disk.found == [{common, own[0]}, {common, *own[1:]}]
+    disk.rounds.synchronize({common})
+    assert disk.found[2:] == [{common}]
