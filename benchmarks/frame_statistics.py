@@ -117,28 +117,25 @@ def compile_parts() -> dict[str, Callable[..., None]]:
         getattr(counting, name) for name in ("_add_rows", "_weigh_columns", "_sum_laplacian", "_count_values")
     )
 
-    @numba.njit(nogil=True)
     def along_y(frame: Any, weights: Any, total: Any, lane: Any) -> None:
         for y in range(frame.shape[0]):
             rows(frame, y, weights, 5, total, lane)
             rows(frame, y, weights, 1, total, lane)
 
-    @numba.njit(nogil=True)
     def along_x(frame: Any, weights: Any, padded: Any, bins: Any) -> None:
         for y in range(frame.shape[0]):
             columns(padded[y % 2], weights, np.float32(3), bins[y % 2])
 
-    @numba.njit(nogil=True)
     def count_all(values: Any, counts: Any) -> None:
         for y in range(values.shape[0]):
             count(values[y], 0, counts)
 
-    @numba.njit(nogil=True)
     def focus(frame: Any, bins: Any, sums: Any) -> None:
         for y in range(frame.shape[0]):
             laplacian(bins[y % 3], bins[(y + 1) % 3], bins[(y + 2) % 3], 0, frame.shape[1], sums)
 
-    return {"along y": along_y, "along x": along_x, "count": count_all, "focus": focus}
+    loops = {"along y": along_y, "along x": along_x, "count": count_all, "focus": focus}
+    return {name: numba.njit(nogil=True)(loop) for name, loop in loops.items()}
 
 
 def profile(runs: int) -> None:

@@ -47,10 +47,6 @@ def _synchronizing() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="phbatch-synchronize")
 
 
-if hasattr(os, "register_at_fork"):  # a process that is forked has none of the threads
-    os.register_at_fork(after_in_child=lambda: (_synchronizing.cache_clear(), _rounds.cache_clear()))
-
-
 def write_aside(path: Path, data: memoryview) -> None:
     """Write a file that nobody waits for, to be synchronized: a large one past the page cache, where that is possible.
 
@@ -153,6 +149,11 @@ class _Rounds:
 def _rounds() -> _Rounds:
     """Of all units together."""
     return _Rounds()
+
+
+if hasattr(os, "register_at_fork"):  # a process that is forked has none of the threads
+    for _threads in (_synchronizing, _rounds):
+        os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def _flush(descriptor: int) -> None:
