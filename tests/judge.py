@@ -87,12 +87,15 @@ def with_napari(path: Path) -> Seen:
 
     read = napari_get_reader(str(path))
     assert read is not None
-    ((data, facts, *_), *_) = read(str(path))
+    layers = read(str(path))
+    ((data, facts, *_), *_) = layers
     levels = data if isinstance(data, list | tuple) else [data]
-    scale = list(facts["scale"])
+    scale, pixels, names = list(facts["scale"]), np.asarray(levels[0]), facts["name"]
     scale.insert(facts.get("channel_axis", 1), 1.0)
-    names = [name.rpartition(": ")[2] for name in facts["name"]]
-    return Seen(np.asarray(levels[0]), tuple(scale), names, len(levels))
+    if isinstance(names, str):  # from 0.11 on, a layer is a channel
+        names = [layer[1]["name"] for layer in layers]
+        pixels = np.stack([np.asarray(layer[0][0]) for layer in layers], 1)
+    return Seen(pixels, tuple(scale), [name.rpartition(": ")[2] for name in names], len(levels))
 
 
 def with_iohub(path: Path) -> Seen:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaozarrs
 import zarr
 
 import phbatch
 from phbatch.kernels.display import percentiles_of
 from phbatch.outputs.ledger import Ledger
 from phbatch.places.place import Place
+from phbatch.words.events import Event, RunStarted
 from tests.models import Case, make_model
 from tests.ome_inputs import write_ome
+from tests.test_plates import make_plate
 
+WELLS = ("A/1", "B/2")
 NAMES = {"min": 0, "start": 2, "end": 99.8, "max": 100}
 WINDOW = {"min": 0.0, "start": 10.0, "end": 900.0, "max": 4095.0}
 
@@ -35,7 +40,7 @@ def written(output: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
     attributes: dict[str, Any] = group.attrs.asdict()
     array = group["0"]
     assert isinstance(array, zarr.Array)
-    return np.asarray(array[...]), attributes["ome"]["omero"]["channels"]
+    return np.asarray(array[...]), attributes.get("ome", attributes)["omero"]["channels"]
 
 
 @pytest.mark.parametrize(
@@ -130,3 +135,92 @@ def test_windows_of_copies_are_those_of_the_input_or_of_all_pixels(tmp_path: Pat
     _, channels = written(phbatch.convert(tmp_path / "in.zarr", workers=1).output)
     assert channels[0]["window"] == WINDOW
     assert channels[1]["window"] == expected_window(np.delete(frames[:, 1], 4, axis=0))  # one is constant
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", ["tcyx", "tyx", "yx"])
+@pytest.mark.parametrize("options", [{}, {"rescale": True}, {"dtype": "uint16", "range": "0:2"}, {"copies": True}])
+def test_channels_that_nobody_named_have_windows_too(
+    tmp_path: Path, version: str, axes: str, options: dict[str, Any]
+) -> None:
+    frames = {"tcyx": two_channels(), "tyx": two_channels()[:, 0], "yx": two_channels()[0, 0]}[axes]
+    write_ome(tmp_path / "in.zarr", frames, axes, version)
+    if "copies" in options:
+        output = phbatch.convert(tmp_path / "in.zarr", tmp_path / "out.zarr", workers=1).output
+    else:
+        output = phbatch.run(tmp_path / "in.zarr", tmp_path / "out.zarr", model="none", workers=1, **options).output
+    yaozarrs.validate_zarr_store(output)
+    pixels, channels = written(output)
+    pixels = pixels.reshape(-1, len(channels), 40, 36)
+    expected = ["channel 0", "channel 1"] if axes == "tcyx" else ["img"]
+    assert [channel["label"] for channel in channels] == expected
+    assert [channel["color"] for channel in channels] == (["FF0000", "00FF00"] if axes == "tcyx" else ["FFFFFF"])
+    for c, channel in enumerate(channels):
+        window = expected_window([frame for t, frame in enumerate(pixels[:, c]) if (t, c) != (4, 1)])
+        assert channel["window"] == pytest.approx(window, rel=1e-5, abs=1.0 if "dtype" in options else 1e-5)
+
+
+def test_labels_that_were_made_up_are_no_names(tmp_path: Path) -> None:
+    write_ome(tmp_path / "in.zarr", two_channels(), "tcyx")
+    output = phbatch.run(tmp_path / "in.zarr", model="none", workers=1).output
+    assert phbatch.open(output)["c"].values.tolist() == [0, 1]
+    assert phbatch.info(output)["channels"] == []
+    for asked in ("1", "channel 1"):
+        one = phbatch.run(output, tmp_path / "one.zarr", model="none", channel=asked, overwrite=True, workers=1).output
+        assert [channel["label"] for channel in written(one)[1]] == ["channel 1"]
+        np.testing.assert_array_equal(written(one)[0][:, 0] > 0, written(output)[0][:, 1] > 0)
+
+
+def test_channels_that_a_network_makes_of_others_have_windows(tmp_path: Path) -> None:
+    write_ome(tmp_path / "in.zarr", two_channels(), "tcyx")
+    for channels in ((2, 1), (2, 3), (2, 2), (1, 2)):
+        make_model(tmp_path / f"model{channels}", Case(depth=1, channels=channels, residual=False))
+        source = {"channel": 0} if channels[0] == 1 else {}
+        output = phbatch.run(
+            tmp_path / "in.zarr", tmp_path / "out.zarr", model=tmp_path / f"model{channels}", overwrite=True, **source
+        ).output
+        pixels, found = written(output)
+        assert len(found) == pixels.shape[1] == channels[1]
+        for c, channel in enumerate(found):
+            good = [t for t in range(7) if (channels, t, c) != ((2, 2), 4, 1)]  # whose own channel is constant
+            assert channel["window"] == expected_window([pixels[t, c] for t in good]), channels
+        assert phbatch.verify(output, deep=2).damages == ()
+
+
+def forget(*groups: Path) -> None:
+    """Take the channels out of images, and out of what an output says of itself."""
+    for path in groups:
+        document = json.loads((path / "zarr.json").read_text())
+        document["attributes"].get("phbatch", {}).pop("labelled", None)
+        document["attributes"].get("ome", {}).pop("omero", None)
+        (path / "zarr.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_an_output_of_before_goes_on_without_windows(tmp_path: Path, positions: bool) -> None:
+    """It says nothing of labels, and has none."""
+    source, output = tmp_path / "in.zarr", tmp_path / "out.zarr"
+    images = ["A/1/0", "B/2/0"] if positions else [""]
+    if positions:
+        make_plate(source, WELLS, fields=1)
+        forget(*(source / image for image in images))
+    else:
+        write_ome(source, two_channels(), "tcyx", "0.5")
+    options: dict[str, Any] = {"model": "none", "workers": 1}
+    seen: list[Event] = []
+    with pytest.raises(phbatch.InterruptedRunError):
+        phbatch.run(
+            source,
+            output,
+            stop=lambda: any(isinstance(event, RunStarted) for event in seen),
+            listener=seen.append,
+            **options,
+        )
+    forget(output, *(output / image for image in images))
+    phbatch.run(source, output, **options)
+    assert phbatch.verify(output, deep=2).damages == ()
+    Path(next(output.glob("**/c/0/0/0/0"))).unlink()
+    phbatch.repair(output)
+    assert phbatch.verify(output).damages == ()
+    for image in images:
+        assert "omero" not in json.loads((output / image / "zarr.json").read_text())["attributes"]["ome"]

@@ -34,6 +34,8 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "shards": ("0.5", {"shard": "100kB", "levels": 2}),
     "integers": ("0.5", {"dtype": "uint16", "range": "0:4"}),
     "one restored, one copied": ("0.5", {"channel": 0, "others": "copy"}),
+    "not named 0.4": ("0.4", {}),
+    "not named 0.5": ("0.5", {}),
 }
 """Versions and options of outputs."""
 
@@ -59,12 +61,14 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             transforms=[scale_of(*SCALE)],
             attributes={"omero": {"channels": channels}},
         )
+        write_ome(folder / f"bare{version}.zarr", image, axes, version, transforms=[scale_of(*SCALE)])
         plate = make_plate(folder / f"plate{version}.zarr", WELLS, fields=1, version=version)
         found[f"plate {version}"] = folder / f"plate{version}.out.zarr"
         phbatch.run(plate, found[f"plate {version}"], model="none", workers=1)
     for form, (version, options) in FORMS.items():
         found[form] = folder / f"{form.replace(' ', '-')}.zarr"
-        phbatch.run(folder / f"in{version}.zarr", found[form], model="none", normalize="median", workers=1, **options)
+        source = folder / f"{'bare' if 'not named' in form else 'in'}{version}.zarr"
+        phbatch.run(source, found[form], model="none", normalize="median", workers=1, **options)
     assert "sharding_indexed" in (found["shards"] / "0/zarr.json").read_text(encoding="utf-8")
     return found
 
@@ -97,7 +101,8 @@ def test_an_output_is_what_its_judge_reads(name: str, outputs: dict[str, Path], 
         pixels, expected = np.load(tmp_path / f"{index}.npy"), np.asarray(phbatch.open(path))
         assert pixels.dtype == (np.uint16 if form == "integers" else np.float32), form
         np.testing.assert_array_equal(pixels, expected, err_msg=form)
-        assert found["names"] in (None, NAMES), form
+        expected_names = ["channel 0", "channel 1"] if "not named" in form else NAMES
+        assert found["names"] in (None, expected_names), form
         assert found["levels"] in (None, FORMS.get(form, ("", {}))[1].get("levels", 1)), form
         scale = (1.0, 1.0, 0.3, 0.3) if form in fields else SCALE
         assert found["scale"] == pytest.approx(scale), form
@@ -109,4 +114,4 @@ def test_xarray_reads_what_phbatch_opens(outputs: dict[str, Path]) -> None:
             found = phbatch.open(path)
             steps = [float(found[axis][1] - found[axis][0]) for axis in "tyx"]
             assert steps == pytest.approx([SCALE[0], *SCALE[2:]]), form
-            assert found["c"].values.tolist() == NAMES
+            assert found["c"].values.tolist() == ([0, 1] if "not named" in form else NAMES)

@@ -34,6 +34,7 @@ from phbatch.network.backend import limit_network_threads
 from phbatch.network.predictor import Predictor, get_predictor
 from phbatch.network.steps import Prediction, Windows
 from phbatch.outputs.creation import IMAGE, UNCERTAINTY, level_path
+from phbatch.outputs.finished import shown_frames
 from phbatch.outputs.writer import Sink
 from phbatch.places.encoding import Encoded
 from phbatch.places.lock import new_token
@@ -253,17 +254,18 @@ def compute_unit(
 def extents_of(
     job: Job, unit: Unit, restored: RestoredBlock, rows: Sequence[Mapping[str, Any]]
 ) -> list[list[float] | None]:
-    """Extent of every frame that was restored or copied, in the order of the rows of its statistics.
+    """Extent of every frame that was written, in the order of `phbatch.outputs.finished.shown_frames`.
 
     None of one that was passed through, and of one with padding, which would be most of what its contrast shows.
     """
     found: list[list[float] | None] = []
-    copied = unit.places_of(job.recipe.copied)
-    for (t, c, z), row in zip(restored.statistics, rows, strict=True):
-        passed = row["divisor"] is None or (bool(row["flags"]) and job.recipe.bad_frames != "normalize")
-        passed &= c not in copied
+    frames, copied = [*restored.statistics], unit.places_of(job.recipe.copied)
+    skips = job.recipe.bad_frames != "normalize"
+    for (t, c, z), made_of in shown_frames(frames, len(unit.keep_c), restored.image.shape[1]):
+        parts = [rows[at] for at in made_of if frames[at][1] not in copied]
+        passed = all(row["divisor"] is None for row in parts) or (skips and any(row["flags"] for row in parts))
         extent = None
-        if not (passed or row["padding"] > 0):
+        if not ((parts and passed) or any(rows[at]["padding"] > 0 for at in made_of)):
             extent = measure_extent(restored.image[t, c] if z is None else restored.image[t, c, z])
         found.append(list(extent) if extent is not None and isfinite(extent.max) else None)
     return found

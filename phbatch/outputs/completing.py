@@ -69,11 +69,12 @@ def display_windows(
     channels that are copied, the input's own windows stay.
     """
     channels: list[Mapping[str, Any]] = []
-    _, n_c, n_z = table.grid.shape
-    steps = count(-(-len(table) // _ROWS_OF_WINDOWS))
+    grid = table.grid if shown is None else shown.grid
+    _, n_c, n_z = grid.shape
+    steps = count(-(-len(grid) // _ROWS_OF_WINDOWS))
     some = slice(None, None, next(step for step in steps if gcd(step, n_c * n_z) == 1))  # else a channel may be missed
-    indices = table.column("c")[some]
-    for index, channel in zip(table.grid.channels, image.metadata.channels, strict=True):
+    indices = (table if shown is None else shown).column("c")[some]
+    for index, channel in zip(grid.channels, image.metadata.channels, strict=True):
         if (image.rescaled or index in image.copied) and "window" in channel:
             channels.append(channel)
             continue
@@ -85,7 +86,7 @@ def display_windows(
             if measured.size:
                 window[end] = float(np.median(measured))
             else:
-                computed = _finite(_written(image, table, name, some)[frames])
+                computed = _finite(_written(image, table, name, some)[frames]) if grid == table.grid else measured
                 window[end] = _stored(image, float(np.median(computed)) if computed.size else default)
         channels.append(dict(channel) | {"window": window})
     return complete_channels(channels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from phbatch.frames.table import StatisticsTable
@@ -12,6 +12,37 @@ from phbatch.planning.positions import PositionUnits
 from phbatch.planning.unit import Unit
 from phbatch.planning.units import Geometry, Units
 from phbatch.words.bits import Bits
+
+FrameIndex = tuple[int, int, int | None]
+
+
+def shown_frames(
+    measured: Sequence[FrameIndex], channels: int, written: int
+) -> Iterator[tuple[FrameIndex, Sequence[int]]]:
+    """The frames that are written of some that were measured, each with the places of those that it is made of.
+
+    Parameters
+    ----------
+    measured : sequence of (t, c, z)
+        Of the input.
+    channels, written : int
+        Number of channels of the input, and of the output; where they are equal, each is made of one.
+
+    Examples
+    --------
+    >>> list(shown_frames([(0, 0, 0), (0, 1, 0)], 2, 2))
+    [((0, 0, 0), [0]), ((0, 1, 0), [1])]
+    >>> list(shown_frames([(4, 0, 0), (4, 1, 0)], 2, 1))
+    [((4, 0, 0), [0, 1])]
+    """
+    if channels == written:
+        yield from ((frame, [at]) for at, frame in enumerate(measured))
+        return
+    made_of: dict[tuple[int, int | None], list[int]] = {}
+    for at, (t, _, z) in enumerate(measured):
+        made_of.setdefault((t, z), []).append(at)
+    for (t, z), places in made_of.items():
+        yield from (((t, c, z), places) for c in range(written))
 
 
 class Finished:
@@ -46,7 +77,7 @@ class Finished:
 
     def __init__(self, geometry: Geometry, units: Units | PositionUnits | None = None) -> None:
         self.complete = False
-        self.table, self.shown = StatisticsTable(geometry.grid), StatisticsTable(geometry.grid)
+        self.table, self.shown = StatisticsTable(geometry.grid), StatisticsTable(geometry.shown_grid)
         self.stages: dict[str, float] = {}
         self.pieces = self.clipped = 0
         self.bands = geometry.bands
@@ -101,9 +132,11 @@ class Finished:
         table, shown = self._tables_of(position)
         for row in record["statistics"]:
             table.put(row)
-        for row, extent in zip(record["statistics"], record.get("shown", ()), strict=False):
+        frames = [(row["t"], row["c"], row["z"]) for row in record["statistics"]]
+        channels = len(table.grid.channels), len(shown.grid.channels)
+        for ((t, c, z), _), extent in zip(shown_frames(frames, *channels), record.get("shown", ()), strict=False):
             values = extent or [None] * len(Extent._fields)
-            shown.put({name: row[name] for name in ("t", "c", "z")} | dict(zip(Extent._fields, values, strict=True)))
+            shown.put({"t": t, "c": c, "z": z} | dict(zip(Extent._fields, values, strict=True)))
 
     def _tables_of(self, position: int) -> tuple[StatisticsTable, StatisticsTable]:
         """Where the statistics of a unit go, and its extents."""
@@ -114,9 +147,9 @@ class FinishedPositions(Finished):
     """The same of several images: `tables` and `all_shown` have one for each of them, by its path."""
 
     def __init__(self, units: PositionUnits) -> None:
-        self.tables, self.all_shown = (
-            {path: StatisticsTable(geometry.grid) for path, geometry in units.geometries.items()} for _ in range(2)
-        )
+        geometries = units.geometries.items()
+        self.tables = {path: StatisticsTable(geometry.grid) for path, geometry in geometries}
+        self.all_shown = {path: StatisticsTable(geometry.shown_grid) for path, geometry in geometries}
         super().__init__(next(iter(units.geometries.values())), units)
         self.units = units
 

@@ -83,6 +83,8 @@ class OutputImage:
         How they are made.
     copied : tuple of int
         Channels of the input whose pixels are the input's.
+    labelled : bool
+        Whether channels that have no name get a label; outputs of before have none.
     """
 
     metadata: ImageMetadata
@@ -100,21 +102,22 @@ class OutputImage:
     coarser: tuple[Level, ...] = ()
     method: LevelMethod = "mean"
     copied: tuple[int, ...] = ()
+    labelled: bool = True
 
     @classmethod
-    def make(cls, source: Source, geometry: Geometry, recipe: Recipe, settings: RunSettings) -> OutputImage:
+    def make(
+        cls, source: Source, geometry: Geometry, recipe: Recipe, settings: RunSettings, *, labelled: bool = True
+    ) -> OutputImage:
         """Carry the input's metadata over to the output."""
         version: Version = settings.ome_zarr or source.metadata.version or "0.5"
         shape = geometry.output_shape
-        kept = (
-            geometry.channels
-            if recipe.n_output * (1 if recipe.stacked else len(geometry.channels)) == len(geometry.channels)
-            else None
-        )
+        kept = geometry.channels if geometry.keeps_channels else None
         metadata = source.metadata if geometry.upscaled else source.metadata.with_downscale(geometry.downscale)
         metadata = metadata.with_time(geometry.times.start, geometry.times.step).with_channels(shape[1], kept)
         if metadata.name is None:
             metadata = replace(metadata, name=Path(source.path).name.split(".")[0])
+        if labelled:
+            metadata = metadata.with_labels(range(shape[1]) if kept is None else kept)
         return cls(
             metadata=metadata,
             version=version,
@@ -131,6 +134,7 @@ class OutputImage:
             coarser=geometry.output_levels[1:],
             method=settings.level_method,
             copied=recipe.copied,
+            labelled=labelled,
         )
 
     @property
@@ -208,7 +212,7 @@ def create_image(output: Place, image: OutputImage, provenance: Mapping[str, Any
 
 def describe_image(image: OutputImage) -> tuple[dict[str, dict[str, Any]], list[ArrayLayout]]:
     """Attributes of the groups of an output, by their paths, and its arrays."""
-    groups = {"": _group_attributes(image, image.metadata)}
+    groups = {"": root_attributes(image)}
     if image.uncertainty:
         group = UNCERTAINTY.split("/")[0]
         groups[group] = _group_attributes(image, replace(image.metadata, channels=(), name=group))
@@ -271,6 +275,11 @@ def forget_tasks(output: Place) -> None:
     """Remove what the tasks of an array had to know of each other."""
     for folder in (PARTS, MEASURED, POOLED):
         output.remove_folder(folder)
+
+
+def root_attributes(image: OutputImage) -> dict[str, Any]:
+    """Attributes of the group of an image."""
+    return _group_attributes(image, image.metadata)
 
 
 def _group_attributes(image: OutputImage, metadata: ImageMetadata) -> dict[str, Any]:

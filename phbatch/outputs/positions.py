@@ -24,7 +24,7 @@ from phbatch.outputs.creation import (
     read_output_attributes,
     remove_output,
 )
-from phbatch.outputs.image import OutputImage, describe_image
+from phbatch.outputs.image import OutputImage, describe_image, root_attributes
 from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.outputs.writer import Sink
 from phbatch.places.lock import LOCK
@@ -99,7 +99,10 @@ class PositionsOutput:
                 continue
             channels = tuple(display_windows(image, tables[path], shown[path]))
             windowed = replace(image, metadata=replace(image.metadata, channels=channels))
-            documents = self._image_documents(path, windowed)
+            documents = {
+                f"{path}/{name}": data
+                for name, data in group_documents(image.zarr_format, root_attributes(windowed)).items()
+            }
             changed |= {key: data for key, data in documents.items() if self._written.get(key) != data}
             self._written.update(documents)
         self._write(changed)

@@ -9,12 +9,18 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from pydantic import ValidationError
 from yaozarrs.v05 import OmeroChannel
 
 Channel = Mapping[str, Any]
+
+_COLORS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00")
+"""Of several channels, as OMERO and Bio-Formats have them."""
+
+_MADE_UP = re.compile("channel [0-9]+")
 
 _WINDOW = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
 _SUBSTITUTES = {"min": "start", "start": "min", "max": "end", "end": "max"}
@@ -83,6 +89,33 @@ def complete_channels(channels: Sequence[Channel]) -> list[dict[str, Any]]:
     [{'color': 'FFFFFF', 'window': {'min': 0.0, 'max': 1.0, 'start': 0.0, 'end': 1.0}, 'label': 'PH'}]
     """
     return [{"color": "FFFFFF", "window": dict(_WINDOW)} | dict(channel) for channel in channels]
+
+
+def make_channels(indices: Sequence[int], name: str | None) -> tuple[Channel, ...]:
+    """Labels and colours of channels that nobody named.
+
+    Parameters
+    ----------
+    indices : sequence of int
+        Of the channels.
+    name : str or None
+        Of the image, where it has no axis of channels; then its one channel has it, too.
+
+    Examples
+    --------
+    >>> make_channels([0, 2], None)
+    ({'label': 'channel 0', 'color': 'FF0000'}, {'label': 'channel 2', 'color': '00FF00'})
+    >>> make_channels([0], "cells")
+    ({'label': 'cells', 'color': 'FFFFFF'},)
+    """
+    colors = _COLORS if len(indices) > 1 else ("FFFFFF",)
+    labels = (f"channel {index}" if name is None else name for index in indices)
+    return tuple({"label": label, "color": color} for label, color in zip(labels, cycle(colors), strict=False))
+
+
+def is_made_up(label: str, name: str | None) -> bool:
+    """Whether a label may be one of `make_channels`, which got that name."""
+    return label == name or _MADE_UP.fullmatch(label) is not None
 
 
 def _is_complete(channel: Channel) -> bool:

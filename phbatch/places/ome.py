@@ -14,7 +14,7 @@ import yaozarrs.v04
 import yaozarrs.v05
 from pydantic import BaseModel
 
-from phbatch.places.display import complete_channels
+from phbatch.places.display import complete_channels, is_made_up, make_channels
 from phbatch.places.multiscale import Multiscale, read_multiscale
 from phbatch.words.axes import CANONICAL
 
@@ -65,9 +65,15 @@ class ImageMetadata:
         return cls(axes, (1.0,) * n, (0.0,) * n, (None,) * n)
 
     @property
-    def channel_names(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[str, ...]:
         """Label of every channel, its index where it has none; empty where no channel has hints."""
         return tuple(str(channel.get("label") or index) for index, channel in enumerate(self.channels))
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The labels, unless all are of phbatch and mean nothing; see `phbatch.places.display.make_channels`."""
+        made_up = (is_made_up(label, self._own_name) for label in self.labels)
+        return () if all(made_up) else self.labels
 
     def with_time(self, start: int, step: int) -> ImageMetadata:
         """Metadata of every `step`-th frame from `start` on: the time scale grows, the origin moves."""
@@ -110,6 +116,17 @@ class ImageMetadata:
             units=insert(self.units, None),
             channels=(),
         )
+
+    def with_labels(self, indices: Sequence[int]) -> ImageMetadata:
+        """Metadata with a label and a colour of every channel, made up where none has hints."""
+        if self.channels:
+            return self
+        return replace(self, channels=make_channels(indices, self._own_name))
+
+    @property
+    def _own_name(self) -> str | None:
+        """Of the image, where it has no axis of channels: then it is the one channel's, too."""
+        return None if "c" in self.axes else self.name
 
 
 def image_attributes(attributes: Mapping[str, Any]) -> tuple[Version, Mapping[str, Any]] | None:

@@ -32,7 +32,7 @@ def chosen_channels(settings: RunSettings, source: HasChannels) -> tuple[int, ..
         One is not there, or its name is that of several.
     """
     count = source.shape[1]
-    names = source.metadata.channel_names
+    names = source.metadata.labels
     if settings.channel is None:
         return tuple(range(count))
     asked = str(settings.channel)

@@ -6,7 +6,7 @@ import re
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from math import prod
@@ -135,6 +135,16 @@ class Geometry:
     def grid(self) -> FrameGrid:
         """The frames that are measured, by their indices in the source."""
         return FrameGrid(self.times, self.channels, None if self.volumes else self.shape[2])
+
+    @property
+    def keeps_channels(self) -> bool:
+        """Whether each channel of the output is made of one of the input."""
+        return self.output_shape[1] == len(self.channels)
+
+    @property
+    def shown_grid(self) -> FrameGrid:
+        """The frames that are written: as `grid`, but that channels which are made of several are counted anew."""
+        return self.grid if self.keeps_channels else replace(self.grid, channels=tuple(range(self.output_shape[1])))
 
     @property
     def frames(self) -> int:

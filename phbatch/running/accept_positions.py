@@ -351,13 +351,15 @@ def _are_alike(source: Source, other: Source) -> bool:
 
 def _record_of(recorded: Mapping[str, Any] | None, path: str) -> dict[str, Any]:
     """What the output of all says of one image, as if it were alone."""
-    found = (recorded or {}).get("positions", {})
-    if recorded is None or path not in found or "fingerprint" not in recorded:
+    if recorded is None or "fingerprint" not in recorded:
         return {}
+    found, labelled = recorded.get("positions", {}), {"labelled": recorded.get("labelled", False)}
+    if path not in found:
+        return labelled
     mark = recorded["fingerprint"]
     kind = recorded["kinds"][found[path]["kind"]]
     levels = kind["geometry"].get("levels", 1)
-    return {"fingerprint": {"model": mark["model"], "settings": kind["cut"] | {"levels": levels}}}
+    return labelled | {"fingerprint": {"model": mark["model"], "settings": kind["cut"] | {"levels": levels}}}
 
 
 def _in_version(run: AcceptedRun, beside: AcceptedRun) -> Any:

@@ -127,7 +127,8 @@ def accept_run(
     )
     resolved = _resolve(resolve, settings, _recorded_band(continued, alone=record is None), stop, processes or 1)
     profile, digest, warnings = _find_profile(settings, source, destination, resolved.geometry)
-    image = OutputImage.make(source, resolved.geometry, resolved.recipe, settings)
+    labelled = (continued or {}).get("labelled", not mark)
+    image = OutputImage.make(source, resolved.geometry, resolved.recipe, settings, labelled=labelled)
     job = Job(
         source=source.place,
         axes=settings.axes,
@@ -225,13 +226,13 @@ def _with_notices_of(
 def accept_alike(alike: AcceptedRun, source: Source, output: Place) -> AcceptedRun:
     """As `accept_run`, of one of many images whose metadata, record and settings are those of one that was accepted."""
     require_separate(source, output)
-    resolved = alike.resolved
+    resolved, labelled = alike.resolved, alike.image.labelled
     return replace(
         alike,
         source=source,
         output=output,
         job=replace(alike.job, source=source.place, output=output),
-        image=OutputImage.make(source, resolved.geometry, resolved.recipe, alike.settings),
+        image=OutputImage.make(source, resolved.geometry, resolved.recipe, alike.settings, labelled=labelled),
     )
 
 

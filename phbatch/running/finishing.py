@@ -28,10 +28,11 @@ def finish(accepted: AcceptedRun, finished: Finished) -> None:
 def _measure_shown(accepted: AcceptedRun, table: StatisticsTable, sink: Sink) -> StatisticsTable:
     """Extents of frames that were written in bands, read back band by band."""
     geometry, axes = accepted.resolved.geometry, accepted.image.metadata.axes
-    shown = StatisticsTable(geometry.grid)
-    for at, key in enumerate(geometry.grid):
+    shown = StatisticsTable(geometry.shown_grid)
+    for key in geometry.shown_grid:
         extent: Extent | None = None
-        if _is_shown(accepted, table, at):
+        made_of = (key.c,) if geometry.keeps_channels else geometry.channels
+        if any(_is_shown(accepted, table, FrameKey(key.t, c, key.z)) for c in made_of):
             regions = list(_bands_of(accepted, key))
 
             def read(regions: list[Region] = regions) -> Iterator[NDArray[np.generic]]:
@@ -43,9 +44,9 @@ def _measure_shown(accepted: AcceptedRun, table: StatisticsTable, sink: Sink) ->
     return shown
 
 
-def _is_shown(accepted: AcceptedRun, table: StatisticsTable, at: int) -> bool:
+def _is_shown(accepted: AcceptedRun, table: StatisticsTable, key: FrameKey) -> bool:
     """Whether a frame was restored or copied, and has no padding; see `phbatch.computing.tasks.extents_of`."""
-    recipe, key = accepted.resolved.recipe, table.grid.key(at)
+    recipe, at = accepted.resolved.recipe, table.grid.index(key)
     passed = not np.isfinite(table.column("divisor")[at])
     passed |= bool(table.flag_bits[at]) and recipe.bad_frames != "normalize"
     return bool((not passed or key.c in recipe.copied) and not table.column("padding")[at] > 0)
@@ -54,7 +55,8 @@ def _is_shown(accepted: AcceptedRun, table: StatisticsTable, at: int) -> bool:
 def _bands_of(accepted: AcceptedRun, key: FrameKey) -> Iterator[Region]:
     """Where in the output the bands of a frame are."""
     geometry = accepted.resolved.geometry
-    t, c = geometry.times.index(key.t), geometry.channels.index(key.c)
+    t = geometry.times.index(key.t)
+    c = geometry.channels.index(key.c) if geometry.keeps_channels else key.c
     z = key.z or 0
     for band in range(geometry.bands):
         rows = geometry.band_rows(band)[1]

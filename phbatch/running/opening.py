@@ -172,6 +172,7 @@ def describe_run(accepted: AcceptedRun, mark: dict[str, Any], command: str) -> d
         "settings": _recorded_settings(accepted),
         "geometry": accepted.resolved.geometry.as_dict(),
         "axes": accepted.image.metadata.axes,
+        "labelled": accepted.image.labelled,
         "normalization": recipe.rule.model_dump(),
         "model": {
             "name": model.name,

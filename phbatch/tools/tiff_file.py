@@ -215,7 +215,7 @@ def _ome_metadata(source: Source) -> dict[str, Any]:
         found |= {name: size, f"{name}Unit": "s" if axis == "t" else "\u00b5m"}
     if source.metadata.channels:
         found["Channel"] = {
-            "Name": list(source.metadata.channel_names),
+            "Name": list(source.metadata.labels),
             "Color": [_ome_color(channel) for channel in source.metadata.channels],
         }
     return found
@@ -238,7 +238,7 @@ def _imagej_metadata(source: Source, sizes: Mapping[str, float]) -> dict[str, An
         found |= {"finterval": sizes["t"], "tunit": "s"}
     channels = source.metadata.channels
     if channels:
-        found["Labels"] = list(source.metadata.channel_names) * (n_t * n_z)
+        found["Labels"] = list(source.metadata.labels) * (n_t * n_z)
         ramp = np.arange(256, dtype=np.uint16)
         colors = (bytes.fromhex(channel.get("color", "FFFFFF")) for channel in channels)
         found["LUTs"] = [np.stack([ramp * part // 255 for part in color]).astype(np.uint8) for color in colors]
