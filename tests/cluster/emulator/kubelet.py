@@ -20,7 +20,7 @@ from tests.cluster.emulator.pod import start_pod, warm_up
 
 Manifest = dict[str, Any]
 
-LOOK_S = 0.1
+LOOK_S = 0.3
 PROBE = aiohttp.ClientTimeout(60)
 
 

@@ -102,7 +102,7 @@ class Emulator:
         deadline = time.monotonic() + DEADLINE_S
         while not (found := reached()):
             assert time.monotonic() < deadline, f"it does not happen:\n{self.log('operator')[-4000:]}"
-            time.sleep(0.2)
+            time.sleep(0.5)
         return found
 
 
