@@ -67,6 +67,18 @@ def test_windows_are_the_medians_of_what_the_frames_hold(tmp_path: Path, options
             assert channel["window"][name] == pytest.approx(expected, rel=1e-5, abs=1.0 if "dtype" in options else 1e-5)
 
 
+def test_windows_are_measured_where_a_given_table_does_not_say_percentiles(tmp_path: Path) -> None:
+    write_ome(tmp_path / "in.zarr", two_channels(), "tcyx", "0.5")
+    lines = [f"{row['t']},{row['c']},{row['median'] / 2}" for row in phbatch.statistics(tmp_path / "in.zarr")]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["t,c,median", *lines]))
+    pixels, channels = written(phbatch.run(tmp_path / "in.zarr", model="none", stats=table).output)
+    for c, channel in enumerate(channels):
+        for name, percentile in NAMES.items():
+            expected = np.median([np.percentile(frame.astype(float), percentile) for frame in pixels[:, c]])
+            assert channel["window"][name] == pytest.approx(expected, rel=1e-5)
+
+
 def test_windows_of_the_input_stay_in_its_counts_alone(tmp_path: Path) -> None:
     hints = {"omero": {"channels": [{"label": "PH", "color": "FFFFFF", "window": WINDOW}, {"label": "GFP"}]}}
     write_ome(tmp_path / "in.zarr", two_channels(), "tcyx", "0.5", attributes=hints)

@@ -53,9 +53,17 @@ def needs_windows(image: OutputImage) -> bool:
     return bool(image.metadata.channels) and not (image.rescaled and windowed)
 
 
-def measures_shown(image: OutputImage, recipe: Recipe) -> bool:
-    """Whether what is written must be measured for that: else it is what was measured, multiplied."""
-    computed = recipe.tiles is None and not recipe.copied and recipe.upscale_to is None
+def measures_shown(image: OutputImage, recipe: Recipe, *, given: bool) -> bool:
+    """Whether what is written must be measured for that: else it is what was measured, multiplied.
+
+    Parameters
+    ----------
+    image, recipe
+        Of the output.
+    given : bool
+        Whether statistics are given in a table, which need not hold percentiles.
+    """
+    computed = recipe.tiles is None and not recipe.copied and recipe.upscale_to is None and not given
     return needs_windows(image) and (recipe.copies or not computed)
 
 
@@ -105,7 +113,9 @@ def _stored(image: OutputImage, value: float) -> float:
 
 
 def _written(image: OutputImage, table: StatisticsTable, name: str, some: slice) -> NDArray[np.float64]:
-    """What a statistic of the input is in the output; NaN of a frame that was not normalized."""
+    """What a statistic of the input is in the output; NaN where a frame was not normalized, or it is unknown."""
+    if name not in table.names:
+        return np.full(len(table), np.nan)[some]
     values, divisor = np.array(table.column(name)[some]), table.column("divisor")[some]
     values[~np.isfinite(divisor)] = np.nan
     if not image.rescaled:

@@ -145,7 +145,7 @@ def accept_run(
         wait_s=settings.wait_workers,
         levels=resolved.geometry.levels,
         level_method=settings.level_method,
-        shown=measures_shown(image, resolved.recipe) and not resolved.recipe.in_bands,
+        shown=measures_shown(image, resolved.recipe, given=settings.stats is not None) and not resolved.recipe.in_bands,
     )
     notices = (*(Notice(text) for text in source.notices), *of_model, *resolved.notices, *warnings)
     if model is not None:

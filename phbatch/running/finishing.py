@@ -19,8 +19,8 @@ from phbatch.words.axes import FrameKey, Region
 
 def finish(accepted: AcceptedRun, finished: Finished) -> None:
     """Write what is left to write of an output whose units are all finished."""
-    sink, shown = Sink(accepted.output), finished.shown
-    if accepted.resolved.recipe.in_bands and measures_shown(accepted.image, accepted.resolved.recipe):
+    sink, shown, recipe = Sink(accepted.output), finished.shown, accepted.resolved.recipe
+    if recipe.in_bands and measures_shown(accepted.image, recipe, given=accepted.settings.stats is not None):
         shown = _measure_shown(accepted, finished.table, sink)
     finish_image(sink, accepted.image, finished.table, shown)
 
