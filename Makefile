@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[$(EXTRAS)]'
 
 RESULTS ?= build/benchmarks
-BENCHMARKS := end_to_end normalize_only gpu growth peers frame_statistics
+BENCHMARKS := end_to_end peak precision_check frame_statistics normalize_only host start mosaic train pyramid gpu growth peers
 
 JUDGE_PYTHON ?= $(BIN)/python
 
@@ -80,6 +80,7 @@ docs: $(READY)
 benchmark: $(addprefix benchmark-,$(BENCHMARKS))
 
 benchmark-end_to_end: ARGUMENTS := --kernel 5 --kernel 3 --filters 32 --filters 16 --size 1024 --size 2048
+benchmark-frame_statistics: ARGUMENTS := --no-memory --profile
 
 # Never two at once, even under make -j: they would measure each other.
 .NOTPARALLEL:

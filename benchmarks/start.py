@@ -49,34 +49,42 @@ def slowest_imports(source: Path, output: Path, options: list[str], count: int) 
     return sorted(found, key=lambda each: -each[1])[:count]
 
 
+def measure_starts(backend: str, size: int, runs: int, imports: int | None) -> list[tuple[float, float]]:
+    """Of the first start, and of later ones; none where imports are printed instead."""
+    with tempfile.TemporaryDirectory(prefix="phbatch-start-") as folder:
+        source = Path(folder, "in.zarr")
+        shape = (4, size, size)
+        frames = np.random.default_rng(0).normal(1000, 30, shape).astype("uint16")
+        zarr.create_array(source, data=frames, chunks=(1, *shape[1:]))
+        options = ["--model", "phase-2d", "--backend", backend]
+        os.environ["XDG_CACHE_HOME"] = folder
+        found = [start(source, Path(folder, "first.zarr"), options)]
+        if imports:
+            for name, milliseconds in slowest_imports(source, Path(folder, "i.zarr"), options, imports):
+                print(f"{milliseconds:8.1f} ms  {name}")
+            return []
+        return found + [start(source, Path(folder, f"{number}.zarr"), options) for number in range(runs)]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
+    parser.add_argument("--backend", choices=("tensorflow", "jax"), action="append", help="default: both")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--imports", type=int)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="phbatch-start-") as folder:
-        source = Path(folder, "in.zarr")
-        shape = (4, arguments.size, arguments.size)
-        frames = np.random.default_rng(0).normal(1000, 30, shape).astype("uint16")
-        zarr.create_array(source, data=frames, chunks=(1, *shape[1:]))
-        options = ["--model", "phase-2d", "--backend", arguments.backend]
-        os.environ["XDG_CACHE_HOME"] = folder
-        first = start(source, Path(folder, "first.zarr"), options)
-        if arguments.imports:
-            for name, milliseconds in slowest_imports(source, Path(folder, "i.zarr"), options, arguments.imports):
-                print(f"{milliseconds:8.1f} ms  {name}")
-            return
-        later = [start(source, Path(folder, f"{number}.zarr"), options) for number in range(arguments.runs)]
-    print(f"{machine()}; {arguments.backend}, frames of {arguments.size}^2")
-    print_head(["start", "seconds to the first frame (range)", "s of a processor (range)"])
-    print_row(["first", f"{first[0]:.1f}", f"{first[1]:.1f}"])
-    columns = [sorted(column) for column in zip(*later, strict=True)]
-    print_row(["later", *(f"{statistics.median(each):.1f} ({each[0]:.1f}-{each[-1]:.1f})" for each in columns)])
-    write_record(arguments.json, backend=arguments.backend, size=arguments.size, first=first, later=later)
+    print(f"{machine()}; frames of {arguments.size}^2")
+    print_head(["backend", "start", "seconds to the first frame (range)", "s of a processor (range)"])
+    record = {}
+    for backend in arguments.backend or ["tensorflow", "jax"]:
+        record[backend] = found = measure_starts(backend, arguments.size, arguments.runs, arguments.imports)
+        for name, some in (("first", found[:1]), ("later", found[1:])):
+            columns = [sorted(column) for column in zip(*some, strict=True)]
+            shown = [f"{statistics.median(each):.1f} ({each[0]:.1f}-{each[-1]:.1f})" for each in columns]
+            print_row([backend, name, *shown])
+    write_record(arguments.json, size=arguments.size, starts=record)
 
 
 if __name__ == "__main__":
