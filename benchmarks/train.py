@@ -1,6 +1,6 @@
 """Speed and peak memory of `phbatch train` against CSBDeep's ``CARE.train``, on the same patches in one run.
 
-    python benchmarks/train.py [--frames 16 256] [--side 512] [--epochs 4] [--steps 25]
+    python benchmarks/train.py [--frames 16 256] [--side 512] [--epochs 4] [--steps 25] [--json FILE]
 
 Each is a process of its own. The network is CSBDeep's of kernel 3 with 16 filters, the batch 16 patches of 128 pixels.
 phbatch streams patches from Zarr, and keeps frames in memory where all have room, which 256 have not; CSBDeep is given
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from common import machine
+from common import machine, write_record
 
 import phbatch
 from phbatch.frames.light import Preparation
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=["phbatch", "care"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -144,6 +145,7 @@ def main() -> None:
     print(machine())
     print("| frames | | steps/s | processor s per step | peak memory |")
     print("|---|---|---|---|---|")
+    rows = []
     for count in arguments.frames:
         with tempfile.TemporaryDirectory(prefix="phbatch-train-") as folder:
             write_frames(Path(folder), count, arguments.side)
@@ -151,6 +153,8 @@ def main() -> None:
                 found = measure(name, Path(folder), arguments)
                 cells = f"{found['steps_per_s']:.2f} | {found['cpu_s']:.2f} | {found['peak_bytes'] / 1e9:.2f} GB"
                 print(f"| {count} | {words} | {cells} |", flush=True)
+                rows.append({"frames": count, "by": name} | found)
+    write_record(arguments.json, side=arguments.side, epochs=arguments.epochs, steps=arguments.steps, rows=rows)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def restore_unit(job, unit):
     if unit.key != "t0/c0":
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
-            sum(range(1000))
+            WAIT
     return original(job, unit)
 commit.restore_unit = restore_unit
 sys.argv = ["phbatch", *sys.argv[1:]]
@@ -77,13 +77,17 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize(("workers", "sent"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("workers", "sent", "wait"), [(1, signal.SIGINT, "sum(range(1000))"), (2, signal.SIGTERM, "time.sleep(5)")]
+)
 def test_a_run_stops_within_ten_seconds_whatever_is_in_flight(
-    tmp_path: Path, workers: int, sent: signal.Signals
+    tmp_path: Path, workers: int, sent: signal.Signals, wait: str
 ) -> None:
     source, output = make_input(tmp_path / "in.zarr"), tmp_path / "out.zarr"
     arguments = ["run", str(source), str(output), "--model", "none", "--workers", str(workers)]
-    process = subprocess.Popen([sys.executable, "-c", STUCK, *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK.replace("WAIT", wait), *arguments], stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 180
     while b'"t0/c0"' not in b"".join(path.read_bytes() for path in output.glob(".phbatch/ledger/*")):
         assert time.monotonic() < deadline
