@@ -52,6 +52,8 @@ def written(output: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
         {"dtype": "uint16", "scale": 1000},
         {"rescale": True},
         {"bad_frames": "copy"},
+        {"downscale": 2},
+        {"illumination": "gaussian", "illumination_mode": "subtract"},
     ],
     ids=str,
 )

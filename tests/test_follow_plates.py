@@ -468,3 +468,14 @@ def test_what_never_came_is_named_at_the_end(tmp_path: Path, whole: Path, phbatc
     assert "A/1/1 is left out" in phbatch_command.err
     assert "B/2/0 is left out" in phbatch_command.err
     assert zarr.open_array(tmp_path / "p.phbatch.zarr" / first / "0").shape[0] == 2
+
+
+def test_a_listed_well_that_never_came_is_no_success(tmp_path: Path, whole: Path) -> None:
+    microscope = Microscope(whole, tmp_path / "p.zarr").list_wells("A/1", "B/2")
+    shutil.rmtree(tmp_path / "p.zarr/B")
+    for field in fields_of(whole)[:2]:
+        microscope.begin(field).write(field, 0, 1)
+    (tmp_path / "ended").touch()
+    result = phbatch.run(tmp_path / "p.zarr", follow=True, follow_until=str(tmp_path / "ended"), **OPTIONS)
+    assert (result.exit_code, [*result.failed]) == (4, ["B/2"])
+    assert "no field of it came" in result.failed["B/2"]

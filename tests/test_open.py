@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -100,6 +101,12 @@ def test_a_level_that_is_not_there_is_refused(tmp_path: Path, image: np.ndarray,
     for path, axes in ((tmp_path / "a.zarr", None), (tmp_path / "bare.zarr", "tcyx")):
         with pytest.raises(phbatch.InputError, match=f"level {level} .* give 0"):
             phbatch.open(path, axes, level=level)
+
+
+@pytest.mark.parametrize("level", ["1", 1.0, True, None])
+def test_a_level_that_is_no_number_is_refused(path: Path, level: Any) -> None:
+    with pytest.raises(phbatch.UsageError, match="must be a whole number"):
+        phbatch.open(path, level=level)
 
 
 def test_a_damaged_chunk_is_an_error_of_the_input(path: Path) -> None:

@@ -56,6 +56,8 @@ def needs_windows(image: OutputImage) -> bool:
 def measures_shown(image: OutputImage, recipe: Recipe, *, given: bool) -> bool:
     """Whether what is written must be measured for that: else it is what was measured, multiplied.
 
+    Averages and corrected pixels are counted in steps, and are measured for it, too.
+
     Parameters
     ----------
     image, recipe
@@ -63,7 +65,8 @@ def measures_shown(image: OutputImage, recipe: Recipe, *, given: bool) -> bool:
     given : bool
         Whether statistics are given in a table, which need not hold percentiles.
     """
-    computed = recipe.tiles is None and not recipe.copied and recipe.upscale_to is None and not given
+    changed = recipe.tiles is not None or recipe.preparation.changes_pixels or recipe.upscale_to is not None
+    computed = not (changed or recipe.copied or given)
     return needs_windows(image) and (recipe.copies or not computed)
 
 

@@ -137,7 +137,8 @@ def follow(watch: Watch, settings: RunSettings, path: str, again: Round, listene
             if not frames:
                 raise InputError(f"no frame of {path} came ({reason}); call again when it is written.")
             listener(Notice(f"the input is taken as ended: {reason}."))
-            return _together(result, again(now, frames, listener, None))
+            last = again(now, frames, listener, None)
+            return _together(result, replace(last, failed={**last.failed, **watch.missing}))
         ready = {name: image.ready(settings) for name, image in watch.images.items()}
         short = {name for name, image in watch.images.items() if len(ready[name]) < len(image.held)}
         if any(len(frames) > done.get(name, 0) for name, frames in ready.items() if name not in short):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
 import dask.array as da
 import numpy as np
@@ -126,8 +127,10 @@ def open_datatree(path: str | Path, *, storage_options: Any = None) -> xarray.Da
 
 
 def _open_level(path: str | Path, axes: str | None, level: int, storage_options: Any) -> Source:
+    if isinstance(level, bool) or not isinstance(level, SupportsIndex):
+        raise UsageError(f"level is {level!r}; it must be a whole number, 0 for the full resolution.")
     options = parse_settings({"storage_options": storage_options}).storage_options
-    return open_source(Place.at(path, options), axes, level)
+    return open_source(Place.at(path, options), axes, operator.index(level))
 
 
 def _labelled(source: Source, level: int) -> xarray.DataArray:

@@ -107,6 +107,11 @@ class Watch:
         (image,) = self.images.values()
         return f"all {image.seen.length} frames that it was made for are there" if image.seen.full else ""
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """What is listed and was never begun, each with a sentence."""
+        return {}
+
     def reached(self, last: int) -> bool:
         """Whether a frame is there of every image."""
         return not self.absent and all(image.seen.frames > last for image in self.images.values())
@@ -163,6 +168,11 @@ class PositionsWatch(Watch):
         if not (listed and full and any(seen.full for seen in each)):
             return ""
         return f"all frames that its {len(each)} images were made for are there"
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Wells that the input lists, of which no field came."""
+        return {well: f"no field of it came; call again when {well} is written." for well in self.positions.bare}
 
     def whole(self, settings: RunSettings) -> dict[str, range]:
         """As of one image; of one that cannot be opened, nothing."""
