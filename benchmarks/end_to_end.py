@@ -22,6 +22,7 @@ import argparse
 import shutil
 import statistics
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -50,7 +51,7 @@ import json, sys, time
 import zarr
 from csbdeep.data import PercentileNormalizer
 from csbdeep.models import CARE
-from phbatch.running.run import peak_rss_bytes
+from phbatch.computing.machine import peak_rss_bytes
 source, output, name, folder = sys.argv[1:]
 start, used = time.perf_counter(), time.process_time()
 model = CARE(None, name=name, basedir=folder)
@@ -64,7 +65,7 @@ print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_
 BARE = """
 import json, sys, time
 import keras, numpy as np, zarr
-from phbatch.running.run import peak_rss_bytes
+from phbatch.computing.machine import peak_rss_bytes
 from phbatch.network.model import open_model
 from phbatch.network.predictor import get_predictor
 source, output, name, folder = sys.argv[1:]
@@ -118,20 +119,27 @@ def make_model(folder: Path, kernel: int, filters: int) -> Path:
     return folder / name
 
 
+def run_sides(
+    sides: Mapping[str, str], folder: Path, source: str, scratch: Path, runs: int
+) -> dict[str, list[Measured]]:
+    """All runs of every side, which take turns; outputs of the last ones stay in ``scratch``."""
+
+    def run_side(side: str) -> Measured:
+        output = scratch / f"{side}.zarr"
+        shutil.rmtree(output, ignore_errors=True)
+        arguments = (source, str(output), folder.name, str(folder.parent))
+        return Measured(*measure(sides[side], *arguments, XDG_CACHE_HOME=f"{scratch}/cache"))
+
+    return alternate(runs, {side: partial(run_side, side) for side in sides})
+
+
 def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, Any]:
     """Medians of all sides, phbatch's rate over the others', and the largest difference to the loop."""
     with tempfile.TemporaryDirectory() as scratch:
         source = f"{scratch}/in.zarr"
         write_time_lapse(source, phbatch.PhaseContrast(shape=(size, size), n_frames=frames, seed=11))
 
-        def run_side(side: str) -> Measured:
-            """One run; the outputs of the last ones are compared."""
-            output = Path(scratch, f"{side}.zarr")
-            shutil.rmtree(output, ignore_errors=True)
-            arguments = (source, str(output), folder.name, str(folder.parent))
-            return Measured(*measure(SIDES[side], *arguments, XDG_CACHE_HOME=f"{scratch}/cache"))
-
-        found = alternate(runs, {side: partial(run_side, side) for side in SIDES})
+        found = run_sides(SIDES, folder, source, Path(scratch), runs)
         loop = np.asarray(zarr.open_array(f"{scratch}/loop.zarr", mode="r")[:])
         ours = {side: np.asarray(zarr.open_array(f"{scratch}/{side}.zarr/0", mode="r")[:]) for side in OURS}
     pixels = frames * size * size / 1e6

@@ -49,7 +49,7 @@ from phbatch.words.normalization import Normalization
 
 MEMORY = """
 import json, sys, phbatch
-from phbatch.running.run import peak_rss_bytes
+from phbatch.computing.machine import peak_rss_bytes
 rows = phbatch.statistics(sys.argv[1], memory="2GB")
 print(json.dumps([len(rows), peak_rss_bytes()]))
 """

@@ -70,7 +70,7 @@ from growth import do_nothing
 from phbatch.frames.recipe import Recipe
 from phbatch.planning.units import Geometry
 from phbatch.computing.engine import execute
-from phbatch.running.run import peak_rss_bytes
+from phbatch.computing.machine import peak_rss_bytes
 from phbatch.computing.tasks import NOWHERE, Job
 from phbatch.words.normalization import Normalization
 count, workers, scheduler, scheduler_process = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])

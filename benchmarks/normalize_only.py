@@ -35,7 +35,7 @@ from phbatch.simulate import PhaseContrast
 
 FRAME = """
 import json, os, sys, time
-from phbatch.running.run import peak_rss_bytes
+from phbatch.computing.machine import peak_rss_bytes
 source, few, output, workers = sys.argv[1:]
 {work}
 normalize(few, output + ".few")

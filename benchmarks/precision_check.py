@@ -10,19 +10,18 @@ each in a process of its own, alternating; they remember what an earlier run fou
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
-from functools import partial
 from itertools import product
 from pathlib import Path
 
-from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
-from end_to_end import PHBATCH, Measured, make_model
+from common import machine, print_head, print_row, show_spread, spread_of_ratios, write_record
+from end_to_end import PHBATCH, Measured, make_model, run_sides
 
 import phbatch
 from phbatch.tools.simulated import write_time_lapse
 
 OPTIONS = {"float32": "precision='float32'", "refused": "precision_bound=1e-9"}
+SIDES = {side: PHBATCH.replace("OPTIONS", options) for side, options in OPTIONS.items()}
 
 
 def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, list[Measured]]:
@@ -30,15 +29,7 @@ def compare(folder: Path, size: int, frames: int, runs: int) -> dict[str, list[M
     with tempfile.TemporaryDirectory() as scratch:
         source = f"{scratch}/in.zarr"
         write_time_lapse(source, phbatch.PhaseContrast(shape=(size, size), n_frames=frames, seed=11))
-
-        def run_side(side: str) -> Measured:
-            output = Path(scratch, f"{side}.zarr")
-            shutil.rmtree(output, ignore_errors=True)
-            code = PHBATCH.replace("OPTIONS", OPTIONS[side])
-            arguments = (source, str(output), folder.name, str(folder.parent))
-            return Measured(*measure(code, *arguments, XDG_CACHE_HOME=f"{scratch}/cache"))
-
-        found = alternate(runs + 1, {side: partial(run_side, side) for side in OPTIONS})
+        found = run_sides(SIDES, folder, source, Path(scratch), runs + 1)
     return {side: rows[1:] for side, rows in found.items()}
 
 
@@ -60,7 +51,7 @@ def main() -> None:
             folder = make_model(Path(scratch), kernel, filters)
             found = compare(folder, arguments.size, arguments.frames, arguments.runs)
             pairs = {
-                clock: spread_of_ratios(*([getattr(one, clock) for one in found[side]] for side in OPTIONS))
+                clock: spread_of_ratios(*([getattr(one, clock) for one in found[side]] for side in SIDES))
                 for clock in ("seconds", "processor_seconds")
             }
             networks = ", ".join(sorted({one.network for one in found["refused"]}))

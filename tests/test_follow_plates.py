@@ -285,6 +285,15 @@ def test_a_network_is_cut_alike_for_fields_of_any_number_of_frames(
     assert phbatch.verify(result.output, deep=4).damages == ()
 
 
+def restored_up_to(first: int, whole: Path, folder: Path) -> Microscope:
+    """A plate of which some frames of every field are there, and are restored."""
+    microscope = Microscope(whole, folder / "p.zarr").list_wells("A/1", "B/2")
+    for field in fields_of(whole):
+        microscope.begin(field, first).write(field, *range(first))
+    phbatch.run(folder / "p.zarr", folder / "o.zarr", **OPTIONS)
+    return microscope
+
+
 @pytest.mark.parametrize(("first", "then"), [(16, 33), (20, 33), (3, 20)])
 def test_a_finished_plate_takes_in_what_came_since(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, then: int
@@ -292,12 +301,7 @@ def test_a_finished_plate_takes_in_what_came_since(
     """Sixteen frames are a unit: the last one may not be full, or all lie in one chunk, which is too short."""
     monkeypatch.setattr(units, "_UNIT_PIXELS", 16 * SIZE**2)
     whole = make_whole(tmp_path / "whole.zarr", fields=1, times=then)
-    microscope = Microscope(whole, tmp_path / "p.zarr")
-    microscope.list_wells("A/1", "B/2")
-    for field in fields_of(whole):
-        microscope.begin(field, first)
-        microscope.write(field, *range(first))
-    phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", **OPTIONS)
+    microscope = restored_up_to(first, whole, tmp_path)
     microscope.lengthen("B/2/0", then)
     microscope.write("B/2/0", *range(first, then))
     result = phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", **OPTIONS)
@@ -314,12 +318,7 @@ def test_killed_while_it_is_extended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Wherever it is killed, the output is known, can be repaired, and is continued."""
     monkeypatch.setattr(units, "_UNIT_PIXELS", 16 * SIZE**2)
     whole = make_whole(tmp_path / "whole.zarr", fields=1, times=33)
-    microscope = Microscope(whole, tmp_path / "p.zarr")
-    microscope.list_wells("A/1", "B/2")
-    for field in fields_of(whole):
-        microscope.begin(field, first)
-        microscope.write(field, *range(first))
-    phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", **OPTIONS)
+    microscope = restored_up_to(first, whole, tmp_path)
     for field in fields_of(whole):
         microscope.lengthen(field, 33)
         microscope.write(field, *range(first, 33))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from phbatch.computing.cluster import ANSWER_S, identify, lending
 from phbatch.computing.devices import declares_device
 from phbatch.words.errors import MemoryLimitError, UsageError, first_line
 from phbatch.words.events import Listener, Notice, Stop, never
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _DASK_PAUSES = 0.8  # of a worker's memory, above which Dask gives it nothing more
 _SLICE_S = 0.1
@@ -229,3 +235,14 @@ def _machines(workers: Mapping[str, Mapping[str, Any]]) -> list[Machine]:
 def _planned(limit: int) -> int:
     """Half of it is what a worker with this limit may take before Dask pauses it."""
     return int(2 * _DASK_PAUSES * limit)
+
+
+def peak_rss_bytes() -> int:
+    """Peak resident memory of this process, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory at the fork
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -80,11 +80,12 @@ def display_windows(
     channels that are copied, the input's own windows stay.
     """
     channels: list[Mapping[str, Any]] = []
-    grid = table.grid if shown is None else shown.grid
+    rows = table if shown is None else shown
+    grid = rows.grid
     _, n_c, n_z = grid.shape
     steps = count(-(-len(grid) // _ROWS_OF_WINDOWS))
     some = slice(None, None, next(step for step in steps if gcd(step, n_c * n_z) == 1))  # else a channel may be missed
-    indices = (table if shown is None else shown).column("c")[some]
+    indices = rows.column("c")[some]
     for index, channel in zip(grid.channels, image.metadata.channels, strict=True):
         if (image.rescaled or index in image.copied) and "window" in channel:
             channels.append(channel)

@@ -256,10 +256,8 @@ def accept_positions(
         aside |= {name: str(error) for name, error in without.items()}
     if first_error is not None and not runs:
         raise first_error
-    replaces, limits = (
-        settings.overwrite and recorded is not None,
-        {path: frames[path] for path in runs if path in frames},
-    )
+    replaces = settings.overwrite and recorded is not None
+    limits = {path: frames[path] for path in runs if path in frames}
     return AcceptedPositions(settings, positions, destination, runs, aside, continued, replaces, alike, limits)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,12 +9,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Unpack
 
-import psutil
 from distributed import Client
 
 from phbatch.computing.dashboard import say_dashboard
 from phbatch.computing.devices import choose_devices, name_devices
-from phbatch.computing.machine import going_to, may_leave
+from phbatch.computing.machine import going_to, may_leave, peak_rss_bytes
 from phbatch.computing.tasks import load_predictor
 from phbatch.computing.versions import await_workers
 from phbatch.inputs.positions import Positions, find_positions
@@ -65,11 +63,6 @@ from phbatch.words.option_types import RunOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import PlanReport, RunResult
 from phbatch.words.settings import RunSettings
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 
 def run(
@@ -370,17 +363,6 @@ def _plan(input: str | Path, output: str | Path | None, graph: str | Path | None
 
 def _shared(devices: tuple[str, ...]) -> list[Notice]:
     return [Notice(f"{name_devices(devices)}: memory and workers are of one of them.")] if devices else []
-
-
-def peak_rss_bytes() -> int:
-    """Peak resident memory of this process, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory at the fork
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _keep_account(accepted: AcceptedRun, result: RunResult) -> None:
