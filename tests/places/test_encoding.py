@@ -7,12 +7,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phbatch.places.columns import column_objects
 from phbatch.places.compressor import make_compressor
 from phbatch.places.encoding import Encoder
+from phbatch.places.zarr_nodes import naming
 
 CODECS: list[Any] = ["auto", "blosc-zstd", "blosc-lz4", "zstd", "none"]
 
@@ -52,3 +55,16 @@ def test_any_layout_has_the_bytes_that_zarr_stores(data: st.DataObject) -> None:
             assert encoded.name == "0"
             assert {key: bytes(value) for key, value in encoded.objects.items()} == stored(Path(folder))
         assert encoder._stored.keys() <= {"zarr.json", ".zarray", ".zattrs"}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("values", [np.arange(7.0), np.zeros(5), np.arange(3, dtype="uint32"), np.array([-1, -1])])
+def test_a_column_is_what_zarr_stores(tmp_path: Path, zarr_format: Any, values: np.ndarray) -> None:
+    make_array(tmp_path / "expected", values, values.shape, zarr_format=zarr_format, **naming(["frame"], zarr_format))
+    expected = {
+        path.relative_to(tmp_path / "expected").as_posix(): path.read_bytes()
+        for path in (tmp_path / "expected").rglob("*")
+        if path.is_file()
+    }
+    assert column_objects(zarr_format, values) == expected
+    assert column_objects(zarr_format, values + 1) != expected  # of the same length and dtype
