@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -68,3 +70,21 @@ def test_a_column_is_what_zarr_stores(tmp_path: Path, zarr_format: Any, values: 
     }
     assert column_objects(zarr_format, values) == expected
     assert column_objects(zarr_format, values + 1) != expected  # of the same length and dtype
+
+
+def test_threads_that_open_encoders_at_once_change_nothing_for_the_process(tmp_path: Path) -> None:
+    image = np.zeros((4, 4), np.uint16)  # chunks that hold nothing but the fill value
+    array = make_array(tmp_path / "a", image, (2, 2), shards=(4, 4))
+    everything, expected = (slice(0, 4), slice(0, 4)), stored(tmp_path / "a")
+    before = zarr.config.get("array"), zarr.config.get("codec_pipeline")
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            for _ in range(30):
+                for encoder in threads.map(lambda _: Encoder("0", array), range(6)):
+                    found = encoder.encode(everything, image).objects
+                    assert {key: bytes(value) for key, value in found.items()} == expected
+    finally:
+        sys.setswitchinterval(usual)
+    assert (zarr.config.get("array"), zarr.config.get("codec_pipeline")) == before
