@@ -140,8 +140,8 @@ def test_run_equals_care_predict_for_any_tile(
     zarr.create_array(tmp_path / "in.zarr", data=stored, chunks=tuple(max(1, size // 2) for size in stored.shape))
     expected, scale = predict_whole(model, frame, NORMALIZERS[method](rescale), case)
     smallest = smallest_tile(case)
-    # The smallest tile shows every fault of the halo. A frame that is one tile, and another grid of tiles, are tried with
-    # one kernel: padding to the pooling grid knows the depth alone, and which grid it is no network knows.
+    # The smallest tile shows every fault of the halo. A frame that is one tile, and another grid of tiles, are tried
+    # with one kernel: padding to the pooling grid knows the depth alone, and which grid it is no network knows.
     whole = (None,) if case.kernel == 3 else ()
     others = (smallest + 2**case.depth,) if (case.depth, case.kernel) == (1, 3) else ()
     for tile in (*whole, smallest, *others):
