@@ -100,11 +100,12 @@ def test_nothing_is_computed_until_asked() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "uint32"])
-@pytest.mark.parametrize("chunks", [(500, 400), (1100, 4300)])
+@pytest.mark.parametrize("chunks", [(200, 160), (440, 1720)])
 def test_a_frame_too_large_for_one_task_is_measured_over_its_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, chunks: tuple[int, int]
 ) -> None:
-    image = np.tile(frames(dtype)[0, 0], (100, 100))
+    image = np.tile(frames(dtype)[0, 0], (40, 40))
+    monkeypatch.setattr("phbatch.planning.passes._LARGE_CHUNK", 400)
     image += (np.arange(image.shape[0])[:, np.newaxis] / 40).astype(dtype)
     zarr.create_array(tmp_path / "in.zarr", data=image, chunks=chunks)
     (small,) = phbatch.statistics(tmp_path / "in.zarr", workers=1)

@@ -108,15 +108,11 @@ def _means(source: Any, sums: Any, means: Any, factor: int, height: int, width: 
     for i in range(means.shape[0]):
         row = sums[i % sums.shape[0]]
         _add_squares(source, row, i)
-        rows, last = min(factor, height - i * factor), row.size - 1
+        rows = min(factor, height - i * factor)
         inner = np.float64(rows * factor)
-        if rows == factor:  # a power of two: the product is the quotient to the bit, and takes a third of its time
-            share = 1.0 / inner
-            for j in range(last):
-                means[i, j] = row[j] * share
-        else:
-            for j in range(last):
-                means[i, j] = row[j] / inner
+        for j in range(row.size - 1):
+            means[i, j] = row[j] / inner
+        last = row.size - 1
         means[i, last] = row[last] / np.float64(rows * (width - last * factor))
 
 
@@ -128,15 +124,11 @@ def _rounded_means(
     for i in range(means.shape[0]):
         row = sums[i % sums.shape[0]]
         _add_squares(source, row, i)
-        rows, last = min(factor, height - i * factor), row.size - 1
+        rows = min(factor, height - i * factor)
         inner = np.float64(rows * factor)
-        if rows == factor:
-            share = 1.0 / inner
-            for j in range(last):
-                means[i, j] = np.rint(np.float64(row[j]) * share)
-        else:
-            for j in range(last):
-                means[i, j] = np.rint(np.float64(row[j]) / inner)
+        for j in range(row.size - 1):
+            means[i, j] = np.rint(np.float64(row[j]) / inner)
+        last = row.size - 1
         means[i, last] = np.rint(np.float64(row[last]) / np.float64(rows * (width - last * factor)))
 
 

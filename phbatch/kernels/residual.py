@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve, gaussian_filter
-from scipy.optimize import nnls
 
 WINDOW = 32
 """Side, in pixels, of a window that is judged."""
@@ -195,6 +194,8 @@ def _photon_curve(level: Values, noise: Values, order: list[NDArray[np.intp]]) -
     at = np.array([level[part].mean() for part in order])
     weight = 1 / np.maximum(quiet, max(_TINY, 1e-3 * float(quiet.max())))
     light = np.maximum(at, 0)
+    from scipy.optimize import nnls  # it takes a while to load, and every run knows of this module
+
     found, _ = nnls(np.stack([weight, weight * light], axis=1), weight * quiet)
     return float(found[0]), float(found[1])
 

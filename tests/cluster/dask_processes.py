@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.forks import Forked
+
 DEADLINE_S = 240.0
 """For what takes seconds on a machine that is not busy."""
 
@@ -35,8 +37,8 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "scheduler.json"
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self._all: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Forked | subprocess.Popen[bytes]] = []
+        self._all: list[Forked | subprocess.Popen[bytes]] = []
         self.scheduler = self._start("scheduler", "--port", "0")
         wait_until(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))
         self.address = str(json.loads(self.file.read_text())["address"])
@@ -48,7 +50,7 @@ class Processes:
         nanny: bool = False,
         script: str = "",
         preload: str = "",
-    ) -> subprocess.Popen[bytes]:
+    ) -> Forked | subprocess.Popen[bytes]:
         """Start a worker of one thread; `script` is Python that runs before Dask, `preload` as it starts."""
         options = ["--nthreads", "1", "--local-directory", str(self.folder), *([] if nanny else ["--no-nanny"])]
         if preload:
@@ -59,7 +61,7 @@ class Processes:
         self.workers.append(worker)
         return worker
 
-    def log(self, process: subprocess.Popen[bytes]) -> str:
+    def log(self, process: Forked | subprocess.Popen[bytes]) -> str:
         """What a process said."""
         return (self.folder / f"{self._all.index(process)}.log").read_text()
 
@@ -71,17 +73,24 @@ class Processes:
 
     def _start(
         self, what: str, *arguments: str, environment: Mapping[str, str] = {}, script: str = ""
-    ) -> subprocess.Popen[bytes]:
-        command = ["dask", what, "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(self.file)]
-        code = f"import sys\n{script}\nsys.argv = {[*command, *arguments]!r}\nfrom dask.__main__ import main\nmain()\n"
-        with (self.folder / f"{len(self._all)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
-                cwd=self.folder,
-            )
+    ) -> Forked | subprocess.Popen[bytes]:
+        command = [what, "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(self.file)]
+        code = f"import sys\n{script}\nsys.argv = {[*command, *arguments]!r}\n"
+        code += f"from distributed.cli.dask_{what} import main\nmain()\n"
+        path, variables = self.folder / f"{len(self._all)}.log", {"PYTHONPATH": str(Path(__file__).parents[2])}
+        variables |= environment
+        process: Forked | subprocess.Popen[bytes]
+        if script:  # before anything is imported
+            with path.open("wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **variables},
+                    cwd=self.folder,
+                )
+        else:
+            process = Forked(code, environment=variables, folder=self.folder, log=path)
         self._all.append(process)
         return process
 

@@ -6,13 +6,14 @@ import random
 from pathlib import Path
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import phbatch
 from phbatch.words.events import Event, UnitFinished
 from tests.cluster.dask_processes import open_processes
 from tests.faults.faults import small_units
 from tests.faults.inputs import files, make_input
+from tests.forks import forked_workers
 
 FRAMES = 40
 
@@ -72,10 +73,14 @@ def test_a_unit_that_kills_its_workers_is_tried_alone_and_set_aside_and_the_othe
     monkeypatch.setattr("phbatch.computing.dispatch.SUSPECT", 1)
     monkeypatch.setattr("phbatch.computing.dispatch.GUILTY", 1)
     source = make_input(tmp_path / "in.zarr", (12, 40, 40), (1, 40, 40))
-    with small_units(), open_processes(tmp_path / "dask") as processes:
-        for _ in range(2):
-            processes.add(preload=DEADLY, nanny=True)
-        result = phbatch.run(source, tmp_path / "out.zarr", model="none", scheduler=processes.file)
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    nannies = {"processes": True, "preload": str(tmp_path / "deadly.py"), "silence_logs": 50}
+    with (
+        small_units(),
+        forked_workers(),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", **nannies) as cluster,
+    ):
+        result = phbatch.run(source, tmp_path / "out.zarr", model="none", scheduler=cluster.scheduler_address)
     assert result.exit_code == 4
     assert (list(result.failed), result.units_done) == (["t3/c0"], 11)
     assert "also those that had nothing else to do" in result.failed["t3/c0"]

@@ -10,6 +10,7 @@ from threading import Thread
 
 import pytest
 
+from tests.faults.faults import small_frames
 from tests.faults.inputs import make_time_lapse
 from tests.faults.stores import VARIABLES, Bucket, new_bucket, run_s3
 
@@ -30,9 +31,10 @@ def bucket(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """Four frames of 1040 x 1030, of which each is a unit of its own: a time-lapse on the local disk."""
-    return make_time_lapse(tmp_path)
+def image(tmp_path: Path) -> Iterator[Path]:
+    """A time-lapse on the local disk, each of whose four frames is a unit of its own, of several chunks."""
+    with small_frames():
+        yield make_time_lapse(tmp_path)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from phbatch.network.predictor import Predictor
 from phbatch.outputs.ledger import Ledger
 from phbatch.places import durable
 from phbatch.places.place import Place
+from phbatch.planning import chunks
 from phbatch.planning import units as planning
 from phbatch.planning.unit import Unit
 from phbatch.running import commit
@@ -276,3 +277,21 @@ def small_units() -> Iterator[None]:
         yield
     finally:
         patch.undo()
+
+
+SMALL = """
+from phbatch.planning import chunks, units
+from phbatch.shell.commands import main
+units._UNIT_PIXELS, chunks._CHUNK_LENGTH, chunks._COARSEST = 1, 64, 64
+main()
+"""
+"""The command line with `small_frames`."""
+
+
+@contextmanager
+def small_frames() -> Iterator[None]:
+    """While inside, frames of 64 to 128 pixels a side are what those of 1024 to 2048 are: units of several chunks."""
+    with small_units(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "_CHUNK_LENGTH", 64)
+        patch.setattr(chunks, "_COARSEST", 64)
+        yield

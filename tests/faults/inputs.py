@@ -34,8 +34,8 @@ def units_of(output: str | Path) -> list[str]:
 
 def make_input(
     path: Path,
-    shape: tuple[int, ...] = (6, 1040, 1010),
-    chunks: tuple[int, ...] = (1, 520, 1010),
+    shape: tuple[int, ...] = (6, 104, 60),
+    chunks: tuple[int, ...] = (1, 52, 60),
     *,
     zarr_format: Any = 3,
     sharded: bool = False,
@@ -64,9 +64,9 @@ def make_input(
 
 
 def make_time_lapse(folder: Path) -> Path:
-    """Four frames of 1040 x 1030, of which each is a unit of its own; its path in the folder."""
-    frames = np.random.default_rng(3).integers(400, 600, (4, 1040, 1030), dtype="uint16")
-    zarr.create_array(folder / "in.zarr", data=frames, chunks=(1, 520, 1030))
+    """Four frames of 104 x 103, of which each is a unit of its own, with `small_frames`; its path in the folder."""
+    frames = np.random.default_rng(3).integers(400, 600, (4, 104, 103), dtype="uint16")
+    zarr.create_array(folder / "in.zarr", data=frames, chunks=(1, 52, 103))
     return folder / "in.zarr"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -19,13 +17,15 @@ from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.places.place import Place
 from phbatch.words.events import UnitFinished
 from phbatch.words.given import parse_storage_options
+from tests.faults.faults import SMALL, small_frames
 from tests.faults.inputs import make_time_lapse
 from tests.faults.proxy import KINDS, FaultProxy, run_proxy
 from tests.faults.stores import Bucket, local_bytes, remote_bytes, upload
+from tests.forks import Forked, forked_workers
 
 BAD_NETWORK = {"latency": 0.2} | dict.fromkeys(KINDS[1:], 0.02)
 
-SHARD_BYTES = 5_000_000
+SHARD_BYTES = 50_000
 """One frame, which is one unit, in a shard of two chunks."""
 
 REQUESTS = {False: 400, True: 300}
@@ -53,7 +53,8 @@ def kill_on_s3(folder: Path, bucket: Bucket, seed: int, *, kills: int = 1) -> in
     """
     draw, shards = Random(seed), {"shard": SHARD_BYTES} if seed % 2 else {}
     image = make_time_lapse(folder)
-    local = phbatch.run(image, folder / "local.zarr", model="none", **shards)
+    with small_frames():
+        local = phbatch.run(image, folder / "local.zarr", model="none", **shards)
     source, output = upload(image, bucket, "in.zarr"), bucket.url("out.zarr")
     direct = parse_storage_options(bucket.options())
     killed = 0
@@ -82,10 +83,13 @@ def kill_on_s3(folder: Path, bucket: Bucket, seed: int, *, kills: int = 1) -> in
 def lose_a_worker_on_s3(folder: Path, bucket: Bucket, seed: int) -> None:
     """A cluster through a bad network, one worker of which is killed; raises where anything is lost."""
     image = make_time_lapse(folder)
-    local = phbatch.run(image, folder / "local.zarr", model="none")
+    with small_frames():
+        local = phbatch.run(image, folder / "local.zarr", model="none")
     source, output = upload(image, bucket, "in.zarr"), bucket.url("out.zarr")
     lost: list[int] = []
     with (
+        small_frames(),
+        forked_workers(),
         run_proxy(FaultProxy(bucket.port, BAD_NETWORK, seed=seed)) as proxy,
         LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
@@ -106,9 +110,8 @@ def lose_a_worker_on_s3(folder: Path, bucket: Bucket, seed: int) -> None:
     assert remote_bytes(output, bucket.options()) == local_bytes(local.output)
 
 
-def _start(source: str, output: str, options: dict[str, Any], shards: dict[str, int]) -> subprocess.Popen[str]:
+def _start(source: str, output: str, options: dict[str, Any], shards: dict[str, int]) -> Forked:
     """A process of its own that runs phbatch."""
     given = ["--model", "none", "--workers", "2", "--json", "--storage-options", json.dumps(options)]
     given += [argument for name, size in shards.items() for argument in (f"--{name}", str(size))]
-    command = [sys.executable, "-m", "phbatch", "run", source, output, *given]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Forked(SMALL, ["run", source, output, *given])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from phbatch.places.place import ObjectPlace, Place, Seen
 from phbatch.running.begin import accept_run
 from phbatch.words.errors import OutputError
 from phbatch.words.given import StorageOptions, parse_storage_options
-from tests.faults.faults import small_units
+from tests.faults.faults import small_frames, small_units
 from tests.faults.inputs import make_input, make_time_lapse
 from tests.faults.proxy import FaultProxy, run_proxy
 from tests.faults.stores import SECRET, Bucket, new_bucket, upload
@@ -48,12 +49,13 @@ def output(bucket: Bucket, image: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def mended(s3_server: int, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bucket, str, dict[str, bytes]]:
+def mended(s3_server: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bucket, str, dict[str, bytes]]]:
     """A finished output in S3 of an input in S3, and what it holds: whoever hurts it mends it to the byte."""
     bucket, image = new_bucket(s3_server), make_time_lapse(tmp_path_factory.mktemp("mended"))
     source = upload(image, bucket, "in.zarr")
-    output = phbatch.run(source, bucket.url("out.zarr"), storage_options=bucket.options(), **SETTINGS).output
-    return bucket, output, contents(output, parse_storage_options(bucket.options()))
+    with small_frames():
+        output = phbatch.run(source, bucket.url("out.zarr"), storage_options=bucket.options(), **SETTINGS).output
+        yield bucket, output, contents(output, parse_storage_options(bucket.options()))
 
 
 def contents(output: str, options: StorageOptions) -> dict[str, bytes]:

@@ -35,9 +35,11 @@ from phbatch.running import begin
 from phbatch.words.errors import OutputError
 from phbatch.words.events import Event, Listener, Notice, UnitFinished
 from phbatch.words.normalization import Normalization
+from tests.cluster.dask_processes import open_processes
 from tests.clusters import open_cluster
-from tests.faults.faults import small_units
+from tests.faults.faults import SMALL, small_units
 from tests.faults.inputs import make_input, units_of
+from tests.forks import Forked
 
 JOB = Job(NOWHERE, None, Recipe(Normalization()))
 
@@ -162,8 +164,7 @@ def test_a_run_that_waits_for_a_scheduler_hears_signals(tmp_path: Path, sent: si
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(120)
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        command = [sys.executable, "-c", PATIENT, "run", str(source), "--model", "none", "--scheduler", address]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = Forked(PATIENT, ["run", str(source), "--model", "none", "--scheduler", address])
         connection, _ = server.accept()
         time.sleep(0.2)
         process.send_signal(sent)
@@ -232,8 +233,8 @@ def test_workers_that_are_too_small_are_refused(pair: LocalCluster) -> None:
 WITHOUT_PHBATCH = """
 import sys
 sys.modules["phbatch"] = None
-sys.argv = ["dask", "worker", sys.argv[1], "--no-dashboard", "--no-nanny", "--nthreads", "1", "--host", "127.0.0.1"]
-from dask.__main__ import main
+sys.argv = ["worker", sys.argv[1], "--no-dashboard", "--no-nanny", "--nthreads", "1", "--host", "127.0.0.1"]
+from distributed.cli.dask_worker import main
 main()
 """
 
@@ -431,37 +432,17 @@ def test_a_scheduler_that_dies_leaves_one_sentence(tmp_path: Path) -> None:
     stuck = source / "c" / "3" / "0" / "0"
     stuck.unlink()
     os.mkfifo(stuck)  # whoever reads it waits
-    where = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-m", "dask"]
-    started = [
-        subprocess.Popen(
-            [*dask, *arguments, "--no-dashboard", "--scheduler-file", str(where)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for arguments in (
-            ["scheduler", "--host", "127.0.0.1", "--port", "0"],
-            ["worker", "--nthreads", "2", "--no-nanny", "--host", "127.0.0.1"],
-        )
-    ]
-    try:
-        with Client(scheduler_file=str(where), timeout=180, set_as_default=False) as client:
+    with open_processes(tmp_path / "dask") as processes:
+        processes.add("--nthreads", "2")
+        with Client(processes.address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=180)
-            address = client.scheduler.address
-        command = ["run", str(source), str(output), "--model", "none", "--scheduler", address]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "phbatch", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        process = Forked(SMALL, ["run", str(source), str(output), "--model", "none", "--scheduler", processes.address])
         deadline = time.monotonic() + 180
         while len(units_of(output)) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        started[0].kill()
+        processes.scheduler.kill()
         _, errors = process.communicate(timeout=180)
-    finally:
-        for each in started:
-            each.kill()
-            each.wait(60)
     assert process.returncode == 130, errors
     *progress, last = [line for line in errors.splitlines() if line.strip()]
     assert last.startswith("error: the work was cancelled on the Dask scheduler at "), errors
@@ -504,7 +485,9 @@ def test_no_cluster_of_ours_asks_for_a_port_that_may_be_taken() -> None:
         (path.name, {word.arg: ast.unparse(word.value) for word in call.keywords})
         for folder in ("tests", "benchmarks", "phbatch")
         for path in (root / folder).rglob("*.py")
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for text in [path.read_text(encoding="utf-8")]
+        if "LocalCluster" in text
+        for call in ast.walk(ast.parse(text))
         if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("LocalCluster")
     ]
     assert calls

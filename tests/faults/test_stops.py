@@ -6,8 +6,6 @@ import errno
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,8 +25,10 @@ from phbatch.places.place import Place
 from phbatch.places.retry import call_with_retries, pause_s
 from phbatch.words.errors import InputError, OutputError
 from phbatch.words.events import Event, UnitFinished
-from tests.faults.faults import small_units
+from tests.clusters import open_cluster
+from tests.faults.faults import SMALL, small_units
 from tests.faults.inputs import make_input
+from tests.forks import Forked, forked_workers
 
 
 @pytest.mark.parametrize(("failures", "retries"), [(0, 3), (1, 3), (3, 3), (4, 3), (1, 0), (9, 2)])
@@ -63,7 +63,9 @@ def test_pauses_double_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 STUCK = """
-import sys, time, phbatch.shell.commands as cli, phbatch.running.commit as commit
+import sys, time, phbatch.shell.commands as cli, phbatch.running.commit as commit, phbatch.planning.units as units
+from phbatch.computing import signals
+units._UNIT_PIXELS, signals.GRACE_S = 1, 1.0
 original = commit.restore_unit
 def restore_unit(job, unit):
     if unit.key != "t0/c0":
@@ -85,20 +87,20 @@ def test_a_run_stops_within_ten_seconds_whatever_is_in_flight(
 ) -> None:
     source, output = make_input(tmp_path / "in.zarr"), tmp_path / "out.zarr"
     arguments = ["run", str(source), str(output), "--model", "none", "--workers", str(workers)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", STUCK.replace("WAIT", wait), *arguments], stderr=subprocess.PIPE, text=True
-    )
+    process = Forked(STUCK.replace("WAIT", wait), arguments)
     deadline = time.monotonic() + 180
     while b'"t0/c0"' not in b"".join(path.read_bytes() for path in output.glob(".phbatch/ledger/*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert signals.GRACE_S < 10
     asked = time.monotonic()
     process.send_signal(sent)
     _, errors = process.communicate(timeout=120)
     assert time.monotonic() - asked < 60  # ten seconds, and what a busy machine takes
     assert process.returncode == 130
     assert "stopped after 1 of 6 units; call the same command again to continue" in errors
-    assert phbatch.run(source, output, model="none").units_skipped == 1
+    with small_units():
+        assert phbatch.run(source, output, model="none").units_skipped == 1
 
 
 def test_a_place_that_takes_no_folder_is_said(tmp_path: Path) -> None:
@@ -114,13 +116,10 @@ def test_a_run_that_is_dropped_on_a_cluster_says_one_line(tmp_path: Path, sent: 
     stuck = source / "c" / "3" / "0" / "0"
     stuck.unlink()
     os.mkfifo(stuck)  # whoever reads it waits
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
-    ) as cluster:
+    local = {"host": "127.0.0.1", "silence_logs": 50, "threads_per_worker": 2}
+    with forked_workers(), LocalCluster(n_workers=1, dashboard_address="127.0.0.1:0", **local) as cluster:
         arguments = ["run", str(source), str(output), "--model", "none", "--scheduler", cluster.scheduler_address]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "phbatch", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        process = Forked(SMALL, arguments)
         deadline = time.monotonic() + 180
         while len(Ledger(Place.at(output)).records()) < 6:  # all units but one, and the metadata
             assert time.monotonic() < deadline
@@ -196,7 +195,7 @@ def test_an_interrupt_within_distributed_waits_until_it_is_done(
 
 def test_a_scheduler_that_is_gone_is_said(tmp_path: Path) -> None:
     source, output = make_input(tmp_path / "in.zarr"), tmp_path / "out.zarr"
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster:
+    with small_units(), open_cluster(1) as cluster:
 
         def leave(event: Event) -> None:
             if isinstance(event, UnitFinished):
@@ -209,4 +208,4 @@ def test_a_scheduler_that_is_gone_is_said(tmp_path: Path) -> None:
             ),
         ):
             phbatch.run(source, output, model="none", scheduler=cluster.scheduler_address, listener=leave)
-    assert phbatch.run(source, output, model="none").units_skipped >= 1
+        assert phbatch.run(source, output, model="none").units_skipped >= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,22 @@ import phbatch
 from phbatch.outputs.ledger import Ledger
 from phbatch.places.durable import mark_of
 from phbatch.places.place import Place
-from tests.faults.faults import damage
+from tests.faults.faults import damage, small_frames
 from tests.faults.inputs import files, make_input
 from tests.handmade import CommandLine, write_model
 
+pytestmark = pytest.mark.usefixtures("small")
 DAMAGES = ("flip", "tear", "empty", "delete")
 
 
+@pytest.fixture(scope="module")
+def small() -> Iterator[None]:
+    with small_frames():
+        yield
+
+
 @pytest.fixture(scope="module", params=[2, 3])
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(request: pytest.FixtureRequest, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     result = phbatch.run(
         make_input(folder / "in.zarr", zarr_format=request.param),
@@ -135,7 +143,7 @@ def test_runs_of_several_passes_are_verified_and_mended(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "model")
-    make_input(tmp_path / "in3.zarr", (4, 1040, 1010))
+    make_input(tmp_path / "in3.zarr", (4, 104, 101), (1, 52, 101))
     result = phbatch.run("in3.zarr", "out.zarr", model="model", command="same", **options)
     before = files(result.output)
     monkeypatch.chdir("/")

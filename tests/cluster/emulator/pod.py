@@ -15,7 +15,8 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         *("dask", "distributed.cli.dask_scheduler", "distributed.cli.dask_worker"),
-        *("phbatch.computing.drain", "phbatch.running.run", "phbatch.shell.commands", __name__),
+        *("phbatch.computing.drain", "phbatch.running.run", "phbatch.shell.commands", "phbatch.tools.report_page"),
+        *("numba", "dask_kubernetes.cli.cli", __name__),  # Dask's command line asks its plugins first
     ]
 )
 

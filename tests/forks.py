@@ -1,0 +1,111 @@
+"""Processes forked from one that has all of it imported, where a Python of their own would import for seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import TimeoutExpired
+
+import dask
+from distributed import utils
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_PRELOADED = [
+    *("distributed.cli.dask_scheduler", "distributed.cli.dask_worker", "phbatch.computing.drain", "numba", "obstore"),
+    *("phbatch.running.run", "phbatch.shell.commands", "phbatch.tools.report_page", __name__),
+]
+
+
+class Forked:
+    """What `subprocess.Popen` is, as far as tests ask, of a process that runs some code.
+
+    Parameters
+    ----------
+    code : str
+        Python.
+    arguments : sequence of str
+        The code's ``sys.argv``, from its second item on.
+    environment : mapping of str to str
+        Variables beside those of this process.
+    folder : Path, optional
+        Its working folder.
+    log : Path, optional
+        Where it says all that it says; else `communicate` returns that.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        arguments: Sequence[str] = (),
+        *,
+        environment: Mapping[str, str] = {},
+        folder: Path | None = None,
+        log: Path | None = None,
+    ) -> None:
+        _warm_up()
+        self._kept = tempfile.TemporaryDirectory()
+        self._said = [log or Path(self._kept.name) / name for name in ("out", "err")]
+        given = (code, ["-c", *arguments], {**os.environ, **environment}, folder or Path.cwd(), self._said)
+        self._process = _CONTEXT.Process(target=_be, args=given)
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        """As of `subprocess.Popen`."""
+        return self.poll()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise TimeoutExpired(str(self.pid), timeout or 0)
+        self._kept.cleanup()
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What was printed, and the errors."""
+        self._process.join(timeout)
+        out, err = (path.read_text() if path.exists() else "" for path in self._said)
+        self.wait(0)
+        return out, err
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@contextmanager
+def forked_workers() -> Iterator[None]:
+    """While inside, the workers of a Dask cluster that is opened are such processes."""
+    _warm_up()
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
+
+
+def _warm_up() -> None:
+    """The first one decides what is imported; distributed would decide otherwise."""
+    utils._forkserver_preload_set = True
+    _CONTEXT.set_forkserver_preload(_PRELOADED)
+
+
+def _be(code: str, arguments: list[str], environment: dict[str, str], folder: Path, said: list[Path]) -> None:
+    for stream, path in enumerate(said, 1):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(opened, stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ |= environment
+    dask.config.refresh()
+    sys.argv = arguments
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
