@@ -43,7 +43,8 @@ SMOKE := tests/test_dependencies.py tests/places/test_refusals.py tests/test_sta
 	$(PROGRAMS)::test_a_kept_graph_of_tensorflow_computes_the_same_bytes \
 	$(PARITY)::test_every_frame_of_a_series_is_normalized_and_restored_on_its_own \
 	$(DAMAGED)::test_the_guard_lets_good_chunks_pass $(DAMAGED)::test_a_bomb_in_an_object_store_is_refused \
-	$(STORES)::test_the_bytes_are_those_of_a_local_run
+	$(STORES)::test_the_bytes_are_those_of_a_local_run \
+	tests/test_xarray_outputs.py::test_the_engine_opens_what_xarray_finds_to_be_an_output
 
 smoke: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS) $(SMOKE)

@@ -10,7 +10,8 @@ from .running.arrays import normalize, restore
 from .running.convert import convert
 from .running.frame_statistics import statistics
 from .running.illumination import IlluminationResult, illumination
-from .running.open_array import open, open_datatree  # noqa: A004 - as `phbatch.open`
+from .running.open_array import open  # noqa: A004 - as `phbatch.open`
+from .running.open_tree import open_datatree
 from .running.parts import begin_parts
 from .running.probe import request_cluster
 from .running.run import plan, run

@@ -23,12 +23,32 @@ settings.register_profile(
 settings.load_profile("phbatch")
 
 
+FIRST = (
+    ("tests/kernels/",),  # compiles most of what Numba does, which all others then read from its cache
+    ("tests/cluster/test_slurm.py",),  # waits for minutes
+    ("tests/test_options.py", "tests/test_layers.py", "tests/cluster/test_kubernetes.py"),
+    ("tests/network/", "tests/test_backends.py"),
+)
+"""What the first, the second and further processes begin with; none but the first needs many kernels."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests on SLURM wait for minutes: where there are several processes, the second one begins with half of them."""
-    share = len(items) // getattr(config, "workerinput", {}).get("workercount", 1)
-    waiting = [item for item in items if item.path.name == "test_slurm.py"]
-    others = [item for item in items if item.path.name != "test_slurm.py"]
-    items[:] = others[:share] + waiting + others[share:]
+    """Where there are several processes, each is given one part of the items, one after the other."""
+    count = getattr(config, "workerinput", {}).get("workercount", 1)
+    if count == 1:
+        return
+    groups: list[list[pytest.Item]] = [[] for _ in range(count)]
+    others = []
+    for item in items:
+        begun = (index for index, names in enumerate(FIRST[:count]) if item.nodeid.startswith(names))
+        (others if (index := next(begun, None)) is None else groups[index]).append(item)
+    share = -(-len(items) // count)
+    items.clear()
+    for group in groups:
+        room = max(0, share - len(group))
+        items += group + others[:room]
+        del others[:room]
+    items += others
 
 
 @pytest.fixture(autouse=True, scope="session")

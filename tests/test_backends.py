@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,42 +18,39 @@ from phbatch.kernels.tiling import required_halo
 from phbatch.network import backend
 from phbatch.network.backend import choose_backend
 from phbatch.words.errors import UsageError
-from tests.handmade import quickly_compiled
+from tests.handmade import quickly_compiled, write_model
 from tests.models import Case, make_model
 
-CODE = (
-    "import sys, phbatch\n"
-    "source, output, model, axes, tile = sys.argv[1:]\n"
-    "phbatch.run(source, output, model=model, axes=axes, backend='jax', tile=tile, uncertainty=True, workers=2)\n"
-    "assert 'tensorflow' not in sys.modules"
-)
+CASES: dict[str, tuple[Case, tuple[int, ...], str]] = {
+    "2d": (Case(kernel=3, probabilistic=True), (1, 77, 90), "tyx"),
+    "3d": (Case(n_dim=3, depth=1, probabilistic=True), (9, 30, 23), "zyx"),
+}
 
 
-@pytest.mark.parametrize(
-    ("case", "shape", "axes"),
-    [
-        (Case(kernel=3, probabilistic=True), (1, 77, 90), "tyx"),
-        (Case(n_dim=3, depth=1, probabilistic=True), (9, 50, 41), "zyx"),
-    ],
-    ids=["2d", "3d"],
-)
-def test_jax_equals_tensorflow(tmp_path: Path, case: Case, shape: tuple[int, ...], axes: str) -> None:
-    make_model(tmp_path / "model", case)
-    draw = np.random.default_rng(0)
-    image = (draw.normal(500, 40, shape) + draw.exponential(700, shape)).astype("uint16")
-    zarr.create_array(tmp_path / "in.zarr", data=image)
-    tile = 2 * required_halo(case.depth, case.kernel) + 2**case.depth
-    options = {"model": tmp_path / "model", "axes": axes, "tile": tile, "uncertainty": True}
-    assert phbatch.plan(tmp_path / "in.zarr", **options).tiles_per_frame > 1
-    first = phbatch.run(tmp_path / "in.zarr", tmp_path / "tensorflow.zarr", **options)
-    arguments = [str(tmp_path / name) for name in ("in.zarr", "jax.zarr", "model")]
-    command = [sys.executable, "-c", CODE, *arguments, axes, str(tile)]
-    subprocess.run(command, check=True, capture_output=True, env=quickly_compiled())
-    for path in ("0", "uncertainty/0"):
-        expected = zarr.open_array(first.output, path=path)[:]
-        found = zarr.open_array(tmp_path / "jax.zarr", path=path)[:]
-        assert expected.std() > 0
-        assert np.abs(found - expected).max() <= 1e-5 * expected.std()
+def test_jax_does_what_tensorflow_does(tmp_path: Path) -> None:
+    """Networks of either dimension, every form, and the steps on the device; in one process (`in_jax`)."""
+    write_model(tmp_path / "small", unet_residual=True)
+    given: dict[str, dict[str, Any]] = {}
+    for name, (case, shape, axes) in CASES.items():
+        folder = tmp_path / name
+        make_model(folder / "model", case)
+        draw = np.random.default_rng(0)
+        image = (draw.normal(500, 40, shape) + draw.exponential(700, shape)).astype("uint16")
+        zarr.create_array(folder / "in.zarr", data=image)
+        given[name] = {"axes": axes, "tile": 2 * required_halo(case.depth, case.kernel) + 2**case.depth}
+        options = {"model": folder / "model", "uncertainty": True} | given[name]
+        assert phbatch.plan(folder / "in.zarr", **options).tiles_per_frame > 1
+        phbatch.run(folder / "in.zarr", folder / "tensorflow.zarr", **options)
+    command = [sys.executable, "-m", "tests.network.in_jax", str(tmp_path), json.dumps(given)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=quickly_compiled())
+    assert done.returncode == 0, done.stderr
+    for name in CASES:
+        for path in ("0", "uncertainty/0"):
+            expected, found = (
+                zarr.open_array(tmp_path / name / f"{backend}.zarr", path=path)[:] for backend in ("tensorflow", "jax")
+            )
+            assert expected.std() > 0
+            assert np.abs(found - expected).max() <= 1e-5 * expected.std(), name
 
 
 def test_another_backend_than_the_running_one_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -71,42 +70,68 @@ def without(folder: Path, *libraries: str) -> dict[str, str]:
     return quickly_compiled() | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def phbatch_in(environment: dict[str, str], *words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "phbatch", *map(str, words)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+COMMANDS = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from phbatch.shell.commands import main
+told = []
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["phbatch", *words]
+    with redirect_stderr(io.StringIO()) as said, redirect_stdout(io.StringIO()):
+        try:
+            main()
+        except SystemExit as end:
+            told.append((end.code or 0, said.getvalue()))
+print("TOLD" + json.dumps(told))
+"""
+
+
+def phbatch_in(environment: dict[str, str], *commands: tuple[str | Path, ...]) -> list[tuple[int, str]]:
+    """Exit code and what was said of each of some commands, one after the other in one process."""
+    words = json.dumps([[str(word) for word in command] for command in commands])
+    command = [sys.executable, "-c", COMMANDS, words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [(code, said) for code, said in json.loads(done.stdout.rpartition("TOLD")[2])]
 
 
 def test_without_tensorflow_the_same_commands_run_on_jax(tmp_path: Path, frames: np.ndarray) -> None:
     zarr.create_array(tmp_path / "in.zarr", data=frames)
     expected = phbatch.run(tmp_path / "in.zarr", tmp_path / "tensorflow.zarr")
-    environment = without(tmp_path / "hidden", "tensorflow")
-    assert phbatch_in(environment, "--version").returncode == 0
     run = ("run", tmp_path / "in.zarr", tmp_path / "jax.zarr", "--no-report")
-    for _ in range(2):  # the second one is continued
-        done = phbatch_in(environment, *run)
-        assert done.returncode == 0, done.stderr
+    version, asked, first, second, other = phbatch_in(
+        without(tmp_path / "hidden", "tensorflow"),
+        ("--version",),
+        ("run", run[1], tmp_path / "c.zarr", "--backend", "tensorflow"),
+        run,
+        run,  # the second one is continued
+        (*run, "--backend", "tensorflow"),
+    )
+    assert [code for code, _ in (version, first, second)] == [0, 0, 0], (first, second)
     assert any(any(folder.iterdir()) for folder in Path(os.environ["XDG_CACHE_HOME"], "phbatch").glob("jax-*"))
     values = zarr.open_array(expected.output, path="0")[:]
     difference = np.abs(zarr.open_array(tmp_path / "jax.zarr", path="0")[:] - values).max()
     assert difference <= 8 * np.finfo("float32").eps * values.max()  # of little contrast on a background of 1
     assert {recorded(path) for path in (expected.output, tmp_path / "jax.zarr")} == {"tensorflow", "jax"}
-    other = phbatch_in(environment, *run, "--backend", "tensorflow")
-    assert other.returncode == 3
-    assert "settings.backend was jax and is tensorflow" in other.stderr
-    asked = phbatch_in(environment, "run", run[1], tmp_path / "c.zarr", "--backend", "tensorflow")
-    assert "backend tensorflow is not installed; `pip install 'phbatch[tensorflow]'`" in asked.stderr
+    assert other[0] == 3
+    assert "settings.backend was jax and is tensorflow" in other[1]
+    assert asked[0] == 2
+    assert "backend tensorflow is not installed; `pip install 'phbatch[tensorflow]'`" in asked[1]
 
 
 def test_without_a_backend_it_is_said_what_to_install_and_frames_are_normalized(
     tmp_path: Path, frames: np.ndarray
 ) -> None:
     zarr.create_array(tmp_path / "in.zarr", data=frames)
-    environment = without(tmp_path / "hidden", "tensorflow", "jax")
-    refused = phbatch_in(environment, "run", tmp_path / "in.zarr", tmp_path / "out.zarr")
-    assert (refused.returncode, (tmp_path / "out.zarr").exists()) == (2, False)
-    assert "`pip install 'phbatch[tensorflow]'` or 'phbatch[jax]', or normalize only" in refused.stderr
-    done = phbatch_in(environment, "run", tmp_path / "in.zarr", tmp_path / "out.zarr", "--model", "none")
-    assert done.returncode == 0, done.stderr
+    run = ("run", tmp_path / "in.zarr")
+    refused, done = phbatch_in(
+        without(tmp_path / "hidden", "tensorflow", "jax"),
+        (*run, tmp_path / "refused.zarr"),
+        (*run, tmp_path / "out.zarr", "--model", "none"),
+    )
+    assert (refused[0], (tmp_path / "refused.zarr").exists()) == (2, False)
+    assert "`pip install 'phbatch[tensorflow]'` or 'phbatch[jax]', or normalize only" in refused[1]
+    assert done[0] == 0, done[1]
 
 
 def recorded(output: str | Path) -> str:
@@ -132,15 +157,21 @@ def test_an_output_is_continued_by_the_backend_that_began_it(
         choose_backend("auto")
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_the_command_starts_without_what_no_network_needs(own: bool) -> None:
+def test_the_command_starts_without_what_no_network_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys\n"
         "from phbatch.network.backend import select_backend, start_sparingly\n"
-        f"{own} and start_sparingly()\n"
+        "start_sparingly()\n"
         "select_backend('tensorflow')\n"
         "print(sorted({'jax', 'matplotlib', 'pandas'} & sys.modules.keys()))\n"
         "import matplotlib.pyplot"  # is there for whoever needs it later
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (shown.stdout.strip() == "[]") == own
+    assert shown.stdout.strip() == "[]"
+    # In a process of somebody else, nothing is withheld.
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    for own in (False, True):
+        monkeypatch.setitem(backend._process, "own", own)
+        with backend.starting("tensorflow"):
+            assert ("matplotlib" in sys.modules) == own
+            assert sys.modules.get("matplotlib") is None

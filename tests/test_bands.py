@@ -93,10 +93,10 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.tuples(st.integers(70, 300), st.integers(8, 90)),
-    st.tuples(st.integers(10, 300), st.integers(1, 90)),
+    st.tuples(st.integers(10, 300), st.integers(5, 90)),
     st.sampled_from(["uint8", "uint16", "int16"]),
     st.sampled_from([16, 32, 64]),
     st.integers(2, 5),

@@ -11,13 +11,14 @@ import pytest
 import zarr
 
 import phbatch
-from tests.handmade import CommandLine
+from phbatch.planning import units
+from tests.handmade import CommandLine, write_model
+from tests.movies import frames_of
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    movie = phbatch.PhaseContrast(shape=(150, 130), n_frames=5, seed=3)
-    image = np.stack([movie.frame(t) for t in range(5)])
+    image = frames_of(phbatch.PhaseContrast(shape=(150, 130), n_frames=5, seed=3))
     zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 150, 130))
     return str(tmp_path / "in.zarr")
 
@@ -31,7 +32,7 @@ def test_codecs(tmp_path: Path, codec: str, shuffle: str, version: str) -> None:
         phbatch.write_time_lapse(str(tmp_path / "in.zarr"), movie)
     else:
         group = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=2)
-        group.create_array("0", data=np.stack([movie.frame(t) for t in range(2)]), chunks=(1, 64, 50))
+        group.create_array("0", data=frames_of(movie), chunks=(1, 64, 50))
         axes = [{"name": name, "type": kind} for name, kind in zip("tyx", ("time", "space", "space"), strict=True)]
         scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
         datasets = [{"path": "0", "coordinateTransformations": scale}]
@@ -68,8 +69,9 @@ def test_lz4_shuffles_the_bits_of_counts(tmp_path: Path, dtype: str, shuffled: s
 @pytest.mark.parametrize("shard", ["1kB", "150kB", "200kB", "1GB"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_shards_are_whole_units(tmp_path: Path, source: str, shard: str, workers: int) -> None:
-    plain = phbatch.run(source, tmp_path / "plain.zarr", model="phase-2d")
-    sharded = phbatch.run(source, tmp_path / "sharded.zarr", model="phase-2d", shard=shard, workers=workers)
+    model = write_model(tmp_path / "model")
+    plain = phbatch.run(source, tmp_path / "plain.zarr", model=model)
+    sharded = phbatch.run(source, tmp_path / "sharded.zarr", model=model, shard=shard, workers=workers)
     array = zarr.open_array(sharded.output, path="0", mode="r")
     assert array.shards is not None
     np.testing.assert_array_equal(array[:], zarr.open_array(plain.output, path="0", mode="r")[:])
@@ -99,10 +101,11 @@ def test_the_profile_says_where_the_time_goes(phbatch_command: CommandLine, sour
     assert "most of the time goes to predict" in phbatch_command.out
 
 
-def test_a_damaged_shard_names_its_frames_and_is_mended(tmp_path: Path) -> None:
-    image = np.random.default_rng(3).integers(400, 600, (5, 1040, 1010), dtype="uint16")
-    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 1040, 1010))
-    result = phbatch.run(tmp_path / "in.zarr", tmp_path / "o.zarr", model="none", shard="10MB")
+def test_a_damaged_shard_names_its_frames_and_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_UNIT_PIXELS", 104 * 101)
+    image = np.random.default_rng(3).integers(400, 600, (5, 104, 101), dtype="uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 104, 101))
+    result = phbatch.run(tmp_path / "in.zarr", tmp_path / "o.zarr", model="none", shard="100kB")
     assert result.units == 3
     files = sorted(file for file in Path(result.output, "0", "c").rglob("*") if file.is_file())
     whole = files[1].read_bytes()

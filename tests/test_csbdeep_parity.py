@@ -74,9 +74,9 @@ def frame_shape(case: Case) -> tuple[int, ...]:
     """Odd lengths, off the pooling grid; the smallest tile cuts every axis where that is cheap, and one where not."""
     tile, grid = smallest_tile(case), 2**case.depth
     long = tile + 2 * grid + 5
-    if tile <= (34 if case.n_dim == 3 else 132):
+    if tile <= (18 if case.n_dim == 3 else 84):
         return (tile + grid + 1, long, tile + grid + 3)[-case.n_dim :]
-    shape = [5, 13, 21] if case.n_dim == 3 else [21, 37]
+    shape = [5, 9, 13] if case.n_dim == 3 else [21, 37]
     shape[(case.depth + case.kernel // 2) % case.n_dim] = long - grid  # three tiles: the first, one between, the last
     return tuple(shape)
 
@@ -140,9 +140,11 @@ def test_run_equals_care_predict_for_any_tile(
     zarr.create_array(tmp_path / "in.zarr", data=stored, chunks=tuple(max(1, size // 2) for size in stored.shape))
     expected, scale = predict_whole(model, frame, NORMALIZERS[method](rescale), case)
     smallest = smallest_tile(case)
-    # Another grid of tiles where that is cheap: which one it is the depth and the kernel do not know.
-    others = (smallest, smallest + 2**case.depth) if case.depth <= 2 and case.kernel == 3 else (smallest,)
-    for tile in (None, *others):
+    # The smallest tile shows every fault of the halo. A frame that is one tile, and another grid of tiles, are tried
+    # with one kernel: padding to the pooling grid knows the depth alone, and which grid it is no network knows.
+    whole = (None,) if case.kernel == 3 else ()
+    others = (smallest + 2**case.depth,) if (case.depth, case.kernel) == (1, 3) else ()
+    for tile in (*whole, smallest, *others):
         options: dict[str, Any] = {
             "model": str(tmp_path / "model"),
             "axes": axes,
@@ -167,8 +169,8 @@ def test_run_equals_care_predict_for_any_tile(
 @pytest.mark.parametrize(
     ("case", "shapes"),
     [
-        (Case(depth=3, kernel=3), [(131, 97), (64, 150), (105, 8), (5, 33), (1, 40), (2, 3)]),
-        (Case(n_dim=3, depth=2, kernel=3), [(12, 41, 50), (1, 20, 57), (3, 5, 61), (53, 4, 7)]),
+        (Case(depth=2, kernel=3), [(71, 57), (32, 78), (53, 4), (3, 17), (1, 20), (2, 3)]),
+        (Case(n_dim=3, depth=2, kernel=3, n_first=2), [(12, 21, 53), (1, 20, 57), (53, 4, 7)]),
     ],
     ids=["2d", "3d"],
 )
@@ -197,8 +199,8 @@ def test_frames_of_any_size(tmp_path: Path, case: Case, shapes: list[tuple[int, 
 def test_every_frame_of_a_series_is_normalized_and_restored_on_its_own(tmp_path: Path) -> None:
     case = Case(probabilistic=True)
     model = make_model(tmp_path / "model", case)
-    images = [make_frame(case, "uint16", (71, 93), seed)[0] // (1 + seed % 3) for seed in range(8)]
-    series = np.stack(images).reshape(4, 2, 71, 93)
+    images = [make_frame(case, "uint16", (71, 93), seed)[0] // (1 + seed % 3) for seed in range(4)]
+    series = np.stack(images).reshape(2, 2, 71, 93)
     zarr.create_array(tmp_path / "in.zarr", data=series, chunks=(1, 2, 40, 50))
     result = phbatch.run(
         tmp_path / "in.zarr",
@@ -273,7 +275,7 @@ def test_lazy_restore_has_the_bits_of_run(tmp_path: Path, case: Case, tiled: boo
 def test_real_models_on_real_frames(tmp_path: Path, name: str) -> None:
     if not DATA.is_dir():
         pytest.skip("shared data absent")
-    frames = np.stack([tifffile.imread(DATA / "t98g" / f"t{t:02}.tif")[200:433, 150:327] for t in (1, 7)])
+    frames = np.stack([tifffile.imread(DATA / "t98g" / f"t{t:02}.tif")[200:345, 150:277] for t in (1, 7)])
     model = CARE(None, name, basedir=str(DATA / "models"))
     case = Case(kernel=model.config.unet_kern_size, probabilistic=model.config.probabilistic)
     zarr.create_array(tmp_path / "in.zarr", data=frames)
@@ -288,7 +290,7 @@ def test_real_models_on_real_frames(tmp_path: Path, name: str) -> None:
         # ways differ more than the bound there, since oneDNN takes other kernels for other shapes.
         own = [difference(b, a) for a, b in zip(*ways, strict=True) if a is not None and b is not None]
         allowed.append([max(BOUND, 2 * value) for value in own])
-    for tile in (None, 128, 160):
+    for tile in (None, 128):
         result = phbatch.run(
             tmp_path / "in.zarr",
             tmp_path / "out.zarr",

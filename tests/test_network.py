@@ -44,7 +44,8 @@ def test_every_form_gives_the_numbers_of_csbdeep(tmp_path: Path, case: Case) -> 
     zarr.create_array(tmp_path / "in.zarr", data=stored)
     expected, scale = predict_whole(model, frame, PercentileNormalizer(2, 99.8, do_after=False), case)
     for form in list_forms(open_model(tmp_path / "model").config):
-        for tile in (None, smallest_tile(case)):
+        # A form is the same function on any tile (`test_polyphase`): the whole frame shows the bits of the plain one.
+        for tile in (None, smallest_tile(case)) if form == "plain" else (smallest_tile(case),):
             result = phbatch.run(
                 tmp_path / "in.zarr",
                 tmp_path / "out.zarr",
@@ -58,7 +59,7 @@ def test_every_form_gives_the_numbers_of_csbdeep(tmp_path: Path, case: Case) -> 
             )
             found = zarr.open_array(result.output, path="0")[:]
             assert difference(found, expected) <= BOUND, form
-            if tile is None and form == "plain":
+            if tile is None:
                 np.testing.assert_array_equal(found.reshape(expected.shape), expected)
             if scale is not None:
                 assert difference(zarr.open_array(result.output, path="uncertainty/0")[:], scale) <= BOUND

@@ -79,7 +79,7 @@ def test_levels_are_opened_with_their_own_coordinates(tmp_path: Path, image: np.
     write_ome(tmp_path / "a.zarr", image, "tcyx", version, transforms=[scale_of(5, 1, 0.65, 0.325)])
     output = phbatch.run(tmp_path / "a.zarr", model="none", normalize="median", levels=3, workers=1).output
     tree = phbatch.open_datatree(output)
-    assert [*tree.children] == ["0", "1", "2"]
+    assert [*tree.children] == ["0", "1", "2", "statistics"]
     for level, name in enumerate(("0", "1/image", "2/image")):
         found = phbatch.open(output, level=level)
         assert isinstance(found.data, da.Array)

@@ -21,6 +21,8 @@ from phbatch.kernels.illumination import Correction, apply
 from phbatch.kernels.smoothing import smooth_float
 from phbatch.places.place import Place
 from tests.faults.inputs import make_input
+from tests.handmade import write_model
+from tests.movies import frames_of
 from tests.outputs import statistics_of
 
 FRAMES = 8
@@ -31,7 +33,7 @@ def movie(**options: Any) -> phbatch.PhaseContrast:
 
 
 def series(dtype: str = "uint16") -> np.ndarray:
-    frames = np.stack([movie().frame(t) for t in range(FRAMES)])
+    frames = frames_of(movie())
     if dtype == "uint8":
         return np.clip(frames * (90 / np.median(frames)), 0, 255).astype(np.uint8)
     return frames.astype(dtype)
@@ -81,17 +83,18 @@ def test_one_pass_two_passes_tiled_whole_and_any_chunks_agree(tmp_path: Path, op
     image = series()
     source = store(tmp_path, image)
     zarr.create_array(tmp_path / "other.zarr", data=image, chunks=(1, 50, 64))
-    one = phbatch.run(source, tmp_path / "one.zarr", model="phase-2d", **options)
-    two = phbatch.run(source, tmp_path / "two.zarr", model="phase-2d", bad_frames="copy", workers=2, **options)
-    other = phbatch.run(tmp_path / "other.zarr", tmp_path / "three.zarr", model="phase-2d", **options)
-    tiled = phbatch.run(source, tmp_path / "tiled.zarr", model="phase-2d", tile=64, **options)
+    options = options | {"model": write_model(tmp_path / "model"), "normalize": "median"}
+    one = phbatch.run(source, tmp_path / "one.zarr", **options)
+    two = phbatch.run(source, tmp_path / "two.zarr", bad_frames="copy", workers=2, **options)
+    other = phbatch.run(tmp_path / "other.zarr", tmp_path / "three.zarr", **options)
+    tiled = phbatch.run(source, tmp_path / "tiled.zarr", tile=64, **options)
     assert one.failed == {}
     np.testing.assert_array_equal(pixels(one), pixels(two))
     np.testing.assert_array_equal(pixels(one), pixels(other))
     found, whole = pixels(tiled).astype(float), pixels(one).astype(float)
     assert np.abs(found - whole).max() <= (1 if options.get("dtype") == "uint16" else 1e-4 * whole.std())
     assert columns(one) == columns(two) == columns(other)
-    assert phbatch.plan(source, tmp_path / "plan.zarr", model="phase-2d", **options).output_shape[3:] == whole.shape[1:]
+    assert phbatch.plan(source, tmp_path / "plan.zarr", **options).output_shape[3:] == whole.shape[1:]
 
 
 def test_downscaled_metadata_follow(tmp_path: Path) -> None:
@@ -109,8 +112,9 @@ def test_downscaled_metadata_follow(tmp_path: Path) -> None:
 
 def test_upscale_back_interpolates_the_downscaled_result(tmp_path: Path) -> None:
     source = store(tmp_path, series())
-    small = pixels(phbatch.run(source, tmp_path / "s.zarr", model="phase-2d", downscale=4))
-    back = pixels(phbatch.run(source, tmp_path / "b.zarr", model="phase-2d", downscale=4, upscale_back=True))
+    model = write_model(tmp_path / "model")
+    small = pixels(phbatch.run(source, tmp_path / "s.zarr", model=model, downscale=4))
+    back = pixels(phbatch.run(source, tmp_path / "b.zarr", model=model, downscale=4, upscale_back=True))
     np.testing.assert_array_equal(back, upscale(small, 4, (121, 150)))
 
 
@@ -129,7 +133,7 @@ def test_lazy_restoration_prepares_too(tmp_path: Path) -> None:
 def test_a_known_vignette_is_recovered(tmp_path: Path, method: str) -> None:
     still = {"debris_per_mm2": 0.0, "roughness_rad": 0.0}  # what does not move belongs to the temporal background
     scene = movie(shape=(256, 300), n_frames=60, background_electrons=3000.0, speed_um=3.0, density=0.05, **still)
-    image = np.stack([scene.frame(t) for t in range(60)])
+    image = frames_of(scene)
     found = phbatch.illumination(store(tmp_path, image), tmp_path / "profile.zarr", method=method)
     light = scene.light_field
     seen = found.profile.background[0, 0] - scene.offset
@@ -173,7 +177,7 @@ def test_a_tiff_is_a_profile(tmp_path: Path) -> None:
 
 def test_the_background_gets_flatter(tmp_path: Path) -> None:
     scene = movie(shape=(256, 256), n_frames=3, illumination=0.3)
-    image = np.stack([scene.frame(t) for t in range(3)])
+    image = frames_of(scene)
     source = store(tmp_path, image)
 
     def unevenness(**options: Any) -> float:

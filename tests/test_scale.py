@@ -12,12 +12,13 @@ import zarr
 import phbatch
 from phbatch.csbdeep import MedianNormalizer, patch_normalization
 from phbatch.places.table_file import write_rows
+from tests.movies import frames_of
 
 
 def subtracted() -> np.ndarray:
     """Frames less their background: the median of every one is below zero."""
     movie = phbatch.PhaseContrast(shape=(64, 70), n_frames=8, seed=4)
-    frames = np.stack([movie.frame(t) for t in range(8)]).astype(np.float32)
+    frames = frames_of(movie).astype(np.float32)
     return frames - np.float32(1.3 * np.median(frames))
 
 
@@ -87,7 +88,7 @@ def test_no_good_frame_is_left(tmp_path: Path) -> None:
 
 def test_a_pool_of_no_good_frame_is_said(tmp_path: Path) -> None:
     movie = phbatch.PhaseContrast(shape=(40, 40), n_frames=6, seed=4)
-    frames = np.stack([[movie.frame(t), np.full((40, 40), 9, np.uint16)] for t in range(6)])
+    frames = np.stack([[frame, np.full((40, 40), 9, np.uint16)] for frame in frames_of(movie)])
     zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 2, 40, 40), dimension_names=list("tcyx"))
     result = phbatch.run(tmp_path / "in.zarr", model="none", scope="series")
     assert any("no frame of channel 1 is good" in text for text in result.notices)
@@ -106,7 +107,7 @@ def test_csbdeep_refuses_what_it_cannot_scale() -> None:
 
 def test_padding_is_a_column_of_every_table_and_old_tables_lack_it(tmp_path: Path) -> None:
     movie = phbatch.PhaseContrast(shape=(64, 80), n_frames=6, seed=4)
-    frames = np.stack([movie.frame(t) for t in range(6)])
+    frames = frames_of(movie)
     frames[3, :16] = 0
     zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 64, 80))
     rows = phbatch.statistics(tmp_path / "in.zarr")

@@ -11,12 +11,12 @@ import zarr
 from scipy import ndimage
 
 import phbatch
+from tests.movies import frames_of
 from tests.outputs import statistics_of
 
 
 def series() -> np.ndarray:
-    movie = phbatch.PhaseContrast(shape=(96, 90), n_frames=16, seed=9, flicker=0.0, jump=0.0)
-    return np.stack([movie.frame(t) for t in range(16)])
+    return frames_of(phbatch.PhaseContrast(shape=(96, 90), n_frames=16, seed=9, flicker=0.0, jump=0.0))
 
 
 def bad_kinds() -> dict[str, Any]:

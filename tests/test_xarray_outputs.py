@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.places import own
 from tests.ome_inputs import write_ome
 
 xarray = pytest.importorskip("xarray")
+xarray_engine = pytest.importorskip("phbatch.running.xarray_engine")
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -26,9 +30,8 @@ def test_xarray_opens_every_group(tmp_path: Path, version: Any) -> None:
         warnings.simplefilter("ignore")  # of consolidated metadata, which there are none of, and of our ledger
         image = xarray.open_zarr(output)["0"]
         with pytest.raises(ValueError, match="not aligned"):
-            xarray.open_datatree(output, engine="zarr")
-        coarser = xarray.open_datatree(output, engine="zarr", drop_variables="0")
-        tree = xarray.open_groups(output, engine="zarr")  # a DataTree's groups must be aligned, and levels are not
+            xarray.open_datatree(output, engine="zarr")  # a DataTree's groups must be aligned, and levels are not
+        tree = xarray.open_groups(output, engine="zarr")
         assert "image" not in xarray.open_datatree(
             phbatch.run(tmp_path / "in.zarr", model="none").output, engine="zarr"
         )
@@ -37,6 +40,78 @@ def test_xarray_opens_every_group(tmp_path: Path, version: Any) -> None:
     assert tree["/2"]["image"].sizes == {"t": 3, "c": 2, "y": 10, "x": 13}
     assert tree["/statistics"]["median"].sizes == {"frame": 6}
     assert set(tree["/illumination"]["background"].dims) == set("czyx")
-    for level in "12":
-        xarray.testing.assert_equal(coarser[level]["image"], tree[f"/{level}"]["image"])
     np.testing.assert_array_equal(tree["/1"]["image"], zarr.open_array(output, path="1/image")[:])
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_engine_opens_what_xarray_finds_to_be_an_output(tmp_path: Path, version: Any) -> None:
+    frames = np.random.default_rng(0).normal(1000, 30, (3, 2, 37, 50)).astype("uint16")
+    write_ome(tmp_path / "in.zarr", frames, "tcyx", version)
+    options: dict[str, Any] = {"normalize": "median", "dtype": "uint16", "range": (0, 4)}
+    options |= {"model": "none", "levels": 3, "illumination": "temporal"}
+    output = phbatch.run(tmp_path / "in.zarr", tmp_path / "out.zarr", **options).output
+    tree, lazy = xarray.open_datatree(output), phbatch.open_datatree(output)
+    stored = xarray.open_datatree(output, mask_and_scale=False)
+    assert [*tree.children] == ["0", "1", "2", "statistics", "illumination"]
+    for level, name in enumerate(("0", "1/image", "2/image")):
+        pixels, array = lazy[f"{level}/image"], zarr.open_array(output, path=name)
+        np.testing.assert_array_equal(pixels, array[:])
+        xarray.testing.assert_identical(stored[f"{level}/image"], pixels)
+        values = tree[f"{level}/image"]  # as xarray has integers that stand for other numbers
+        np.testing.assert_allclose(values, pixels * array.attrs["scale_factor"] + array.attrs["add_offset"], rtol=1e-6)
+        assert "units" not in values["t"].attrs
+        assert xarray.open_datatree(output, chunks={})[f"{level}/image"].chunks == pixels.chunks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        groups = xarray.open_groups(output, engine="zarr", mask_and_scale=False)  # of 0.4 it takes zeros for missing
+        level_0 = xarray.open_zarr(output, mask_and_scale=False)["0"]
+    for name in ("statistics", "illumination"):
+        xarray.testing.assert_equal(tree[name].to_dataset(), groups[f"/{name}"][[*tree[name]]])
+    np.testing.assert_array_equal(xarray.open_dataset(output, mask_and_scale=False)["0"], level_0)
+    xarray.testing.assert_identical(xarray.open_dataset(output, group="1"), tree["1"].to_dataset())
+    assert {*xarray.open_groups(output)} == {"/", *groups, "/0"} - {"/.phbatch", "/.phbatch/ledger", "/.phbatch/log"}
+    assert "image" not in xarray.open_datatree(output, drop_variables="image")["0"]
+    np.testing.assert_array_equal(xarray.open_datatree(tmp_path / "in.zarr", engine="phbatch")["0/image"], frames)
+
+
+def test_a_plate_is_a_tree_of_its_fields(tmp_path: Path) -> None:
+    movie = phbatch.PhaseContrast(shape=(48, 64), n_frames=2, seed=3)
+    phbatch.write_plate(tmp_path / "plate.zarr", movie, wells=2, fields=2)
+    output = phbatch.run(tmp_path / "plate.zarr", model="none", levels=2, workers=1).output
+    tree = xarray.open_datatree(output)
+    assert {*tree.children} == {"A", "statistics"}
+    for field in ("A/1/0", "A/1/1", "A/2/0", "A/2/1"):
+        for level, array in enumerate(("0", "1/image")):
+            found = tree[f"{field}/{level}/image"]
+            np.testing.assert_array_equal(found, zarr.open_array(output, path=f"{field}/{array}")[:])
+            xarray.testing.assert_identical(found, phbatch.open(Path(output, field), level=level).rename("image"))
+        assert {*xarray.open_datatree(Path(output, field)).children} == {"0", "1"}
+
+
+def test_what_phbatch_did_not_write_is_left_to_others(tmp_path: Path) -> None:
+    frames = np.full((2, 20, 20), 7, np.uint16)
+    write_ome(tmp_path / "a.zarr", frames, "tyx", "0.5")
+    guess = xarray.backends.list_engines()["phbatch"].guess_can_open
+    output = phbatch.run(tmp_path / "a.zarr", model="none").output
+    others = (
+        tmp_path / "a.zarr",
+        tmp_path / "none",
+        "s3://bucket/a.zarr",
+        f"{output}/0",
+        f"{output}/zarr.json",
+        b"",
+        None,
+    )
+    assert [guess(path) for path in others] == [False] * len(others)
+    assert guess(output)
+    assert guess(Path(output))
+
+
+def test_xarray_asks_the_engine_without_loading_phbatch() -> None:
+    assert xarray_engine.PRIVATE == own.PRIVATE
+    code = (
+        "import sys, xarray; xarray.backends.list_engines()['phbatch'].guess_can_open('a.zarr');"
+        "print({'dask.array', 'numba', 'pydantic'} & sys.modules.keys(), 'phbatch' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set() True"

@@ -288,7 +288,7 @@ def open_source(place: Place, axes: str | None = None, level: int = 0) -> Source
     node = _open(place)
     if isinstance(node, zarr.Array):
         require_level(level, 1, place.path)
-        stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, _dimension_names(node))
+        stored_axes = validate_axes(axes, node.ndim) if axes else infer_axes(node.ndim, dimension_names(node))
         ordered = "".join(axis for axis in CANONICAL if axis in stored_axes)
         source = Source(place, "", node, stored_axes, ImageMetadata.bare(ordered))
     else:
@@ -311,7 +311,7 @@ def _array_of(place: RecordingPlace) -> zarr.Array[Any]:
     return array
 
 
-def _dimension_names(array: zarr.Array[Any]) -> list[object]:
+def dimension_names(array: zarr.Array[Any]) -> list[object]:
     """As Zarr 3 or xarray (in Zarr 2) has them; empty where there are none."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     return list(names) if isinstance(names, str | list | tuple) else []

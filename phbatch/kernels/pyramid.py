@@ -108,11 +108,15 @@ def _means(source: Any, sums: Any, means: Any, factor: int, height: int, width: 
     for i in range(means.shape[0]):
         row = sums[i % sums.shape[0]]
         _add_squares(source, row, i)
-        rows = min(factor, height - i * factor)
+        rows, last = min(factor, height - i * factor), row.size - 1
         inner = np.float64(rows * factor)
-        for j in range(row.size - 1):
-            means[i, j] = row[j] / inner
-        last = row.size - 1
+        if rows == factor:  # a power of two: the product is the quotient to the bit, and takes a third of its time
+            share = 1.0 / inner
+            for j in range(last):
+                means[i, j] = row[j] * share
+        else:
+            for j in range(last):
+                means[i, j] = row[j] / inner
         means[i, last] = row[last] / np.float64(rows * (width - last * factor))
 
 
@@ -124,11 +128,15 @@ def _rounded_means(
     for i in range(means.shape[0]):
         row = sums[i % sums.shape[0]]
         _add_squares(source, row, i)
-        rows = min(factor, height - i * factor)
+        rows, last = min(factor, height - i * factor), row.size - 1
         inner = np.float64(rows * factor)
-        for j in range(row.size - 1):
-            means[i, j] = np.rint(np.float64(row[j]) / inner)
-        last = row.size - 1
+        if rows == factor:
+            share = 1.0 / inner
+            for j in range(last):
+                means[i, j] = np.rint(np.float64(row[j]) * share)
+        else:
+            for j in range(last):
+                means[i, j] = np.rint(np.float64(row[j]) / inner)
         means[i, last] = np.rint(np.float64(row[last]) / np.float64(rows * (width - last * factor)))
 
 

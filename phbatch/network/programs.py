@@ -75,7 +75,8 @@ class ProgramFile:
     def read(self) -> Program | None:
         """The program; None where there is none, or the file is broken."""
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            # NumPy leaves a file open that is no archive
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 facts = json.loads(stored["facts"].tobytes())
                 if facts["case"] != self.case:
                     return None

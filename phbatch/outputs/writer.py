@@ -15,17 +15,18 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from phbatch.outputs.creation import ATTRIBUTE
+from phbatch.outputs.creation import ATTRIBUTE, group_documents
+from phbatch.places.columns import column_objects
 from phbatch.places.durable import Mark, mark_of
 from phbatch.places.encoding import Encoded, Encoder
 from phbatch.places.lock import holds
 from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place
-from phbatch.places.zarr_nodes import naming, stored_lengths, system_error
+from phbatch.places.zarr_nodes import stored_lengths, system_error
 from phbatch.words.axes import CANONICAL, Region
 from phbatch.words.errors import OutputError, first_line
 
-_ROWS_OF_A_CHUNK = 1 << 22
+_BYTES_AT_ONCE = 1 << 24
 
 _SCRATCH = f"{PRIVATE}/scratch"
 
@@ -123,15 +124,19 @@ class Sink:
     def write_table(
         self, group: str, columns: Iterable[tuple[str, NDArray[Any]]], attributes: Mapping[str, Any]
     ) -> None:
-        """Write arrays, mostly of one chunk each, into a group, one after the other, replacing what is there."""
-        with self.output.pipeline():
-            root = zarr.open_group(self.output.store(), mode="r+")
-            parent = root.require_group(group)
-            parent.attrs.put(dict(attributes))
-            for column, values in columns:
-                chunks = (min(len(values), _ROWS_OF_A_CHUNK),)
-                named = naming(["frame"], parent.metadata.zarr_format)
-                parent.create_array(column, data=values, chunks=chunks, overwrite=True, **named)
+        """Write arrays, mostly of one chunk each, into a group, replacing what is there; few are in memory at once.
+
+        On a disk they are durable once they are synchronized, as all metadata are that are committed.
+        """
+        zarr_format = self.output.open().metadata.zarr_format
+        waiting = {f"{group}/{name}": data for name, data in group_documents(zarr_format, attributes).items()}
+        for column, values in columns:
+            found = column_objects(zarr_format, values)
+            waiting |= {f"{group}/{column}/{key}": data for key, data in found.items()}
+            if sum(map(len, waiting.values())) > _BYTES_AT_ONCE:
+                self.output.write_loosely(waiting)
+                waiting.clear()
+        self.output.write_loosely(waiting)
 
     def extend(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Give arrays, by their paths, other lengths; no chunk is touched."""

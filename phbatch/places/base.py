@@ -206,6 +206,10 @@ class Place(ABC):
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             list(pool.map(self.write, files.keys(), files.values()))
 
+    def write_loosely(self, files: Mapping[str, bytes]) -> None:
+        """Write files, by key, each whole or not at all; on a disk they are durable once `synchronize` returns."""
+        self.write_together(files)
+
     def write_all(self, files: Mapping[str, Mapping[str, Data]], scratch: str, fence: Callable[[], None]) -> None:
         """Write files into folders, as `write`; returns when all are durable.
 
@@ -246,7 +250,7 @@ class Place(ABC):
         raise NotImplementedError
 
     def synchronize(self, keys: Sequence[str]) -> None:  # noqa: B027 - most have nothing to do
-        """Make files durable that others wrote, such as zarr; a request that was answered is."""
+        """Make files durable that `write_loosely` or zarr wrote; a request that was answered is."""
 
     @abstractmethod
     def remove(self, keys: Sequence[str]) -> None:

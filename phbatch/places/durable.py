@@ -221,6 +221,24 @@ def replace_together(root: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
+def replace_loosely(root: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by key, each aside and renamed into place; whoever needs them durable synchronizes them later."""
+    folders = set[Path]()
+    for key, data in files.items():
+        path = root / key
+        if path.parent not in folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folders.add(path.parent)
+        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        try:
+            aside.write_bytes(data)
+            aside.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+
 def _write_durably(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)

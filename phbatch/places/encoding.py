@@ -50,8 +50,7 @@ class Encoder:
     def __init__(self, name: str, array: zarr.Array[Any]) -> None:
         self._name = name
         self._stored: dict[str, Buffer] = {}
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            self._array = reopen(array, StorePath(MemoryStore(self._stored)))
+        self._array = reopen(array, StorePath(MemoryStore(self._stored)), empty_chunks=True)
         self._direct = DirectChunks.of(array)
 
     def encode(self, selection: tuple[slice, ...], values: NDArray[Any]) -> Encoded:

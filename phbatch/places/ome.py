@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from phbatch.places.display import complete_channels, is_made_up, make_channels
 from phbatch.places.multiscale import Multiscale, read_multiscale
+from phbatch.places.zarr_nodes import ONE_AT_A_TIME
 from phbatch.words.axes import CANONICAL
 
 Version = Literal["0.4", "0.5"]
@@ -230,6 +231,6 @@ def _transformations(metadata: ImageMetadata) -> list[dict[str, Any]]:
 
 
 def _validate(model: type[BaseModel], attributes: Mapping[str, Any]) -> None:
-    with warnings.catch_warnings():
+    with ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of units that NGFF does not list, which are the input's and are kept
         model.model_validate(attributes)

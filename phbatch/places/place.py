@@ -27,6 +27,7 @@ from phbatch.places.durable import (
     mark_of_file,
     replace_file,
     replace_files,
+    replace_loosely,
     replace_together,
     synchronize_together,
 )
@@ -119,6 +120,9 @@ class LocalPlace(Place):
 
     def write_together(self, files: Mapping[str, bytes]) -> None:  # noqa: D102
         replace_together(self.folder, files)
+
+    def write_loosely(self, files: Mapping[str, bytes]) -> None:  # noqa: D102
+        replace_loosely(self.folder, files)
 
     def write_all(  # noqa: D102
         self, files: Mapping[str, Mapping[str, Data]], scratch: str, fence: Callable[[], None]

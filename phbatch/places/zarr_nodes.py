@@ -25,7 +25,9 @@ from phbatch.places.decoding import GuardedCodecPipeline
 from phbatch.places.guard import require_harmless_codecs
 
 _OS_ERROR = re.compile(r"os error (\d+)")
-_CONFIG_LOCK = threading.RLock()
+ONE_AT_A_TIME = threading.RLock()
+"""Held while what holds for the whole process is changed for a moment: zarr's configuration, and what is warned of."""
+
 _PIPELINES = {
     True: "zarrs.ZarrsCodecPipeline",
     False: f"{GuardedCodecPipeline.__module__}.{GuardedCodecPipeline.__qualname__}",
@@ -34,10 +36,13 @@ _PIPELINES = {
 
 @contextmanager
 def codec_pipeline(*, fast: bool) -> Iterator[None]:
-    """While arrays are opened inside, they get the codec pipeline of local places where `fast`, and else zarr's own."""
+    """While arrays are opened inside, they get the codec pipeline of local places where `fast`, and else zarr's own.
+
+    Chunks of nothing but the fill value are left out when they are written, whatever the process is configured to do.
+    """
     with (
-        _CONFIG_LOCK,
-        zarr.config.set({"codec_pipeline.path": _PIPELINES[fast]}),
+        ONE_AT_A_TIME,
+        zarr.config.set({"codec_pipeline.path": _PIPELINES[fast], "array.write_empty_chunks": False}),
         warnings.catch_warnings(),
     ):
         # zarrs falls back to zarr's own pipeline for codecs and dtypes that it does not know, and says so.
@@ -71,7 +76,7 @@ def open_node(store: Store | str, node: str, mode: str, *, fast: bool) -> zarr.A
             return _copied(alike, StorePath(LocalStore(str(store), read_only=True), node))
     found = _open(store, node, mode, fast=fast)
     if any(documents) and _read_documents(Path(str(store)) / node) == documents:
-        with _CONFIG_LOCK:
+        with ONE_AT_A_TIME:
             while len(_opened) >= _MOST_OPENED:
                 del _opened[next(iter(_opened))]
             _opened[documents, fast] = _copied(found, found.store_path)
@@ -86,12 +91,22 @@ def _copied(node: zarr.Array[Any] | zarr.Group, at: StorePath) -> zarr.Array[Any
     return zarr.Group(zarr.AsyncGroup(metadata, at))
 
 
-def reopen(alike: zarr.Array[Any], at: StorePath) -> zarr.Array[Any]:
-    """The array at another place whose metadata are those of one that is open: nothing is read or parsed."""
+def reopen(alike: zarr.Array[Any], at: StorePath, *, empty_chunks: bool = False) -> zarr.Array[Any]:
+    """The array at another place whose metadata are those of one that is open: nothing is read or parsed.
+
+    Parameters
+    ----------
+    alike : zarr.Array
+        The one that is open.
+    at : StorePath
+        The place.
+    empty_chunks : bool
+        Whether chunks of nothing but the fill value are written, too.
+    """
     fast = isinstance(at.store, LocalStore) and _suits_zarrs(alike)
-    metadata = alike.metadata.update_attributes(deepcopy(alike.metadata.attributes))
+    metadata: Any = alike.metadata.update_attributes(deepcopy(alike.metadata.attributes))
     with codec_pipeline(fast=fast):
-        return zarr.Array(zarr.AsyncArray(metadata, at))
+        return zarr.Array(zarr.AsyncArray(metadata, at, {"write_empty_chunks": empty_chunks}))
 
 
 def _read_documents(folder: Path) -> tuple[bytes | None, ...]:

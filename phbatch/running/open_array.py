@@ -80,60 +80,19 @@ def open(  # noqa: A001
     dtype('float32')
     """
     register_accessor()
-    return _labelled(_open_level(path, axes, level, storage_options), level)
+    return labelled(open_level(path, axes, level, storage_options), level)
 
 
-def open_datatree(path: str | Path, *, storage_options: Any = None) -> xarray.DataTree:
-    """Open all levels of an OME-Zarr image as an xarray.DataTree: no pixel is read until asked.
-
-    `xarray.open_datatree` itself refuses images with levels: it wants one length of each dimension in a group and all
-    below it, and OME-Zarr has level 0 above the others, with the same names of dimensions.
-
-    Parameters
-    ----------
-    path : str or Path
-        OME-Zarr image (0.4 or 0.5) or output of phbatch; a path or a URL.
-    storage_options : mapping, str or sequence of str, optional
-        Credentials and endpoint of an object store.
-
-    Returns
-    -------
-    xarray.DataTree
-        ``tree["0/image"]`` is the full resolution, ``tree["1/image"]`` the next, each as `open` gives it.
-
-    Raises
-    ------
-    InputError
-        There is no image.
-    UsageError
-        xarray is not installed.
-
-    Examples
-    --------
-    >>> import tempfile, phbatch
-    >>> path = tempfile.mkdtemp() + "/cells.zarr"
-    >>> _ = phbatch.write_time_lapse(path, phbatch.PhaseContrast(shape=(64, 48), n_frames=3))
-    >>> output = phbatch.run(path, model="none", levels=2, workers=1).output
-    >>> tree = phbatch.open_datatree(output)
-    >>> dict(tree["1/image"].sizes)
-    {'t': 3, 'y': 32, 'x': 24}
-    """
-    library = register_accessor()
-    levels = [_open_level(path, None, 0, storage_options)]
-    levels += [_open_level(path, None, level, storage_options) for level in range(1, levels[0].levels)]
-    named = {f"/{level}": _labelled(source, level).to_dataset(name="image") for level, source in enumerate(levels)}
-    tree: xarray.DataTree = library.DataTree.from_dict(named, name=levels[0].metadata.name)
-    return tree
-
-
-def _open_level(path: str | Path, axes: str | None, level: int, storage_options: Any) -> Source:
+def open_level(path: str | Path, axes: str | None, level: int, storage_options: Any) -> Source:
+    """A level of an image, whose number and options a user gave."""
     if isinstance(level, bool) or not isinstance(level, SupportsIndex):
         raise UsageError(f"level is {level!r}; it must be a whole number, 0 for the full resolution.")
     options = parse_settings({"storage_options": storage_options}).storage_options
     return open_source(Place.at(path, options), axes, operator.index(level))
 
 
-def _labelled(source: Source, level: int) -> xarray.DataArray:
+def labelled(source: Source, level: int) -> xarray.DataArray:
+    """A level that was opened, with the coordinates of its pixels."""
     import xarray
 
     metadata, array = source.metadata, source.array

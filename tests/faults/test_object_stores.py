@@ -61,6 +61,13 @@ def test_the_bytes_are_those_of_a_local_run(
     assert afresh.units_done == local.units
 
 
+def test_what_the_process_lets_zarr_write_changes_no_output(bucket: Bucket, image: Path, tmp_path: Path) -> None:
+    plain = phbatch.run(image, tmp_path / "out.zarr", **SETTINGS)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        output = phbatch.run(image, bucket.url("out.zarr"), storage_options=bucket.options(), **SETTINGS).output
+    assert remote_bytes(output, bucket.options()) == local_bytes(plain.output)
+
+
 def test_the_default_output_lies_beside_the_input_and_the_other_commands_read_it(
     bucket: Bucket, image: Path, phbatch_command: CommandLine, tmp_path: Path
 ) -> None:

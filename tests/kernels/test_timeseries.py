@@ -14,6 +14,7 @@ from phbatch.kernels.stats import FrameStatistics, finalize, from_block, measure
 from phbatch.kernels.timeseries import flag_bad_frames, running_median
 from phbatch.simulate import PhaseContrast
 from phbatch.words.axes import FrameGrid, FrameKey
+from tests.movies import frames_of
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.sampled_from([1, 3, 5, 9]))
@@ -63,13 +64,13 @@ def flags_of(rows: list[FrameStatistics]) -> list[list[str]]:
 
 def test_a_good_series_has_no_flags() -> None:
     movie = PhaseContrast(shape=(128, 128), n_frames=40, seed=3, flicker=0.05, jump=0.3, jump_probability=0.1)
-    rows = [measure_frame(movie.frame(t), 2.0) for t in range(40)]
+    rows = [measure_frame(frame, 2.0) for frame in frames_of(movie)]
     assert flags_of(rows) == [[]] * 40
 
 
 def test_each_kind_is_recognized() -> None:
     movie = PhaseContrast(shape=(128, 128), n_frames=24, seed=3)
-    frames = [movie.frame(t) for t in range(24)]
+    frames = frames_of(movie)
     frames[4] = (frames[4] // 40).astype(np.uint16)
     frames[9] = frames[8]
     frames[14] = np.where(np.arange(128) < 40, 65535, frames[14]).astype(np.uint16)
@@ -88,7 +89,7 @@ def test_short_series_tell_only_duplicates() -> None:
 
 def counts(offset: float, seed: int = 3) -> list[np.ndarray]:
     movie = PhaseContrast(shape=(128, 128), n_frames=16, seed=seed, flicker=0.05)
-    return [movie.frame(t).astype(np.float32) - np.float32(offset) for t in range(16)]
+    return [frame.astype(np.float32) - np.float32(offset) for frame in frames_of(movie)]
 
 
 def test_frames_about_zero_are_judged_by_their_series_and_not_by_their_sign() -> None:
@@ -115,8 +116,8 @@ def test_saturation_is_that_of_the_camera(top: float, dtype: str) -> None:
     if dtype != "float32" and top % 1:
         top = 3000
     movie = PhaseContrast(shape=(96, 96), n_frames=10, seed=3)
-    scale = top / 2.2 / float(np.median(movie.frame(0)))
-    frames = [movie.frame(t) * scale for t in range(10)]
+    frames = frames_of(movie)
+    frames = frames * (top / 2.2 / float(np.median(frames[0])))
     frames[6][:40] = 9e4
     clipped = [frame.clip(0, top).astype(dtype) for frame in frames]
     rows = [measure_frame(frame, 2.0) for frame in clipped]
@@ -131,7 +132,7 @@ def test_saturation_is_that_of_the_camera(top: float, dtype: str) -> None:
 
 def test_many_pixels_below_the_top_of_the_series_are_not_saturated() -> None:
     movie = PhaseContrast(shape=(96, 96), n_frames=10, seed=3)
-    frames = [movie.frame(t) for t in range(10)]
+    frames = frames_of(movie)
     frames[3] = np.minimum(frames[3], np.percentile(frames[3], 40)).astype(np.uint16)
     assert "saturated" not in flags_of([measure_frame(frame, 2.0) for frame in frames])[3]
 

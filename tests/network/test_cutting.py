@@ -30,7 +30,7 @@ CONFIG = NetworkConfig(2, 1, 1, 2, 3, 32, True, "linear", False)
 
 @settings(max_examples=80, deadline=None)
 @given(
-    shape=st.tuples(st.integers(8, 3000), st.integers(8, 3000)),
+    shape=st.tuples(st.integers(8, 1500), st.integers(8, 1500)),
     planned=st.integers(96**2, 1 << 21),
     room=st.integers(96**2, 1 << 24),
     frames=st.integers(1, 1000),

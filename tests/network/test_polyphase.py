@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from phbatch.network.tuning import form as choice
 from phbatch.network.tuning.form import FormSpeed, choose_form, measure_forms, shrink_tile
 from phbatch.network.unet import NetworkConfig, list_layers
 from phbatch.words.errors import UsageError
-from tests.handmade import quickly_compiled, write_model
+from tests.handmade import write_model
 
 BOUND = 3e-5  # of the output's std
 
@@ -131,25 +129,6 @@ def test_a_form_that_the_network_lacks_is_refused() -> None:
         UsageError, match=r"network='polyphase-3' .* 2D network of depth 2; use plain, upsampling, polyphase-1, poly"
     ):
         require_form(CONFIGS[1], "polyphase-3")
-
-
-JAX = """
-import sys
-import numpy as np
-from pathlib import Path
-from phbatch.network.predictor import Predictor
-tiles = np.random.default_rng(0).normal(size=(2, 8, 16, 1)).astype(np.float32)
-plain, *others = (Predictor(Path(sys.argv[1]), (8, 16), 2, "jax", form)(tiles) for form in sys.argv[2:])
-for other in others:
-    assert 0 < np.abs(other - plain).max() <= 3e-5 * plain.std()
-"""
-
-
-def test_forms_are_the_same_function_in_jax(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "model", unet_residual=True)
-    forms = list_forms(open_model(folder).config)
-    command = [sys.executable, "-c", JAX, str(folder), *forms]
-    subprocess.run(command, check=True, capture_output=True, env=quickly_compiled())
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from phbatch.kernels.intensity import Affine, cast
 from phbatch.network.backend import select_backend
 from phbatch.network.predictor import Predictor
 from phbatch.network.steps import Prediction, Steps, Windows, apply_steps, window_dtype
-from tests.handmade import quickly_compiled, write_model
+from tests.handmade import write_model
 
 SHAPE = (3, 12, 20, 1)
 
@@ -109,36 +107,6 @@ def test_raw_pixels_give_the_bits_of_normalized_ones(tmp_path: Path) -> None:
     raw = Predictor(folder, (24, 20), 3, "tensorflow", steps=Steps("uint16", "float32", 1)).restore(windows)
     expected = Predictor(folder, (24, 20), 3, "tensorflow")(affine.apply(pixels))
     np.testing.assert_array_equal(raw.image, expected)
-
-
-JAX = """
-import sys
-from pathlib import Path
-import numpy as np
-from phbatch.network.predictor import Predictor
-from phbatch.network.steps import Steps, Windows
-from phbatch.kernels.intensity import Affine, cast
-draw = np.random.default_rng(1)
-pixels = draw.integers(0, 600, (2, 16, 16, 1), "uint16")
-scaling = np.tile(np.array([[13], [487], [487], [13]], np.float32), (2, 1, 1))
-owned = np.tile(np.array([[4, 16], [0, 9]], np.int32), (2, 1, 1))
-folder, affine = Path(sys.argv[1]), Affine(13.0, 487.0, 487.0)
-found = Predictor(folder, (16, 16), 2, "jax", steps=Steps("uint16", "uint8", 1, rescale=True)).restore(
-    Windows(pixels, scaling, owned)
-)
-mean = affine.invert(Predictor(folder, (16, 16), 2, "jax")(affine.apply(pixels)))
-expected, _ = cast(mean, np.dtype("uint8"))
-assert found.image.dtype == np.uint8 and found.scale is None
-difference = np.abs(found.image.astype(int) - expected)
-assert difference.max() <= 1 and difference.mean() < 0.01, difference.mean()  # sums may be fused
-lost = [cast(tile[4:16, 0:9], np.dtype("uint8"))[1] for tile in mean]
-assert np.abs(found.clipped - lost).max() <= 1 and max(lost) > 0, (found.clipped, lost)
-"""
-
-
-def test_jax_does_the_same(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "model", unet_residual=True)
-    subprocess.run([sys.executable, "-c", JAX, str(folder)], check=True, env=quickly_compiled())
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phbatch.places.columns import column_objects
 from phbatch.places.compressor import make_compressor
 from phbatch.places.encoding import Encoder
+from phbatch.places.zarr_nodes import naming
 
 CODECS: list[Any] = ["auto", "blosc-zstd", "blosc-lz4", "zstd", "none"]
 
@@ -52,3 +57,34 @@ def test_any_layout_has_the_bytes_that_zarr_stores(data: st.DataObject) -> None:
             assert encoded.name == "0"
             assert {key: bytes(value) for key, value in encoded.objects.items()} == stored(Path(folder))
         assert encoder._stored.keys() <= {"zarr.json", ".zarray", ".zattrs"}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("values", [np.arange(7.0), np.zeros(5), np.arange(3, dtype="uint32"), np.array([-1, -1])])
+def test_a_column_is_what_zarr_stores(tmp_path: Path, zarr_format: Any, values: np.ndarray) -> None:
+    make_array(tmp_path / "expected", values, values.shape, zarr_format=zarr_format, **naming(["frame"], zarr_format))
+    expected = {
+        path.relative_to(tmp_path / "expected").as_posix(): path.read_bytes()
+        for path in (tmp_path / "expected").rglob("*")
+        if path.is_file()
+    }
+    assert column_objects(zarr_format, values) == expected
+    assert column_objects(zarr_format, values + 1) != expected  # of the same length and dtype
+
+
+def test_threads_that_open_encoders_at_once_change_nothing_for_the_process(tmp_path: Path) -> None:
+    image = np.zeros((4, 4), np.uint16)  # chunks that hold nothing but the fill value
+    array = make_array(tmp_path / "a", image, (2, 2), shards=(4, 4))
+    everything, expected = (slice(0, 4), slice(0, 4)), stored(tmp_path / "a")
+    before = zarr.config.get("array"), zarr.config.get("codec_pipeline")
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            for _ in range(30):
+                for encoder in threads.map(lambda _: Encoder("0", array), range(6)):
+                    found = encoder.encode(everything, image).objects
+                    assert {key: bytes(value) for key, value in found.items()} == expected
+    finally:
+        sys.setswitchinterval(usual)
+    assert (zarr.config.get("array"), zarr.config.get("codec_pipeline")) == before

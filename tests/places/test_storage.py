@@ -39,10 +39,10 @@ def read_all(source: Source) -> np.ndarray:
 @pytest.mark.parametrize("order", list(permutations("tczyx")), ids="".join)
 def test_any_order_of_axes_reads_the_same(tmp_path: Path, order: tuple[str, ...]) -> None:
     stored = IMAGE.transpose(["tczyx".index(axis) for axis in order])
-    zarr.create_array(tmp_path / "in.zarr", data=stored, chunks=tuple(max(1, size // 2) for size in stored.shape))
+    zarr.create_array(tmp_path / "in.zarr", data=stored, chunks=tuple(-(-size // 2) for size in stored.shape))
     source = open_source(Place.at(tmp_path / "in.zarr"), "".join(order))
     np.testing.assert_array_equal(read_all(source), IMAGE)
-    assert source.chunks == tuple(max(1, size // 2) for size in IMAGE.shape)
+    assert source.chunks == tuple(-(-size // 2) for size in IMAGE.shape)
 
 
 @pytest.mark.parametrize("axes", ["yx", "tyx", "zyx", "cyx", "tcyx", "czyx", "xy", "ytx"])
@@ -62,7 +62,7 @@ def test_absent_axes_have_length_one(tmp_path: Path, axes: str) -> None:
         {"zarr_format": 2},
         {"zarr_format": 2, "order": "F"},
         {"zarr_format": 3},
-        {"zarr_format": 3, "shards": (2, 3, 4, 8, 8)},
+        {"zarr_format": 3, "shards": (2, 2, 4, 10, 8)},
         {"zarr_format": 2, "compressors": None},
         {"zarr_format": 3, "compressors": None},
     ],
@@ -72,7 +72,7 @@ def test_absent_axes_have_length_one(tmp_path: Path, axes: str) -> None:
 def test_formats_orders_and_byte_orders(tmp_path: Path, options: dict[str, Any], dtype: str) -> None:
     image = (IMAGE % 100).astype(dtype)
     array = zarr.create_array(
-        tmp_path / "in.zarr", shape=image.shape, chunks=(1, 1, 2, 4, 4), dtype=np.dtype(dtype), **options
+        tmp_path / "in.zarr", shape=image.shape, chunks=(1, 2, 2, 5, 4), dtype=np.dtype(dtype), **options
     )
     array[:] = image
     source = open_source(Place.at(tmp_path / "in.zarr"))
@@ -151,7 +151,7 @@ def test_uncertainty_is_an_image_of_its_own(tmp_path: Path, version: str) -> Non
 
 
 def test_provenance(tmp_path: Path, frames: np.ndarray) -> None:
-    zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 40, 36))
+    zarr.create_array(tmp_path / "in.zarr", data=frames[:, :20], chunks=(1, 20, 36))
     result = phbatch.run(tmp_path / "in.zarr", model="phase-2d")
     group = zarr.open_group(result.output, mode="r")
     facts = group.attrs.asdict()["phbatch"]
@@ -248,6 +248,7 @@ def test_a_chunk_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (zarr.open_array(tmp_path / "out.zarr", path="0")[:] == image).all()
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text() | st.none()), max_size=6), st.data())
 def test_a_torn_ledger_loses_at_most_its_last_record(records: list[dict[str, Any]], data: st.DataObject) -> None:
     lines = [encode_record(record) for record in records]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from phbatch.network.backend import start_sparingly
 from phbatch.network.predictor import Predictor
 from phbatch.words.choices import Backend, Precision
 
@@ -37,6 +38,7 @@ def fits_on_device(
 
 def main() -> None:
     """Predict one batch."""
+    start_sparingly()
     folder, tile, batch, backend, form, precision = json.loads(sys.argv[1])
     predictor = Predictor(Path(folder), tuple(tile), batch, backend, form, precision)
     predictor(np.zeros((batch, *tile, predictor.model.config.n_channel_in), np.float32))
