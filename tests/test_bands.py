@@ -145,8 +145,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ("name", "options"),
     [
         ("plain", {}),
-        ("plain", {"tile": 56}),
-        ("plain", {"batch": 3, "tile": 64}),
+        ("plain", {"tile": 72}),
+        ("plain", {"batch": 3, "tile": 80}),
         ("plain", {"downscale": 2, "rescale": True, "dtype": "uint16"}),
         ("plain", {"illumination": "profile"}),
         ("plain", {"bad_frames": "copy", "normalize": "zscore"}),

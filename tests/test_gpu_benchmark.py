@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from phbatch.network.device import describe_device
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def test_rehearsal(tmp_path: Path) -> None:
+def test_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    # What is asked of a process of its own; the part is in one.
+    monkeypatch.setattr(gpu, "measure", lambda _, backend: describe_device(backend))
     rows = tmp_path / "rows.jsonl"
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--rehearse", "--parts", "alone"]
-    shown = subprocess.run(
-        [*command, "--folder", str(tmp_path), "--rows", str(rows)], capture_output=True, text=True, check=False
-    )
-    assert shown.returncode == 0, shown.stderr
+    words = ["--rehearse", "--parts", "alone", "--folder", str(tmp_path), "--rows", str(rows)]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
+    gpu.main()
+    shown = capsys.readouterr().out
     found = [json.loads(line) for line in rows.read_text().splitlines()]
     assert not [row for row in found if "failed" in row]
     alone = {(row["form"], row["precision"]): row for row in found if row["part"] == "alone"}
     assert len(alone) == 16  # four forms, four precisions
     assert all(row["error_median"] < 1e-5 for (_, precision), row in alone.items() if precision == "float32")
     assert all(row["error_median"] > 1e-4 for (_, precision), row in alone.items() if precision == "bfloat16")
-    assert "| compute alone |" in shown.stdout
+    assert "| compute alone |" in shown
     assert list(tmp_path.iterdir()) == [rows]
 
 

@@ -121,10 +121,11 @@ def test_a_card_that_says_what_cannot_be_is_refused(tmp_path: Path, facts: dict[
 
 def test_a_training_that_is_finished_goes_on_with_more_epochs_as_if_it_had_not_ended(tmp_path: Path) -> None:
     low, high = write_pair(tmp_path)
-    whole = phbatch.train(low, high, tmp_path / "whole", **QUICK)
-    phbatch.train(low, high, tmp_path / "parts", **(QUICK | {"epochs": 1}))
+    short = QUICK | {"steps": 5}
+    whole = phbatch.train(low, high, tmp_path / "whole", **short)
+    phbatch.train(low, high, tmp_path / "parts", **(short | {"epochs": 1}))
     heard: list[Event] = []
-    parts = phbatch.train(low, high, tmp_path / "parts", listener=heard.append, **QUICK)
+    parts = phbatch.train(low, high, tmp_path / "parts", listener=heard.append, **short)
     assert any("epoch 1 was finished before" in event.text for event in heard if isinstance(event, Notice))
     np.testing.assert_allclose(
         [epoch.loss for epoch in parts.history], [epoch.loss for epoch in whole.history], rtol=1e-4
@@ -134,12 +135,12 @@ def test_a_training_that_is_finished_goes_on_with_more_epochs_as_if_it_had_not_e
     assert states[1] is not None
     for name, array in states[0][1].items():
         np.testing.assert_allclose(states[1][1][name], array, atol=1e-4, err_msg=name)
-    again = phbatch.train(low, high, tmp_path / "parts", **QUICK)
+    again = phbatch.train(low, high, tmp_path / "parts", **short)
     assert again.epochs == 3
     with pytest.raises(phbatch.OutputError, match="network kernel was 3 and is 5"):
-        phbatch.train(low, high, tmp_path / "parts", **(QUICK | {"kernel": 5}))
+        phbatch.train(low, high, tmp_path / "parts", **(short | {"kernel": 5}))
     with pytest.raises(phbatch.OutputError, match="rule method was median and is mode"):
-        phbatch.train(low, high, tmp_path / "parts", normalize="mode", **QUICK)
+        phbatch.train(low, high, tmp_path / "parts", normalize="mode", **short)
 
 
 @pytest.mark.parametrize(("options", "warned"), [({}, True), ({"target": "low"}, False), ({"target": "own"}, False)])
@@ -147,22 +148,24 @@ def test_own_percentiles_of_each_image_of_a_pair_are_warned_of(
     tmp_path: Path, options: dict[str, Any], warned: bool
 ) -> None:
     heard: list[Event] = []
-    phbatch.train(
-        simulate=6, output=tmp_path / "model", normalize="percentile", listener=heard.append,
-        **(QUICK | {"epochs": 1, "steps": 1} | options),
-    )  # fmt: skip
+    with pytest.raises(phbatch.InterruptedRunError):
+        phbatch.train(
+            simulate=6, output=tmp_path / "model", normalize="percentile", listener=heard.append, stop=lambda: True,
+            **(QUICK | options),
+        )  # fmt: skip
     assert any("its own percentiles" in text for text in warnings_of(heard)) == warned
 
 
 def test_a_stop_leaves_the_best_weights_and_can_be_continued(tmp_path: Path) -> None:
     low, high = write_pair(tmp_path)
-    asked = iter([False] * 40)
+    asked = iter([False] * 12)
+    short = QUICK | {"steps": 8}
     with pytest.raises(phbatch.InterruptedRunError, match=r"stopped in epoch 2.*best weights so far, of epoch 1"):
-        phbatch.train(low, high, tmp_path / "model", stop=lambda: next(asked, True), **QUICK)
+        phbatch.train(low, high, tmp_path / "model", stop=lambda: next(asked, True), **short)
     found = open_model(tmp_path / "model")
     assert found.normalization == phbatch.Normalization()
     assert found.facts["training"]["best_epoch"] == 1
-    assert phbatch.train(low, high, tmp_path / "model", **QUICK).epochs == 3
+    assert phbatch.train(low, high, tmp_path / "model", **short).epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -219,15 +222,21 @@ def test_positions_of_a_plate_are_pairs_and_whole_positions_are_held_back(tmp_pa
     result = phbatch.train(tmp_path / "low.zarr", tmp_path / "high.zarr", tmp_path / "model", **options)
     assert (result.frames, result.validation_frames) == (10, 2)
     assert result.card["training"]["data"]["names"][0] == "low.zarr/A/1/0"
-    less = phbatch.train(tmp_path / "low.zarr", tmp_path / "high.zarr", tmp_path / "other", wells="A2-A6", **options)
-    assert less.frames + less.validation_frames == 10
+    heard: list[Event] = []
+    with pytest.raises(phbatch.InterruptedRunError):
+        phbatch.train(
+            tmp_path / "low.zarr", tmp_path / "high.zarr", tmp_path / "other", wells="A2-A6", stop=lambda: True,
+            listener=heard.append, **options,
+        )  # fmt: skip
+    said = [event.text for event in heard if isinstance(event, Notice)]
+    assert any("8 frames to learn from and 2 held back" in text for text in said), said
 
 
 def test_tiffs_of_good_frames_become_a_model_in_one_command(phbatch_command: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "tiffs").mkdir()
     for t, frame in enumerate(draw_pair(4)[1]):
         tifffile.imwrite(tmp_path / f"tiffs/t{t:02}.tif", frame)
-    given = QUICK | {"clean": tmp_path / "tiffs", "degrade": "noise,flicker", "output": tmp_path / "m"}
+    given = QUICK | {"steps": 3, "clean": tmp_path / "tiffs", "degrade": "noise,flicker", "output": tmp_path / "m"}
     options = words(given)
     assert phbatch_command("train", *options) == 0
     assert "epoch 3/3: loss" in phbatch_command.err
@@ -255,10 +264,11 @@ def test_probabilistic_volumes_and_channels_are_trained(tmp_path: Path) -> None:
 
 def test_jax_trains_the_same_network(tmp_path: Path) -> None:
     low, high = write_pair(tmp_path)
-    here = phbatch.train(low, high, tmp_path / "here", **(QUICK | {"epochs": 1}))
+    short = QUICK | {"epochs": 1, "steps": 10}
+    here = phbatch.train(low, high, tmp_path / "here", **short)
     command = [sys.executable, "-m", "phbatch", "train", low, high, "-o", tmp_path / "there", "--backend", "jax"]
     done = subprocess.run(
-        [*map(str, command), *words(QUICK | {"epochs": 1}), "--json"],
+        [*map(str, command), *words(short), "--json"],
         env=quickly_compiled(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
