@@ -186,12 +186,8 @@ def test_the_check_is_the_difference_of_the_network(source: str) -> None:
     tiles = np.random.default_rng(0).normal(1, 0.1, (2, 64, 64, 1)).astype(np.float32)
     exact, reduced = check_precisions(model, (64, 64), 1, "tensorflow", "plain", ["bfloat16"], tiles)
     assert (exact.largest, exact.p99_9) == (0.0, 0.0)
-    results = [
-        np.concatenate(
-            [Predictor(model.folder, (64, 64), 1, "tensorflow", "plain", name)(tile[None]) for tile in tiles]
-        )
-        for name in ("float32", "bfloat16")
-    ]
+    networks = [Predictor(model.folder, (64, 64), 1, "tensorflow", "plain", name) for name in ("float32", "bfloat16")]
+    results = [np.concatenate([network(tile[None]) for tile in tiles]) for network in networks]
     difference = np.abs(results[1] - results[0]) / results[0].std()
     assert reduced.largest == pytest.approx(difference.max())
     assert reduced.p99_9 == pytest.approx(np.percentile(difference, 99.9))
@@ -228,7 +224,8 @@ def test_every_form_sees_a_contrast_that_16_bits_lose(form: str) -> None:
 def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = open_model("phase-2d").folder
     tiles = np.random.default_rng(0).normal(1, 0.1, (7, 32, 32, 1)).astype(np.float32)
-    expected = np.concatenate([Predictor(folder, (32, 32), 1, "tensorflow")(tile[None]) for tile in tiles])
+    alone = Predictor(folder, (32, 32), 1, "tensorflow")
+    expected = np.concatenate([alone(tile[None]) for tile in tiles])
     sizes: list[int] = []
     compiled = Predictor.__init__
 
