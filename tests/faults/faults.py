@@ -289,9 +289,10 @@ main()
 
 
 @contextmanager
-def small_frames() -> Iterator[None]:
+def small_frames(unit_pixels: int = 1) -> Iterator[None]:
     """While inside, frames of 64 to 128 pixels a side are what those of 1024 to 2048 are: units of several chunks."""
-    with small_units(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "_UNIT_PIXELS", unit_pixels)
         patch.setattr(chunks, "_CHUNK_LENGTH", 64)
         patch.setattr(chunks, "_COARSEST", 64)
         yield
