@@ -43,7 +43,7 @@ def test_chunks_and_workers_change_no_bit(tmp_path: Path, dtype: str) -> None:
     expected = None
     for index, chunks in enumerate([(1, 70, 61), (3, 20, 61), (7, 13, 9), (2, 70, 17)]):
         path = make_input(tmp_path, image, chunks, f"in{index}.zarr")
-        for workers in (1, 3):
+        for workers in ((1, 3), (1,), (3,), (1,))[index]:
             result = phbatch.run(
                 path, tmp_path / f"out{index}-{workers}.zarr", model="phase-2d", workers=workers, tile=56
             )

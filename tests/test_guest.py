@@ -23,6 +23,7 @@ import phbatch
 from phbatch.words.errors import UsageError
 from phbatch.words.events import Event, UnitFinished
 from tests.clusters import open_cluster
+from tests.faults.faults import small_units
 from tests.faults.inputs import files
 from tests.handmade import CommandLine
 
@@ -30,11 +31,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
+def source(tmp_path: Path) -> Iterator[Path]:
     """Units of one frame."""
-    image = np.random.default_rng(0).integers(400, 600, (12, 1040, 1030), dtype="uint16")
-    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 1040, 1030))
-    return tmp_path / "in.zarr"
+    image = np.random.default_rng(0).integers(400, 600, (12, 260, 258), dtype="uint16")
+    zarr.create_array(tmp_path / "in.zarr", data=image, chunks=(1, 260, 258))
+    with small_units():
+        yield tmp_path / "in.zarr"
 
 
 @pytest.fixture
