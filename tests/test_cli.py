@@ -16,6 +16,7 @@ import zarr
 from rich.console import Console
 
 import phbatch
+from phbatch.planning import units
 from phbatch.report import ProgressReport
 from tests.handmade import CommandLine, write_model
 
@@ -24,6 +25,12 @@ from tests.handmade import CommandLine, write_model
 def source(tmp_path: Path, frames: np.ndarray) -> Path:
     zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 40, 36))
     return tmp_path / "in.zarr"
+
+
+@pytest.fixture
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of ten thousand pixels are units of their own."""
+    monkeypatch.setattr(units, "_UNIT_PIXELS", 10_000)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +184,12 @@ def test_info(phbatch_command: CommandLine, source: Path, tmp_path: Path) -> Non
     assert phbatch_command("info", tmp_path / "nothing") == 3
 
 
+@pytest.mark.usefixtures("small_units")
 def test_a_failing_unit_is_set_aside(phbatch_command: CommandLine, tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    image = draw.integers(400, 600, (3, 1100, 1000), dtype="uint16")
+    image = draw.integers(400, 600, (3, 110, 100), dtype="uint16")
     source = tmp_path / "in.zarr"
-    zarr.create_array(source, data=image, chunks=(1, 1100, 1000))
+    zarr.create_array(source, data=image, chunks=(1, 110, 100))
     chunk = source / "c" / "1" / "0" / "0"
     good = chunk.read_bytes()
     chunk.write_bytes(good[:50])
@@ -196,14 +204,15 @@ def test_a_failing_unit_is_set_aside(phbatch_command: CommandLine, tmp_path: Pat
     assert (record["units_done"], record["units_skipped"], record["failed"]) == (1, 2, {})
 
 
+@pytest.mark.usefixtures("small_units")
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_unit_that_fails_is_done_by_the_next_call(
     phbatch_command: CommandLine, tmp_path: Path, dtype: str, workers: int
 ) -> None:
-    image = np.random.default_rng(0).integers(400, 600, (3, 1100, 1000)).astype(dtype)
+    image = np.random.default_rng(0).integers(400, 600, (3, 110, 100)).astype(dtype)
     source, output = tmp_path / "in.zarr", tmp_path / "in.phbatch.zarr"
-    zarr.create_array(source, data=image, chunks=(1, 1100, 1000))
+    zarr.create_array(source, data=image, chunks=(1, 110, 100))
     arguments = ("run", source, "--model", "none", "--workers", workers, "--json")
     assert phbatch_command(*arguments[:2], tmp_path / "whole.zarr", *arguments[2:]) == 0
     chunk = source / "c" / "1" / "0" / "0"

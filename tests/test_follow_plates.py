@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -110,23 +110,40 @@ def fields_of(whole: Path) -> list[str]:
     return sorted(str(each.relative_to(whole)) for each in whole.glob("?/?/?"))
 
 
-def require_equal(output: str | Path, whole: Path, tmp_path: Path, **options: Any) -> None:
+def require_equal(output: str | Path, whole: Path, **options: Any) -> None:
     """An output is that of the whole plate, and each field that of this field alone."""
-    phbatch.run(whole, tmp_path / "expected.zarr", **OPTIONS | options)
-    found, expected = files(output), files(tmp_path / "expected.zarr")
+    expected, alone = expected_of(whole, units._UNIT_PIXELS, **options)
+    found = files(output)
     assert found.keys() == expected.keys()
     differing = {key for key in found if found[key] != expected[key]}
     assert differing <= {"zarr.json"}  # which names its input
-    for number, field in enumerate(fields_of(whole)):
-        phbatch.run(whole / field, tmp_path / f"{number}.zarr", **OPTIONS | options)
-        assert objects(Path(output) / field / "0") == objects(tmp_path / f"{number}.zarr/0")
+    for field, chunks in alone.items():
+        assert objects(Path(output) / field / "0") == chunks
     report = phbatch.verify(output, deep=2)
     assert (report.complete, report.damages) == (True, ())
 
 
+@cache
+def expected_of(whole: Path, unit_pixels: int, **options: Any) -> tuple[dict[str, bytes], dict[str, dict[str, bytes]]]:
+    """Files of the output of a plate, and chunks of that of each of its fields alone, with units of so many pixels."""
+    place = whole.with_name(f"{unit_pixels}-{options}")
+    phbatch.run(whole, place / "expected.zarr", **OPTIONS | options)
+    alone = {}
+    for field in fields_of(whole):
+        phbatch.run(whole / field, place / f"{field}.zarr", **OPTIONS | options)
+        alone[field] = objects(place / f"{field}.zarr/0")
+    return files(place / "expected.zarr"), alone
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Whole plates, which no test changes."""
+    return cache(lambda **options: make_whole(tmp_path_factory.mktemp("whole") / "whole.zarr", **options))
+
+
 @pytest.fixture
-def whole(tmp_path: Path) -> Path:
-    return make_whole(tmp_path / "whole.zarr")
+def whole(make: Callable[..., Path]) -> Path:
+    return make()
 
 
 def test_fields_are_restored_as_they_come_until_all_are_there(
@@ -156,7 +173,7 @@ def test_fields_are_restored_as_they_come_until_all_are_there(
     ]
     assert len({*found}) > TIMES * len(fields) // 2
     assert (result.units_done, result.frames, result.exit_code) == (12, 12, 0)
-    require_equal(result.output, whole, tmp_path)
+    require_equal(result.output, whole)
 
 
 @pytest.mark.parametrize("end", ["frames", "follow_timeout", "follow_until"])
@@ -184,7 +201,7 @@ def test_wells_that_are_listed_later_are_taken_up_and_arrays_grow(
     with acting(actions, monkeypatch):
         result = phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", follow=True, **options, **OPTIONS)
     assert (result.frames, result.units_skipped, result.exit_code) == (12, 0, 0)
-    require_equal(result.output, whole, tmp_path, **({"frames": ":3"} if end == "frames" else {}))
+    require_equal(result.output, whole, **({"frames": ":3"} if end == "frames" else {}))
 
 
 def test_stopped_anywhere_it_is_continued(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +239,7 @@ def test_stopped_anywhere_it_is_continued(tmp_path: Path, whole: Path, monkeypat
             if (tmp_path / "o.zarr").exists():
                 assert phbatch.verify(tmp_path / "o.zarr").damages == ()
     assert len(said) > 3
-    require_equal(result.output, whole, tmp_path)
+    require_equal(result.output, whole)
     assert phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", **OPTIONS).units_done == 0
 
 
@@ -253,7 +270,7 @@ def test_what_is_repaired_meanwhile_has_no_frame_that_is_still_to_come(
         microscope.write(field, *range(written, TIMES))
     result = phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", **OPTIONS)
     assert result.units_skipped == 3
-    require_equal(result.output, whole, tmp_path)
+    require_equal(result.output, whole)
 
 
 def test_a_network_is_cut_alike_for_fields_of_any_number_of_frames(
@@ -296,11 +313,11 @@ def restored_up_to(first: int, whole: Path, folder: Path) -> Microscope:
 
 @pytest.mark.parametrize(("first", "then"), [(16, 33), (20, 33), (3, 20)])
 def test_a_finished_plate_takes_in_what_came_since(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, then: int
+    tmp_path: Path, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, first: int, then: int
 ) -> None:
     """Sixteen frames are a unit: the last one may not be full, or all lie in one chunk, which is too short."""
     monkeypatch.setattr(units, "_UNIT_PIXELS", 16 * SIZE**2)
-    whole = make_whole(tmp_path / "whole.zarr", fields=1, times=then)
+    whole = make(fields=1, times=then)
     microscope = restored_up_to(first, whole, tmp_path)
     microscope.lengthen("B/2/0", then)
     microscope.write("B/2/0", *range(first, then))
@@ -309,15 +326,17 @@ def test_a_finished_plate_takes_in_what_came_since(
     microscope.lengthen("A/1/0", then)
     microscope.write("A/1/0", *range(first, then))
     phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", **OPTIONS)
-    require_equal(tmp_path / "o.zarr", whole, tmp_path)
+    require_equal(tmp_path / "o.zarr", whole)
 
 
 @pytest.mark.parametrize("first", [20, 3])
 @pytest.mark.parametrize("point", range(6))
-def test_killed_while_it_is_extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, point: int) -> None:
+def test_killed_while_it_is_extended(
+    tmp_path: Path, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, first: int, point: int
+) -> None:
     """Wherever it is killed, the output is known, can be repaired, and is continued."""
     monkeypatch.setattr(units, "_UNIT_PIXELS", 16 * SIZE**2)
-    whole = make_whole(tmp_path / "whole.zarr", fields=1, times=33)
+    whole = make(fields=1, times=33)
     microscope = restored_up_to(first, whole, tmp_path)
     for field in fields_of(whole):
         microscope.lengthen(field, 33)
@@ -345,7 +364,7 @@ def test_killed_while_it_is_extended(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if point % 2:
             phbatch.repair(tmp_path / "o.zarr")
     phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", **OPTIONS)
-    require_equal(tmp_path / "o.zarr", whole, tmp_path)
+    require_equal(tmp_path / "o.zarr", whole)
 
 
 def test_what_depends_on_all_frames_is_neither_followed_nor_appended_to(tmp_path: Path, whole: Path) -> None:
@@ -402,7 +421,7 @@ def test_a_well_that_is_listed_and_has_no_folder_yet_is_waited_for(
     with acting({9: come}, monkeypatch):
         result = phbatch.run(tmp_path / "p.zarr", tmp_path / "o.zarr", follow=True, frames=f":{TIMES}", **OPTIONS)
     assert (result.units_done, result.exit_code) == (12, 0)
-    require_equal(result.output, whole, tmp_path, frames=f":{TIMES}")
+    require_equal(result.output, whole, frames=f":{TIMES}")
 
 
 def test_a_collection_is_followed(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,24 +88,24 @@ def test_short_series_tell_only_duplicates() -> None:
 
 
 def counts(offset: float, seed: int = 3) -> list[np.ndarray]:
-    movie = PhaseContrast(shape=(128, 128), n_frames=16, seed=seed, flicker=0.05)
+    movie = PhaseContrast(shape=(96, 96), n_frames=16, seed=seed, flicker=0.05)
     return [frame.astype(np.float32) - np.float32(offset) for frame in frames_of(movie)]
 
 
 def test_frames_about_zero_are_judged_by_their_series_and_not_by_their_sign() -> None:
     level = float(np.median(counts(0)[0]))
-    for offset in (level, 1.02 * level, 1.5 * level, 5 * level):
+    for offset in (level, 1.02 * level, 5 * level):
         assert flags_of([measure_frame(frame, 2.0) for frame in counts(offset)]) == [[]] * 16
     subtracted = [frame - np.median(frame) for frame in counts(0)]
     assert flags_of([measure_frame(frame, 2.0) for frame in subtracted]) == [[]] * 16
-    subtracted[5] = np.random.default_rng(0).normal(-level, 2, (128, 128)).astype(np.float32)
+    subtracted[5] = np.random.default_rng(0).normal(-level, 2, (96, 96)).astype(np.float32)
     flags = flags_of([measure_frame(frame, 2.0) for frame in subtracted])
     assert {t: words for t, words in enumerate(flags) if words} == {5: ["black"]}
 
 
 def test_a_frame_not_above_zero_is_black_where_the_series_is_lit() -> None:
     frames = counts(0)
-    frames[4] = np.random.default_rng(0).normal(-3, 2, (128, 128)).astype(np.float32)
+    frames[4] = np.random.default_rng(0).normal(-3, 2, (96, 96)).astype(np.float32)
     flags = flags_of([measure_frame(frame, 2.0) for frame in frames])
     assert {t: words for t, words in enumerate(flags) if words} == {4: ["black"]}
 
