@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 import phbatch
 from phbatch.kernels.intensity import make_affine
 from phbatch.kernels.stats import measure_frame
-from phbatch.network.backend import select_backend
+from phbatch.network.backend import select_backend, start_sparingly
 from phbatch.network.device import describe_device
 from phbatch.network.forms import PLAIN, build_form, list_forms
 from phbatch.network.model import open_model
@@ -130,6 +130,7 @@ class OnDevice:
     """Compiled calls on tensors that lie on the device already."""
 
     def __init__(self, backend: Backend) -> None:
+        start_sparingly()
         select_backend(backend)
         if backend == "jax":
             import jax
