@@ -17,7 +17,7 @@ from phbatch.kernels.display import percentiles_of
 from phbatch.outputs.ledger import Ledger
 from phbatch.places.place import Place
 from phbatch.words.events import Event, RunStarted
-from tests.models import Case, make_model
+from tests.handmade import write_model
 from tests.ome_inputs import write_ome
 from tests.test_plates import make_plate
 
@@ -122,7 +122,7 @@ def expected_window(frames: Sequence[np.ndarray]) -> dict[str, float]:
 def test_windows_of_a_network_are_those_of_what_it_made(tmp_path: Path) -> None:
     hints = {"omero": {"channels": [{"label": "PH", "color": "00FF00"}, {"label": "GFP"}]}}
     write_ome(tmp_path / "in.zarr", two_channels(), "tcyx", "0.5", attributes=hints)
-    make_model(tmp_path / "model", Case(depth=1))
+    write_model(tmp_path / "model", unet_n_depth=1, unet_residual=True)
     options: dict[str, Any] = {"model": tmp_path / "model", "workers": 1}
     asked = iter(range(3))
     cut = tmp_path / "cut.zarr"
@@ -188,7 +188,8 @@ def test_labels_that_were_made_up_are_no_names(tmp_path: Path) -> None:
 def test_channels_that_a_network_makes_of_others_have_windows(tmp_path: Path) -> None:
     write_ome(tmp_path / "in.zarr", two_channels(), "tcyx")
     for channels in ((2, 1), (2, 3), (2, 2), (1, 2)):
-        make_model(tmp_path / f"model{channels}", Case(depth=1, channels=channels, residual=False))
+        outside = dict(zip(("n_channel_in", "n_channel_out"), channels, strict=True))
+        write_model(tmp_path / f"model{channels}", unet_n_depth=1, **outside)
         source = {"channel": 0} if channels[0] == 1 else {}
         output = phbatch.run(
             tmp_path / "in.zarr", tmp_path / "out.zarr", model=tmp_path / f"model{channels}", overwrite=True, **source

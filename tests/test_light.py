@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,12 @@ LIGHTS = {
 
 
 def cells(frames: int = 3, seed: int = 0) -> np.ndarray:
-    """A flat background of 2000 counts with dark cells in bright halos."""
+    """A flat background of 2000 counts with dark cells in bright halos, to be changed at will."""
+    return _cells(frames, seed).copy()
+
+
+@cache
+def _cells(frames: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE]
     image = 2000 + rng.normal(0, 40, (frames, SIZE, SIZE))

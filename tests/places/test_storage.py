@@ -25,7 +25,7 @@ from phbatch.places.ome import ImageMetadata, make_image_attributes
 from phbatch.places.place import Place
 from phbatch.words.axes import to_region
 from phbatch.words.errors import InputError, OutputError
-from tests.models import Case, make_model
+from tests.handmade import write_model
 from tests.outputs import statistics_of
 
 IMAGE = np.random.default_rng(0).integers(0, 60000, (2, 3, 4, 9, 7), dtype="uint16")
@@ -141,8 +141,8 @@ def test_selected_frames_and_channel_move_the_time_axis(tmp_path: Path, version:
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_uncertainty_is_an_image_of_its_own(tmp_path: Path, version: str) -> None:
     make_ome(tmp_path / "in.zarr", version, IMAGE[:, :2, 0])
-    make_model(tmp_path / "model", Case(depth=1, probabilistic=True))
-    result = phbatch.run(tmp_path / "in.zarr", model=tmp_path / "model", uncertainty=True)
+    model = write_model(tmp_path / "model", unet_n_depth=1, probabilistic=True)
+    result = phbatch.run(tmp_path / "in.zarr", model=model, uncertainty=True)
     yaozarrs.validate_zarr_store(result.output)
     yaozarrs.validate_zarr_store(f"{result.output}/uncertainty")
     scale = read_all(open_source(Place.at(f"{result.output}/uncertainty")))
