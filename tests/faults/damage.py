@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -365,8 +366,13 @@ def make_shard(chunks: list[bytes]) -> bytes:
 @cache
 def make_bomb(codec: str) -> bytes:
     """A gigabyte of zeros, compressed."""
-    zeros = bytes(1 << 30)
-    return gzip.compress(zeros, 1) if codec == "gzip" else bytes(numcodecs.Zstd(1).encode(zeros))
+    if codec == "zstd":
+        return bytes(numcodecs.Zstd(1).encode(bytes(1 << 30)))
+    part, packer, checksum = bytes(1 << 24), zlib.compressobj(1, wbits=-15), 0
+    packed = packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH)  # which may be repeated as it is
+    for _ in range(64):
+        checksum = zlib.crc32(part, checksum)
+    return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + 64 * packed + b"\x03\x00" + struct.pack("<II", checksum, 1 << 30)
 
 
 @damage("blosc header that claims two gigabytes")

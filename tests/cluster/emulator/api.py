@@ -15,6 +15,7 @@ from kmock import KubernetesEmulator, Request, action
 from tests.cluster.manifests import faults, resources
 
 _VERSIONS = itertools.count(1)
+_REMEMBERED = 50  # requests: more than are under way at once
 VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"]
 
 
@@ -22,6 +23,7 @@ class Api(KubernetesEmulator):
     """In memory; what is created must be valid."""
 
     async def _handle(self, request: Request) -> Any:
+        del self._requests[:-_REMEMBERED]  # kmock looks through all that came, with each that comes
         if request.resource is not None and request.action == action.CREATE and isinstance(request.data, dict):
             complete(request.data, request.namespace)
         if request.resource is not None and request.action == action.UPDATE:

@@ -1,13 +1,18 @@
-"""A module of the operator beside Dask's own: its requests may take as long as a busy machine needs.
+"""A module of the operator beside Dask's own: its requests may take as long as a busy machine needs, and are plain.
 
 Dask's gives up a request after 10 s, and an operation that failed is begun anew a minute later, from its start.
 """
 
 from __future__ import annotations
 
+import ssl
+from functools import cache
 from typing import Any
 
 import kopf
+
+ssl.create_default_context = cache(ssl.create_default_context)
+"""Of HTTP without TLS: a new one for every request reads all certificates of the machine, a third of the work."""
 
 PATIENCE_S = 300.0
 
