@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import warnings
@@ -86,6 +87,57 @@ def test_a_plate_is_a_tree_of_its_fields(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found, zarr.open_array(output, path=f"{field}/{array}")[:])
             xarray.testing.assert_identical(found, phbatch.open(Path(output, field), level=level).rename("image"))
         assert {*xarray.open_datatree(Path(output, field)).children} == {"0", "1"}
+
+
+def test_what_is_loaded_is_kept(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(400, 600, (2, 40, 36)).astype("uint16")
+    output = phbatch.run(write_ome(tmp_path / "in.zarr", frames, "tyx"), model="none", levels=2).output
+    opened = [xarray.open_dataset(output).load(), xarray.load_dataset(output), xarray.open_datatree(output).load()["0"]]
+    part = xarray.open_dataset(output)["0"].isel(t=1, y=slice(30, 3, -4), x=[5, 2, 2]).compute()
+    expected = phbatch.open(output).compute()
+    shutil.rmtree(output)
+    for found in opened:
+        (pixels,) = found.data_vars.values()
+        assert isinstance(pixels.data, np.ndarray)
+        np.testing.assert_array_equal(pixels, expected)
+    np.testing.assert_array_equal(part, expected.values[1, 30:3:-4][:, [5, 2, 2]])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decode_cf": False},
+        {"decode_times": False, "decode_coords": "all"},
+        {"concat_characters": False, "decode_timedelta": False, "consolidated": False},
+    ],
+    ids=str,
+)
+def test_the_usual_options_are_taken(tmp_path: Path, options: dict[str, Any]) -> None:
+    frames = np.full((2, 40, 36), 500, "uint16")
+    output = phbatch.run(write_ome(tmp_path / "in.zarr", frames, "tyx"), model="none", normalize="none").output
+    assert (xarray.open_dataset(output, **options)["0"] == 500).all()
+    assert (xarray.open_datatree(output, **options)["0/image"] == 500).all()
+    assert (xarray.open_groups(output, **options)["/0"]["image"] == 500).all()
+    assert (xarray.open_dataset(f"file://{output}", **options)["0"] == 500).all()
+
+
+def test_a_group_is_opened_alone(tmp_path: Path) -> None:
+    movie = phbatch.PhaseContrast(shape=(48, 64), n_frames=2, seed=3)
+    phbatch.write_plate(tmp_path / "plate.zarr", movie, wells=2, fields=2)
+    output = phbatch.run(tmp_path / "plate.zarr", model="none", levels=2, workers=1).output
+    whole = phbatch.open_datatree(output)
+    Path(output, "A/2/1/zarr.json").write_text("{")
+    with pytest.raises(phbatch.InputError, match="A/2/1"):
+        xarray.open_datatree(output)
+    assert xarray.open_dataset(output, group="A/1/0/1").identical(whole["A/1/0/1"].to_dataset())
+    assert xarray.open_dataset(output, group="/statistics/").identical(whole["statistics"].to_dataset())
+    assert {node.path for node in xarray.open_datatree(output, group="A/1").subtree} == {
+        "/", *(f"/{field}{level}" for field in "01" for level in ("", "/0", "/1"))
+    }  # fmt: skip
+    assert {*xarray.open_groups(output, group="A/2/0")} == {"/", "/0", "/1"}
+    for group, said in (("B", "no group 'B'; give one of A, or"), ("A/1/0", "A/1/0/0, A/1/0/1")):
+        with pytest.raises(phbatch.InputError, match=said):
+            xarray.open_dataset(output, group=group)
 
 
 def test_what_phbatch_did_not_write_is_left_to_others(tmp_path: Path) -> None:

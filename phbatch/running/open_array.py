@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -91,27 +91,33 @@ def open_level(path: str | Path, axes: str | None, level: int, storage_options: 
     return open_source(Place.at(path, options), axes, operator.index(level))
 
 
-def labelled(source: Source, level: int) -> xarray.DataArray:
-    """A level that was opened, with the coordinates of its pixels."""
+def labelled(source: Source, level: int, wrap: Callable[[LazyImage], Any] | None = None) -> xarray.DataArray:
+    """A level that was opened, with the coordinates of its pixels: an array of Dask, or what `wrap` makes of it."""
     import xarray
 
     metadata, array = source.metadata, source.array
     lengths = tuple(source.shape[CANONICAL.index(axis)] for axis in metadata.axes)
     coordinates = dict(_coordinates(source, lengths))
-    known = (source.path, source.node, source.identity(pixels=False), _stamp(source))
     axes = source.stored_axes if metadata.version is None else None
-    lazy = da.from_array(
-        _LazyImage(source.place, axes, source.dtype, lengths, level),
-        _dask_chunks(source),
+    image, chunks = LazyImage(source.place, axes, source.dtype, lengths, level), _dask_chunks(source)
+    attributes = {name: array.attrs[name] for name in ("scale_factor", "add_offset") if name in array.attrs}
+    stem = source.place.name.removesuffix(".zarr")
+    pixels = _chunked(image, source, chunks) if wrap is None else wrap(image)
+    found = xarray.DataArray(pixels, coordinates, [*metadata.axes], name=metadata.name or stem, attrs=attributes)
+    found.encoding["preferred_chunks"] = dict(zip(metadata.axes, chunks, strict=True))
+    return found
+
+
+def _chunked(image: LazyImage, source: Source, chunks: tuple[int, ...]) -> da.Array:
+    known = (source.path, source.node, source.identity(pixels=False), _stamp(source))
+    return da.from_array(
+        image,
+        chunks,
         name=f"phbatch-{hashlib.sha256(repr(known).encode()).hexdigest()}",
         asarray=False,
         fancy=False,
-        meta=np.empty((0,) * len(lengths), source.dtype),
+        meta=np.empty((0,) * image.ndim, image.dtype),
     )
-    attributes = {name: array.attrs[name] for name in ("scale_factor", "add_offset") if name in array.attrs}
-    stem = source.place.name.removesuffix(".zarr")
-    name = metadata.name or stem
-    return xarray.DataArray(lazy, coordinates, [*metadata.axes], name=name, attrs=attributes)
 
 
 def register_accessor() -> Any:
@@ -171,8 +177,8 @@ _normalize = normalize  # which a method is called, too
 
 
 @dataclass(frozen=True, eq=False)
-class _LazyImage:
-    """An image along the axes that it has, for Dask: opened once per process, guarded as every input is."""
+class LazyImage:
+    """An image along the axes that it has: opened once per process, guarded as every input is."""
 
     place: Place
     axes: str | None
@@ -181,7 +187,7 @@ class _LazyImage:
     level: int
 
     @property
-    def ndim(self) -> int:
+    def ndim(self) -> int:  # noqa: D102 - as of arrays
         return len(self.shape)
 
     @cached_property

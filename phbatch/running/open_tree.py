@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from phbatch.inputs.positions import list_images
 from phbatch.places.place import Place
 from phbatch.places.refusals import ome_attributes
 from phbatch.running.open_array import labelled, register_accessor
+from phbatch.words.errors import InputError
 from phbatch.words.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 _TABLES = ("statistics", "illumination")
 """Groups of an output whose arrays are no pixels."""
 
+_SHOWN = 8
 
-def open_datatree(path: str | Path, *, storage_options: Any = None) -> xarray.DataTree:
+Wrap = Callable[[Any], Any]
+"""Makes of an array that is opened, and can be cut, what a Dataset is given."""
+
+
+def open_datatree(path: str | Path, *, group: str | None = None, storage_options: Any = None) -> xarray.DataTree:
     """Open all that an OME-Zarr image or a plate holds as an xarray.DataTree: no pixel is read until asked.
 
     It is what ``xarray.open_datatree(path)`` gives of an output of phbatch, and ``engine="phbatch"`` of any image. The
@@ -33,6 +39,8 @@ def open_datatree(path: str | Path, *, storage_options: Any = None) -> xarray.Da
     ----------
     path : str or Path
         OME-Zarr image (0.4 or 0.5), plate, collection of bioformats2raw, or output of phbatch; a path or a URL.
+    group : str, optional
+        Only what lies below a path in the tree, such as a field of a plate, ``"B/3/0"``: nothing else is opened.
     storage_options : mapping, str or sequence of str, optional
         Credentials and endpoint of an object store.
 
@@ -41,13 +49,13 @@ def open_datatree(path: str | Path, *, storage_options: Any = None) -> xarray.Da
     xarray.DataTree
         ``tree["0/image"]`` is the full resolution, ``tree["1/image"]`` the next, each as `open` gives it;
         ``tree["uncertainty/0/image"]`` and ``tree["labels/NAME/0/image"]`` likewise. ``tree["statistics"]`` and
-        ``tree["illumination"]`` are the arrays of an output that have these names. Of a plate, all of it lies below
-        the path of its field, such as ``tree["B/3/0/0/image"]``.
+        ``tree["illumination"]`` are the arrays of an output that have these names, but of a web server, which lists
+        nothing. Of a plate, all of it lies below the path of its field, such as ``tree["B/3/0/0/image"]``.
 
     Raises
     ------
     InputError
-        There is no image.
+        There is no image, or no such group.
     UsageError
         xarray is not installed.
 
@@ -62,47 +70,86 @@ def open_datatree(path: str | Path, *, storage_options: Any = None) -> xarray.Da
     ({'t': 3, 'y': 32, 'x': 24}, {'frame': 3})
     """
     library = register_accessor()
-    settings = parse_settings({"storage_options": storage_options})
-    place = Place.at(path, settings.storage_options)
-    images = list_images(path, settings)
-    groups: dict[str, xarray.Dataset] = {}
-    if "" not in images:
-        groups.update(_tables(place, ""))
-    for name, image in images.items():
-        groups.update(_groups_of(Place.at(image, settings.storage_options), f"/{name}" if name else ""))
-    tree: xarray.DataTree = library.DataTree.from_dict(groups, name=place.name.removesuffix(".zarr"))
+    name = Path(path).name.removesuffix(".zarr")
+    tree: xarray.DataTree = library.DataTree.from_dict(list_groups(path, group, storage_options), name=name)
     return tree
 
 
-def _groups_of(place: Place, prefix: str) -> Iterator[tuple[str, xarray.Dataset]]:
-    """What an image has, by its path in a tree."""
+def list_groups(
+    path: str | Path, group: str | None, storage_options: Any, wrap: Wrap | None = None
+) -> dict[str, xarray.Dataset]:
+    """What `open_datatree` gives, by absolute paths; arrays are of Dask, or what `wrap` makes of them.
+
+    Raises
+    ------
+    InputError
+        There is no image, or no such group.
+    """
+    settings = parse_settings({"storage_options": storage_options})
+    place, within = Place.at(path, settings.storage_options), (group or "").strip("/")
+    images = list_images(path, settings)
+    groups: dict[str, xarray.Dataset] = {}
+    if "" not in images:
+        groups.update(_tables(place, "", within, wrap))
+    for name, image in images.items():
+        if _meet(name, within):
+            groups.update(_groups_of(Place.at(image, settings.storage_options), name, within, wrap))
+    found = {
+        "/" + node.removeprefix(within).strip("/"): held for node, held in groups.items() if _is_below(node, within)
+    }
+    if not found:
+        known = sorted({node.split("/")[0] for node in [*groups, *images] if node})
+        shown = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+        raise InputError(f"{path} holds no group {group!r}; give one of {shown}, or what is below them.")
+    return found
+
+
+def _is_below(node: str, within: str) -> bool:
+    return not within or node == within or node.startswith(f"{within}/")
+
+
+def _meet(node: str, within: str) -> bool:
+    """Whether one of two paths is the other, or lies below it."""
+    return not node or _is_below(node, within) or _is_below(within, node)
+
+
+def _groups_of(place: Place, name: str, within: str, wrap: Wrap | None) -> Iterator[tuple[str, xarray.Dataset]]:
+    """What an image has, by its path in a tree, as far as it may lie within a part of the tree."""
+    prefix = f"{name}/" if name else ""
     first = open_source(place)
-    yield from ((f"{prefix}/0", labelled(first, 0).to_dataset(name="image")),)
-    for level in range(1, first.levels):
-        yield f"{prefix}/{level}", labelled(open_source(place, None, level), level).to_dataset(name="image")
+    for level in range(first.levels):
+        if _meet(f"{prefix}{level}", within):
+            source = open_source(place, None, level) if level else first
+            yield f"{prefix}{level}", labelled(source, level, wrap).to_dataset(name="image")
     if first.metadata.version is None:
         return
     listed = ome_attributes(place, "labels").get("labels")
-    labels = [f"labels/{name}" for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    labels = [f"labels/{label}" for label in listed if isinstance(label, str)] if isinstance(listed, list) else []
     for image in ("uncertainty", *labels):
-        if "multiscales" in ome_attributes(place, image):
-            yield from _groups_of(place / image, f"{prefix}/{image}")
-    yield from _tables(place, prefix)
+        if _meet(f"{prefix}{image}", within) and "multiscales" in ome_attributes(place, image):
+            yield from _groups_of(place / image, f"{prefix}{image}", within, wrap)
+    yield from _tables(place, prefix, within, wrap)
 
 
-def _tables(place: Place, prefix: str) -> Iterator[tuple[str, xarray.Dataset]]:
+def _tables(place: Place, prefix: str, within: str, wrap: Wrap | None) -> Iterator[tuple[str, xarray.Dataset]]:
     """Groups of an output that are no images."""
     import xarray
 
     for name in _TABLES:
+        if not place.lists or not _meet(f"{prefix}{name}", within):
+            continue
         try:
             group: Any = place.open(name)
             arrays = dict(group.arrays())
         except (FileNotFoundError, AttributeError):
             continue
         variables = {
-            key: xarray.Variable(dimension_names(array), da.from_zarr(array))
+            key: xarray.Variable(
+                dimension_names(array),
+                da.from_zarr(array) if wrap is None else wrap(array),
+                encoding={"preferred_chunks": dict(zip(dimension_names(array), array.chunks, strict=True))},
+            )
             for key, array in sorted(arrays.items())
             if len(dimension_names(array)) == array.ndim
         }
-        yield f"{prefix}/{name}", xarray.Dataset(variables, attrs=group.attrs.asdict())
+        yield f"{prefix}{name}", xarray.Dataset(variables, attrs=group.attrs.asdict())

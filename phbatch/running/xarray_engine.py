@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import xarray
-from xarray.backends import BackendEntrypoint
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
 
 import phbatch
 
@@ -40,62 +44,100 @@ class PhbatchEngine(BackendEntrypoint):
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether runs keep their ledger there, as they do in every output and every field of a plate."""
-        return isinstance(filename_or_obj, str | os.PathLike) and Path(filename_or_obj, PRIVATE).is_dir()
+        if not isinstance(filename_or_obj, str | os.PathLike):
+            return False
+        path = os.fspath(filename_or_obj)
+        if isinstance(path, str) and path.startswith("file://"):
+            path = unquote(urlsplit(path).path)
+        try:
+            return Path(os.fsdecode(path), PRIVATE).is_dir()
+        except (OSError, ValueError):  # no name that a file can have
+            return False
 
     def open_dataset(
         self,
         filename_or_obj: Any,
         *,
-        drop_variables: str | Iterable[str] | None = None,
         mask_and_scale: bool = True,
+        decode_times: Any = True,
+        concat_characters: bool = True,
+        decode_coords: Any = True,
+        drop_variables: str | Iterable[str] | None = None,
+        use_cftime: bool | None = None,
+        decode_timedelta: Any = None,
         group: str | None = None,
         storage_options: Any = None,
+        consolidated: bool | None = None,
     ) -> xarray.Dataset:
-        """The full resolution under the name ``0``, as `xarray.open_zarr` calls it, or a group of the tree."""
-        if group is None or not group.strip("/"):
-            found = phbatch.open(filename_or_obj, storage_options=storage_options).to_dataset(name="0")
-        else:
-            found = phbatch.open_datatree(filename_or_obj, storage_options=storage_options)[group].to_dataset()
-        return _decoded(found, drop_variables, mask_and_scale)
+        """The full resolution under the name ``0``, as `xarray.open_zarr` calls it, or a group of the tree.
+
+        The others are xarray's own; ``consolidated``, which the engine of zarr takes, means nothing here.
+        """
+        options = {
+            "mask_and_scale": mask_and_scale,
+            "decode_times": decode_times,
+            "concat_characters": concat_characters,
+            "decode_coords": decode_coords,
+            "use_cftime": use_cftime,
+            "decode_timedelta": decode_timedelta,
+        }
+        whole = not (group or "").strip("/")
+        groups = _list_groups(filename_or_obj, "0" if whole else group, storage_options)
+        if "/" not in groups:
+            raise phbatch.InputError(
+                f"{group!r} of {filename_or_obj} holds other groups and no array; give one of"
+                f" {', '.join(f'{group}{name}' for name in [*groups][:8])}, or open it with open_datatree."
+            )
+        found = groups["/"].rename(image="0") if whole else groups["/"]
+        return _decoded(found, drop_variables, options)
 
     def open_groups_as_dict(
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        mask_and_scale: bool = True,
+        group: str | None = None,
         storage_options: Any = None,
+        consolidated: bool | None = None,
+        **options: Any,
     ) -> dict[str, xarray.Dataset]:
         """What `open_datatree` gives, by paths."""
-        tree = phbatch.open_datatree(filename_or_obj, storage_options=storage_options)
-        return {
-            node.path: _decoded(node.to_dataset(inherit=False), drop_variables, mask_and_scale) for node in tree.subtree
-        }
+        groups = _list_groups(filename_or_obj, group, storage_options)
+        found = {name: _decoded(held, drop_variables, options) for name, held in groups.items()}
+        return {"/": xarray.Dataset()} | found
 
-    def open_datatree(
-        self,
-        filename_or_obj: Any,
-        *,
-        drop_variables: str | Iterable[str] | None = None,
-        mask_and_scale: bool = True,
-        storage_options: Any = None,
-    ) -> xarray.DataTree:
+    def open_datatree(self, filename_or_obj: Any, **options: Any) -> xarray.DataTree:
         """As `phbatch.open_datatree`; integers that stand for other numbers are these numbers, as xarray has them."""
-        groups = self.open_groups_as_dict(
-            filename_or_obj,
-            drop_variables=drop_variables,
-            mask_and_scale=mask_and_scale,
-            storage_options=storage_options,
-        )
-        return xarray.DataTree.from_dict(groups)
+        return xarray.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
 
 
-def _decoded(found: xarray.Dataset, dropped: str | Iterable[str] | None, mask_and_scale: bool) -> xarray.Dataset:
+class _Lazily(BackendArray):
+    """What xarray reads parts of, and keeps what it was told to load."""
+
+    def __init__(self, array: Any) -> None:
+        self.shape, self.dtype, self._array = array.shape, np.dtype(array.dtype), array
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> Any:
+        return np.asarray(self._array[key])
+
+
+def _list_groups(path: Any, group: str | None, storage_options: Any) -> dict[str, xarray.Dataset]:
+    opening = import_module("phbatch.running.open_tree")  # not before something is opened
+    found: dict[str, xarray.Dataset] = opening.list_groups(path, group, storage_options, _lazily)
+    return found
+
+
+def _lazily(array: Any) -> Any:
+    return indexing.LazilyIndexedArray(_Lazily(array))
+
+
+def _decoded(found: xarray.Dataset, dropped: str | Iterable[str] | None, options: dict[str, Any]) -> xarray.Dataset:
     names = [dropped] if isinstance(dropped, str) else [*(dropped or ())]
-    found = found.drop_vars(names, errors="ignore")
-    decoded = xarray.decode_cf(found, mask_and_scale=mask_and_scale, decode_times=False, decode_coords=False)
-    for name, variable in decoded.variables.items():
-        if variable.chunks is not None:  # what chunks={} takes
-            lengths = [max(lengths) for lengths in variable.chunks]
-            decoded[name].encoding["preferred_chunks"] = dict(zip(variable.dims, lengths, strict=True))
+    chunks = {name: found[name].encoding["preferred_chunks"] for name in found.data_vars}
+    decoded = xarray.decode_cf(found.drop_vars(names, errors="ignore"), **options)
+    for name in decoded.data_vars:
+        decoded[name].encoding["preferred_chunks"] = chunks[name]
     return decoded

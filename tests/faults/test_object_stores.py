@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray
 import zarr
 from pydantic import SecretStr
 
@@ -227,6 +228,13 @@ def test_web_servers_are_read_and_never_written(
         assert "is on a web server, which is only read" in phbatch_command.err
     assert phbatch_command("run", f"{web_server}/nowhere.zarr", tmp_path / "o.zarr", "--model", "none") == 3
     assert "holds no Zarr array or group" in phbatch_command.err
+
+
+def test_a_tree_on_a_web_server_has_all_levels(web_server: str, image: Path, tmp_path: Path) -> None:
+    output = phbatch.run(image, tmp_path / "out.zarr", levels=2, **SETTINGS).output
+    tree = xarray.open_datatree(f"{web_server}/out.zarr", engine="phbatch")
+    assert [*tree.children] == ["0", "1"]  # a web server lists no tables
+    np.testing.assert_array_equal(tree["1/image"], phbatch.open(output, level=1))
 
 
 @pytest.mark.parametrize(
