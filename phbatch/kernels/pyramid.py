@@ -28,8 +28,8 @@ def make_levels(image: NDArray[Any], count: int, method: LevelMethod = "mean") -
     count : int
         Levels to make, each of half the length of the one before along y and x, rounded up.
     method : {"mean", "mode"}
-        Means are of exact sums of integers of up to 32 bits, of float64 sums otherwise, and are rounded once; for
-        integers half to even. A mean that holds NaN is NaN. The mode is the most frequent value, the smallest where
+        Means are of exact sums of integers, of float64 sums of others, and are rounded once; for integers half to
+        even. A mean that holds NaN is NaN. The mode is the most frequent value, the smallest where
         several are; it suits labels.
 
     Returns
@@ -57,6 +57,10 @@ def make_levels(image: NDArray[Any], count: int, method: LevelMethod = "mean") -
             for level, pixels in enumerate(made, 1):
                 _modes(plane, 2**level, np.empty(4**level, plane.dtype), pixels[index])
             continue
+        if known.kind in "iu" and known.itemsize > 4:
+            for level, pixels in enumerate(made, 1):
+                _means_of_wide(plane, 2**level, pixels[index])
+            continue
         sums = plane
         for level, pixels in enumerate(made, 1):
             rows, columns = pixels.shape[1:]
@@ -76,7 +80,7 @@ def _empty(planes: NDArray[Any], level: int, dtype: Any) -> NDArray[Any]:
 
 
 def _sum_dtype(dtype: np.dtype[Any], level: int) -> type[np.generic]:
-    if dtype.kind == "f" or dtype.itemsize > 4:
+    if dtype.kind == "f":
         return np.float64
     if dtype.itemsize > 2 or 2**level > _NARROW:
         return np.int64
@@ -138,6 +142,28 @@ def _rounded_means(
             for j in range(last):
                 means[i, j] = np.rint(np.float64(row[j]) / inner)
         means[i, last] = np.rint(np.float64(row[last]) / np.float64(rows * (width - last * factor)))
+
+
+@compile_later
+def _means_of_wide(image: Any, factor: int, means: Any) -> None:  # pragma: no cover
+    """Of integers of 64 bits, in two halves whose sums are exact: upper * 2**32 + lower."""
+    height, width = image.shape
+    for i in range(means.shape[0]):
+        bottom = min((i + 1) * factor, height)
+        for j in range(means.shape[1]):
+            right, upper, lower = min((j + 1) * factor, width), np.int64(0), np.int64(0)
+            for y in range(i * factor, bottom):
+                for x in range(j * factor, right):
+                    value = image[y, x]
+                    upper += np.int64(value >> 32)
+                    lower += np.int64(value & 0xFFFFFFFF)
+            count = np.int64((bottom - i * factor) * (right - j * factor))
+            upper += lower >> 32
+            rest = ((upper % count) << 32) + (lower & 0xFFFFFFFF)  # of the division of the upper half
+            mean, left = ((upper // count) << 32) + rest // count, rest % count
+            if 2 * left > count or (2 * left == count and mean & 1):
+                mean += 1
+            means[i, j] = mean
 
 
 @compile_later

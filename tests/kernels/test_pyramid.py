@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -25,15 +26,18 @@ def level_by_squares(image: NDArray[np.generic], level: int, method: LevelMethod
         if method == "mode":
             counts = Counter(square.ravel().tolist())
             found[index] = min(counts, key=lambda value: (-counts[value], value))
+        elif image.dtype.kind in "iu":
+            found[index] = round(Fraction(sum(square.ravel().tolist()), square.size))
         else:
-            mean = square.mean(dtype=np.float64)
-            found[index] = np.rint(mean) if image.dtype.kind in "iu" else mean
+            found[index] = square.mean(dtype=np.float64)
     return found
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    dtype=st.sampled_from(["uint8", "uint16", "int16", "uint32", "int32", "float16", "float32", ">u2"]),
+    dtype=st.sampled_from(
+        ["uint8", "uint16", "int16", "uint32", "int32", "int64", "uint64", "float16", "float32", ">u2"]
+    ),
     shape=st.tuples(st.integers(1, 2), st.integers(1, 40), st.integers(1, 40)),
     seed=st.integers(0, 99),
     count=st.integers(0, 6),
@@ -50,6 +54,12 @@ def test_levels_are_the_means_of_the_image(dtype: str, shape: tuple[int, ...], s
     for level, pixels in enumerate(levels, 1):
         assert pixels.dtype == kind
         np.testing.assert_array_equal(pixels, level_by_squares(image, level))
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, 2**53 + 1, -(2**63)])
+def test_a_constant_of_64_bits_stays_what_it_is(value: int) -> None:
+    for pixels in make_levels(np.full((9, 7), value, np.int64), 3):
+        assert (pixels == value).all()
 
 
 def test_float64_is_added_in_float64() -> None:
