@@ -118,7 +118,7 @@ def test_the_usual_options_are_taken(tmp_path: Path, options: dict[str, Any]) ->
     assert (xarray.open_dataset(output, **options)["0"] == 500).all()
     assert (xarray.open_datatree(output, **options)["0/image"] == 500).all()
     assert (xarray.open_groups(output, **options)["/0"]["image"] == 500).all()
-    assert (xarray.open_dataset(f"file://{output}", **options)["0"] == 500).all()
+    assert (xarray.open_dataset(f"file://{output}", engine="phbatch", **options)["0"] == 500).all()
 
 
 def test_a_group_is_opened_alone(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import xarray
@@ -46,11 +45,8 @@ class PhbatchEngine(BackendEntrypoint):
         """Whether runs keep their ledger there, as they do in every output and every field of a plate."""
         if not isinstance(filename_or_obj, str | os.PathLike):
             return False
-        path = os.fspath(filename_or_obj)
-        if isinstance(path, str) and path.startswith("file://"):
-            path = unquote(urlsplit(path).path)
         try:
-            return Path(os.fsdecode(path), PRIVATE).is_dir()
+            return Path(os.fsdecode(filename_or_obj), PRIVATE).is_dir()
         except (OSError, ValueError):  # no name that a file can have
             return False
 
