@@ -15,6 +15,7 @@ import zarr
 
 import phbatch
 from phbatch.places import own
+from tests.handmade import write_model
 from tests.ome_inputs import write_ome
 
 xarray = pytest.importorskip("xarray")
@@ -119,6 +120,22 @@ def test_the_usual_options_are_taken(tmp_path: Path, options: dict[str, Any]) ->
     assert (xarray.open_datatree(output, **options)["0/image"] == 500).all()
     assert (xarray.open_groups(output, **options)["/0"]["image"] == 500).all()
     assert (xarray.open_dataset(f"file://{output}", engine="phbatch", **options)["0"] == 500).all()
+
+
+def test_uncertainty_is_in_the_tree_and_labels_are_left_out(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(1, 9, (2, 24, 24)).astype("uint16")
+    path = write_ome(tmp_path / "a.zarr", frames, "tyx", "0.5")
+    write_ome(path / "labels/cells", frames, "tyx", "0.5", attributes={"image-label": {}})
+    attributes = {"ome": {"version": "0.5", "labels": ["cells"]}}
+    zarr.open_group(path / "labels", mode="a").attrs.update(attributes)
+    np.testing.assert_array_equal(phbatch.open_datatree(path)["0/image"], frames)
+    model = write_model(tmp_path / "model", probabilistic=True)
+    output = phbatch.run(path, model=model, uncertainty=True, levels=2).output
+    tree = xarray.open_datatree(output)
+    assert {*tree.children} == {"0", "1", "uncertainty", "statistics"}
+    for level, array in (("0", "0"), ("1", "1/image")):
+        stored = zarr.open_array(output, path=f"uncertainty/{array}")
+        np.testing.assert_array_equal(tree[f"uncertainty/{level}/image"], stored[:])
 
 
 def test_a_group_is_opened_alone(tmp_path: Path) -> None:

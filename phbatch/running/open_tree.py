@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TABLES = ("statistics", "illumination")
 """Groups of an output whose arrays are no pixels."""
 
+_UNCERTAINTY = "uncertainty"
 _SHOWN = 8
 
 Wrap = Callable[[Any], Any]
@@ -29,7 +30,7 @@ Wrap = Callable[[Any], Any]
 
 
 def open_datatree(path: str | Path, *, group: str | None = None, storage_options: Any = None) -> xarray.DataTree:
-    """Open all that an OME-Zarr image or a plate holds as an xarray.DataTree: no pixel is read until asked.
+    """Open all levels of an OME-Zarr image, or of all of a plate, as an xarray.DataTree: no pixel is read until asked.
 
     It is what ``xarray.open_datatree(path)`` gives of an output of phbatch, and ``engine="phbatch"`` of any image. The
     engine of xarray's own refuses images with levels: it wants one length of each dimension in a group and all below
@@ -48,9 +49,9 @@ def open_datatree(path: str | Path, *, group: str | None = None, storage_options
     -------
     xarray.DataTree
         ``tree["0/image"]`` is the full resolution, ``tree["1/image"]`` the next, each as `open` gives it;
-        ``tree["uncertainty/0/image"]`` and ``tree["labels/NAME/0/image"]`` likewise. ``tree["statistics"]`` and
-        ``tree["illumination"]`` are the arrays of an output that have these names, but of a web server, which lists
-        nothing. Of a plate, all of it lies below the path of its field, such as ``tree["B/3/0/0/image"]``.
+        ``tree["uncertainty/0/image"]`` likewise. ``tree["statistics"]`` and ``tree["illumination"]`` are the arrays
+        of an output that have these names, but of a web server, which lists nothing. Label images are left out. Of a
+        plate, all of it lies below the path of its field, such as ``tree["B/3/0/0/image"]``.
 
     Raises
     ------
@@ -123,11 +124,8 @@ def _groups_of(place: Place, name: str, within: str, wrap: Wrap | None) -> Itera
             yield f"{prefix}{level}", labelled(source, level, wrap).to_dataset(name="image")
     if first.metadata.version is None:
         return
-    listed = ome_attributes(place, "labels").get("labels")
-    labels = [f"labels/{label}" for label in listed if isinstance(label, str)] if isinstance(listed, list) else []
-    for image in ("uncertainty", *labels):
-        if _meet(f"{prefix}{image}", within) and "multiscales" in ome_attributes(place, image):
-            yield from _groups_of(place / image, f"{prefix}{image}", within, wrap)
+    if _meet(f"{prefix}{_UNCERTAINTY}", within) and "multiscales" in ome_attributes(place, _UNCERTAINTY):
+        yield from _groups_of(place / _UNCERTAINTY, f"{prefix}{_UNCERTAINTY}", within, wrap)
     yield from _tables(place, prefix, within, wrap)
 
 
