@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import TimeoutExpired
+from typing import Any
 
 import dask
 from distributed import utils
@@ -18,8 +19,19 @@ from distributed import utils
 _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = [
     *("distributed.cli.dask_scheduler", "distributed.cli.dask_worker", "phbatch.computing.drain", "numba", "obstore"),
-    *("phbatch.running.run", "phbatch.shell.commands", "phbatch.tools.report_page", __name__),
+    *("phbatch.running.run", "phbatch.shell.commands", "phbatch.tools.report_page", "phbatch.report", "rich.console"),
+    *("phbatch.tools.parts", "phbatch.network.predictor", "tensorflow", "keras"),
+    *("tests.faults.tasks", "tests.faults.kills", __name__),
 ]
+"""Of all that are forked: multiprocessing has one server of forks in a process, and who asks first decides."""
+
+
+def fork(target: Callable[..., object], arguments: tuple[Any, ...]) -> Any:
+    """Start a process that calls a function of a module."""
+    _warm_up()
+    process = _CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 class Forked:
@@ -48,12 +60,10 @@ class Forked:
         folder: Path | None = None,
         log: Path | None = None,
     ) -> None:
-        _warm_up()
         self._kept = tempfile.TemporaryDirectory()
         self._said = [log or Path(self._kept.name) / name for name in ("out", "err")]
         given = (code, ["-c", *arguments], {**os.environ, **environment}, folder or Path.cwd(), self._said)
-        self._process = _CONTEXT.Process(target=_be, args=given)
-        self._process.start()
+        self._process = fork(_be, given)
         self.pid = self._process.pid or 0
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -18,15 +17,13 @@ from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from tests.faults.faults import small_units
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
+from tests.forks import fork
 from tests.handmade import write_model
 
 WORKERS = 2
 FRAMES = 8
 SHARD_BYTES = 2_400_000
 """Two frames in a shard, and in a unit."""
-
-_SPAWN = multiprocessing.get_context("forkserver")
-_SPAWN.set_forkserver_preload(["phbatch.running.run", "phbatch.network.predictor", "tensorflow", "tests.faults.kills"])
 
 
 @dataclass(frozen=True)
@@ -102,11 +99,7 @@ class Victims:
         return Killed(at_s, kills, len(committed), len(before & set(again)))
 
     def _start(self, output: Path) -> Any:
-        process = _SPAWN.Process(
-            target=restore, args=(self.source, output, self.model, self._log(output), self.options)
-        )
-        process.start()
-        return process
+        return fork(restore, (self.source, output, self.model, self._log(output), self.options))
 
     def _finish(self, process: Any) -> int:
         process.join(timeout=120)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -26,15 +25,13 @@ from phbatch.words.settings import parse_settings
 from tests.faults.faults import small_units
 from tests.faults.inputs import LAYOUTS, files, make_input, output_options, units_of
 from tests.faults.stores import Bucket, local_bytes, remote_bytes, upload
+from tests.forks import fork
 
 FRAMES = 9
 UNIT_S = 0.05
 """A unit of a process takes so long at least, for a task to be met at work."""
 
 OPTIONS: dict[str, Any] = {"model": "none", "workers": 1}
-
-_SPAWN = multiprocessing.get_context("forkserver")
-_SPAWN.set_forkserver_preload(["phbatch.tools.parts", "tests.faults.tasks"])
 
 
 class Tasks:
@@ -90,9 +87,7 @@ class Tasks:
 
     def start(self, output: str, part: int) -> Any:
         """A task in a process of its own."""
-        process = _SPAWN.Process(target=run_task, args=(output, part, self.store))
-        process.start()
-        return process
+        return fork(run_task, (output, part, self.store))
 
     def do(self, output: str, part: int) -> phbatch.PartResult:
         """A task in this process."""
