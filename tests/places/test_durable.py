@@ -7,8 +7,9 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -23,6 +24,15 @@ from phbatch.places.durable import mark_of, mark_of_file, write_aside
 BLOCK, PART = 4096, 3 * 4096
 RANDOM = os.urandom(10 * PART)
 Write = Callable[[int, memoryview], int]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """On the disk of the checkout: pytest's own folder may be in memory, where nothing has to be aligned."""
+    build = Path(__file__).parents[2] / "build"
+    build.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=build) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)
