@@ -20,6 +20,7 @@ from phbatch.network.backend import choose_backend
 from phbatch.words.errors import UsageError
 from tests.handmade import quickly_compiled, write_model
 from tests.models import Case, make_model
+from tests.network.test_programs import require_found, words_of_run, write_run
 
 CASES: dict[str, tuple[Case, tuple[int, ...], str]] = {
     "2d": (Case(kernel=3, probabilistic=True), (1, 77, 90), "tyx"),
@@ -27,8 +28,11 @@ CASES: dict[str, tuple[Case, tuple[int, ...], str]] = {
 }
 
 
-def test_jax_does_what_tensorflow_does(tmp_path: Path) -> None:
-    """Networks of either dimension, every form, and the steps on the device; in one process (`in_jax`)."""
+def test_jax_does_what_tensorflow_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: np.ndarray) -> None:
+    """Networks of either dimension, every form, the steps on the device, and what is kept; in one process (`in_jax`).
+
+    Another one then finds what was kept.
+    """
     write_model(tmp_path / "small", unet_residual=True)
     given: dict[str, dict[str, Any]] = {}
     for name, (case, shape, axes) in CASES.items():
@@ -41,7 +45,12 @@ def test_jax_does_what_tensorflow_does(tmp_path: Path) -> None:
         options = {"model": folder / "model", "uncertainty": True} | given[name]
         assert phbatch.plan(folder / "in.zarr", **options).tiles_per_frame > 1
         phbatch.run(folder / "in.zarr", folder / "tensorflow.zarr", **options)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    write_run(kept, frames)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept / "cache"))
     command = [sys.executable, "-m", "tests.network.in_jax", str(tmp_path), json.dumps(given)]
+    command += words_of_run(kept, 1, "jax")
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=quickly_compiled())
     assert done.returncode == 0, done.stderr
     for name in CASES:
@@ -51,6 +60,7 @@ def test_jax_does_what_tensorflow_does(tmp_path: Path) -> None:
             )
             assert expected.std() > 0
             assert np.abs(found - expected).max() <= 1e-5 * expected.std(), name
+    require_found(kept, "jax", ["jax"], quickly_compiled())
 
 
 def test_another_backend_than_the_running_one_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -75,38 +85,64 @@ import io, json, sys
 from contextlib import redirect_stderr, redirect_stdout
 from phbatch.shell.commands import main
 told = []
-for words in json.loads(sys.argv[1]):
+for hidden, words in json.loads(sys.argv[1]):
     sys.argv = ["phbatch", *words]
+    sys.modules |= dict.fromkeys(hidden)
     with redirect_stderr(io.StringIO()) as said, redirect_stdout(io.StringIO()):
         try:
             main()
         except SystemExit as end:
             told.append((end.code or 0, said.getvalue()))
+    for library in hidden:
+        del sys.modules[library]
 print("TOLD" + json.dumps(told))
 """
 
 
-def phbatch_in(environment: dict[str, str], *commands: tuple[str | Path, ...]) -> list[tuple[int, str]]:
-    """Exit code and what was said of each of some commands, one after the other in one process."""
-    words = json.dumps([[str(word) for word in command] for command in commands])
-    command = [sys.executable, "-c", COMMANDS, words]
+def phbatch_in(
+    environment: dict[str, str], commands: list[tuple[str | Path, ...]], hidden: dict[int, list[str]]
+) -> list[tuple[int, str]]:
+    """Exit code and what was said of each of some commands, one after the other in one process.
+
+    Parameters
+    ----------
+    environment : dict of str to str
+        Of the process.
+    commands : list of tuple
+        Words of each.
+    hidden : dict of int to list of str
+        By the place of a command, libraries that it cannot import.
+    """
+    given = [(hidden.get(place, []), [str(word) for word in words]) for place, words in enumerate(commands)]
+    command = [sys.executable, "-c", COMMANDS, json.dumps(given)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [(code, said) for code, said in json.loads(done.stdout.rpartition("TOLD")[2])]
 
 
-def test_without_tensorflow_the_same_commands_run_on_jax(tmp_path: Path, frames: np.ndarray) -> None:
+def test_without_tensorflow_the_same_commands_run_on_jax_and_without_either_it_is_said_what_to_install(
+    tmp_path: Path, frames: np.ndarray
+) -> None:
     zarr.create_array(tmp_path / "in.zarr", data=frames)
     expected = phbatch.run(tmp_path / "in.zarr", tmp_path / "tensorflow.zarr")
-    run = ("run", tmp_path / "in.zarr", tmp_path / "jax.zarr", "--no-report")
-    version, asked, first, second, other = phbatch_in(
+    source = ("run", tmp_path / "in.zarr")
+    run = (*source, tmp_path / "jax.zarr", "--no-report")
+    refused, normalized, version, asked, first, second, other = phbatch_in(
         without(tmp_path / "hidden", "tensorflow"),
-        ("--version",),
-        ("run", run[1], tmp_path / "c.zarr", "--backend", "tensorflow"),
-        run,
-        run,  # the second one is continued
-        (*run, "--backend", "tensorflow"),
+        [
+            (*source, tmp_path / "refused.zarr"),
+            (*source, tmp_path / "normalized.zarr", "--model", "none"),
+            ("--version",),
+            (*source, tmp_path / "c.zarr", "--backend", "tensorflow"),
+            run,
+            run,  # the second one is continued
+            (*run, "--backend", "tensorflow"),
+        ],
+        {0: ["jax"], 1: ["jax"]},
     )
+    assert (refused[0], (tmp_path / "refused.zarr").exists()) == (2, False)
+    assert "`pip install 'phbatch[tensorflow]'` or 'phbatch[jax]', or normalize only" in refused[1]
+    assert normalized[0] == 0, normalized[1]
     assert [code for code, _ in (version, first, second)] == [0, 0, 0], (first, second)
     assert any(any(folder.iterdir()) for folder in Path(os.environ["XDG_CACHE_HOME"], "phbatch").glob("jax-*"))
     values = zarr.open_array(expected.output, path="0")[:]
@@ -117,21 +153,6 @@ def test_without_tensorflow_the_same_commands_run_on_jax(tmp_path: Path, frames:
     assert "settings.backend was jax and is tensorflow" in other[1]
     assert asked[0] == 2
     assert "backend tensorflow is not installed; `pip install 'phbatch[tensorflow]'`" in asked[1]
-
-
-def test_without_a_backend_it_is_said_what_to_install_and_frames_are_normalized(
-    tmp_path: Path, frames: np.ndarray
-) -> None:
-    zarr.create_array(tmp_path / "in.zarr", data=frames)
-    run = ("run", tmp_path / "in.zarr")
-    refused, done = phbatch_in(
-        without(tmp_path / "hidden", "tensorflow", "jax"),
-        (*run, tmp_path / "refused.zarr"),
-        (*run, tmp_path / "out.zarr", "--model", "none"),
-    )
-    assert (refused[0], (tmp_path / "refused.zarr").exists()) == (2, False)
-    assert "`pip install 'phbatch[tensorflow]'` or 'phbatch[jax]', or normalize only" in refused[1]
-    assert done[0] == 0, done[1]
 
 
 def recorded(output: str | Path) -> str:
@@ -157,18 +178,8 @@ def test_an_output_is_continued_by_the_backend_that_began_it(
         choose_backend("auto")
 
 
-def test_the_command_starts_without_what_no_network_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = (
-        "import sys\n"
-        "from phbatch.network.backend import select_backend, start_sparingly\n"
-        "start_sparingly()\n"
-        "select_backend('tensorflow')\n"
-        "print(sorted({'jax', 'matplotlib', 'pandas'} & sys.modules.keys()))\n"
-        "import matplotlib.pyplot"  # is there for whoever needs it later
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
-    # In a process of somebody else, nothing is withheld.
+def test_nothing_is_withheld_in_a_process_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one of phbatch's own it is (`tests.network.test_programs.LATER`)."""
     monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
     for own in (False, True):
         monkeypatch.setitem(backend._process, "own", own)

@@ -1,4 +1,4 @@
-"""What a process computes whose Keras runs on JAX: ``python -m tests.network.in_jax FOLDER``.
+"""What a process computes whose Keras runs on JAX: ``python -m tests.network.in_jax FOLDER OPTIONS WORDS``.
 
 All that is asked of such a process is in one, since it takes seconds to start.
 """
@@ -14,10 +14,13 @@ import numpy as np
 
 import phbatch
 from phbatch.kernels.intensity import Affine, cast
+from phbatch.network.backend import start_sparingly
 from phbatch.network.forms import list_forms
 from phbatch.network.model import open_model
 from phbatch.network.predictor import Predictor
 from phbatch.network.steps import Steps, Windows
+from phbatch.shell.commands import main
+from tests.network.kept import CASES, compiled_and_opened
 
 
 def take_steps(model: Path) -> None:
@@ -51,6 +54,15 @@ def compare_forms(model: Path) -> None:
         assert 0 < np.abs(other - plain).max() <= 3e-5 * plain.std(), form
 
 
+def keep(folder: Path) -> None:
+    """What is kept of a network computes the same bytes: all cases but the first, the second without its steps."""
+    for number in range(1, len(CASES)):
+        assert compiled_and_opened("jax", number, folder), CASES[number]
+    start_sparingly()
+    blank = Windows.plain(np.zeros((1, 16, 16, 1), np.float32))
+    Predictor(folder / "model", (16, 16), 1, "jax", keeping=True).restore(blank)
+
+
 def restore(folder: Path, options: dict[str, Any]) -> None:
     """Restore an image by a model, both in a folder."""
     options = {"uncertainty": True, "workers": 2} | options
@@ -58,9 +70,12 @@ def restore(folder: Path, options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    top = Path(sys.argv[1])
+    top, given, words = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
     take_steps(top / "small")
     compare_forms(top / "small")
-    for name, given in json.loads(sys.argv[2]).items():
-        restore(top / name, given)
+    for name, options in given.items():
+        restore(top / name, options)
+    keep(top / "kept")
     assert "tensorflow" not in sys.modules
+    sys.argv[1:] = words  # the first run, which keeps its network
+    main()

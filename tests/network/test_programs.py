@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +16,17 @@ import zarr
 import phbatch
 from phbatch.network import backend as backends
 from phbatch.network import c_api, compiling, predictor, programs
-from phbatch.network.backend import select_backend
 from phbatch.network.compiling import compile_network, open_program
-from phbatch.network.forms import build_form
 from phbatch.network.model import open_model
-from phbatch.network.predictor import Predictor, computing_in
+from phbatch.network.predictor import Predictor
 from phbatch.network.programs import Program, ProgramFile, find_program
 from phbatch.network.steps import Steps, Windows
-from phbatch.network.weights import read_weights
 from phbatch.words.errors import DeviceError
-from tests.handmade import quickly_compiled, write_model
+from tests.forks import Forked
+from tests.handmade import write_model
+from tests.network.kept import CASES, FILE, compiled_and_opened
 
-FILE = ProgramFile({"a": 1})
 BLANK = Windows.plain(np.zeros((1, 16, 16, 1), np.float32))
-
-
-def draw_windows(shape: tuple[int, ...], steps: Steps) -> Windows:
-    draw = np.random.default_rng(3)
-    plain = Windows.plain(draw.integers(0, 90, shape).astype(steps.windows))
-    return replace(plain, scaling=plain.scaling + np.array([[50], [28], [99], [300]], np.float32))
-
-
-CASES: list[tuple[dict[str, Any], str, Any, Steps]] = [
-    ({}, "plain", "float32", Steps()),
-    ({"probabilistic": True}, "plain", "float32", Steps("uint16", "uint16", 1, True, True)),
-    (
-        {"unet_residual": True, "unet_kern_size": 5},
-        "polyphase-2",
-        "float32",
-        Steps("uint8", "uint8", 1, False, False, -1.0, 40.0),
-    ),
-    ({"unet_residual": True, "unet_last_activation": "relu"}, "upsampling", "float32", Steps("int16", "float16")),
-    ({"unet_n_first": 16}, "plain", "bfloat16", Steps("uint16", "float32")),
-    (
-        {"n_dim": 3, "axes": "ZYXC", "unet_n_depth": 1, "probabilistic": True},
-        "plain",
-        "float32",
-        Steps("float32", "uint16", 1, True),
-    ),
-]
-
-
-def compiled_and_opened(backend: Any, number: int, folder: Path) -> bool:
-    """Whether what was compiled and what its program computes are the same bytes, after it went through a file."""
-    changes, form, precision, steps = CASES[number]
-    model = open_model(write_model(folder / f"model-{number}", **changes))
-    config = model.config
-    tile = (16, 24, 20)[-config.n_dim :]
-    select_backend(backend)
-    with computing_in(precision):
-        network = build_form(config, read_weights(model.weights_path, config), form, tile)
-    shape = (2, *tile, 1)
-    compiled = compile_network(network, shape, backend, precision, steps)
-    FILE.write(compiled.program())
-    kept = FILE.read()
-    assert kept is not None
-    opened = open_program(backend, kept)
-    for seed in range(2):
-        windows = draw_windows(shape, steps)
-        windows = replace(windows, scaling=windows.scaling + seed)
-        pairs = list(zip(compiled.call(windows), opened(windows), strict=True))
-        assert len(pairs) == 2 + steps.uncertainty
-        assert np.asarray(pairs[0][1]).astype("float32").std() > 0
-        if not all(predictor._same(one, other) for one, other in pairs):
-            return False
-    return True
 
 
 @pytest.fixture(autouse=True)
@@ -95,96 +41,76 @@ def test_a_kept_graph_of_tensorflow_computes_the_same_bytes(number: int, tmp_pat
     assert compiled_and_opened("tensorflow", number, tmp_path)
 
 
-CALL = (
-    "import sys; from phbatch.shell.commands import main\n"
-    "try: main()\n"
-    "except SystemExit as end: assert not end.code, end.code\n"
-    "print(sorted({'keras', 'tensorflow', 'jax'} & sys.modules.keys()))"
-)
+FIRST = "from phbatch.shell.commands import main; main()"
+
+LATER = """
+import sys
+import numpy as np
+from phbatch.network.model import open_model
+from phbatch.network.predictor import Predictor
+from phbatch.network.steps import Windows
+from phbatch.shell.commands import main
+
+model, kind = open_model(sys.argv[1]), sys.argv[2]
+del sys.argv[1:3]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+arguments = (model.folder, (16, 16), 1, kind)
+windows = Windows.plain(np.random.default_rng(0).normal(size=(1, 16, 16, 1)).astype(np.float32))
+first = Predictor(*arguments, keeping=True).restore(windows).image
+print(sorted({"keras", "tensorflow", "jax"} & sys.modules.keys()))
+other = Predictor(*arguments).restore(windows).image
+assert not ({"jax", "matplotlib", "pandas"} - {kind}) & sys.modules.keys()
+again = Predictor(*arguments, keeping=True).restore(windows).image
+assert "keras" in sys.modules and first.std() > 0
+assert first.tobytes() == other.tobytes() == again.tobytes()
+if kind == "tensorflow":
+    import matplotlib.pyplot  # is there for whoever needs it later
+"""
 
 
-def loaded_by(*words: object) -> list[str]:
-    """What a command imported of the libraries of networks."""
-    command = [sys.executable, "-c", CALL, *map(str, words), "--no-report", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=quickly_compiled())
-    assert done.returncode == 0, done.stderr
-    return eval(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+def words_of_run(folder: Path, number: int, backend: str) -> list[str]:
+    """Of the command that restores the image of a folder by the model there."""
+    paths = [str(folder / "in.zarr"), str(folder / f"{number}.zarr"), "--model", str(folder / "model")]
+    return ["run", *paths, "--backend", backend, "--uncertainty", "--threads", "1", "--no-report", "--json"]
 
 
-@pytest.mark.parametrize(("backend", "first", "later"), [("tensorflow", "tensorflow", []), ("jax", "jax", ["jax"])])
-def test_the_second_run_imports_no_keras_and_gives_the_same_bytes(
-    backend: str, first: str, later: list[str], tmp_path: Path, folder: Path, frames: np.ndarray
-) -> None:
-    zarr.create_array(tmp_path / "in.zarr", data=frames)
-    model = write_model(tmp_path / "model", probabilistic=True)
-    options = ("--model", model, "--backend", backend, "--uncertainty", "--threads", 1)
-    run = ("run", tmp_path / "in.zarr")
-    assert loaded_by(*run, tmp_path / "1.zarr", *options) == sorted(["keras", first])
-    (kept,) = folder.glob("program-*.npz")
-    assert loaded_by(*run, tmp_path / "2.zarr", *options) == later
-    assert [kept] == list(folder.glob("program-*.npz"))
+def write_run(folder: Path, frames: np.ndarray) -> Path:
+    """An image, and a model, which is returned."""
+    zarr.create_array(folder / "in.zarr", data=frames)
+    return write_model(folder / "model", probabilistic=True)
+
+
+def require_found(folder: Path, backend: str, loaded: list[str], environment: Mapping[str, str]) -> None:
+    """What was kept is found: the second run, in a process of its own, computes the same bytes without Keras.
+
+    Keras starts beside it where more is needed, without what no network needs.
+    """
+    programs = sorted((folder / "cache").rglob("program-*.npz"))
+    assert len(programs) >= 2  # of the run, and of a tile of 16 x 16
+    command = [sys.executable, "-c", LATER, str(folder / "model"), backend, *words_of_run(folder, 2, backend)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines()[-1] == str(loaded)
+    assert programs == sorted((folder / "cache").rglob("program-*.npz"))
     pixels = [
-        [zarr.open_array(tmp_path / f"{number}.zarr", path=path)[:] for path in ("0", "uncertainty/0")]
+        [zarr.open_array(folder / f"{number}.zarr", path=path)[:] for path in ("0", "uncertainty/0")]
         for number in (1, 2)
     ]
     assert pixels[0][0].std() > 0
     assert all(one.tobytes() == other.tobytes() for one, other in zip(*pixels, strict=True))
-    assert phbatch.verify(str(tmp_path / "2.zarr")).exit_code == 0
+    assert phbatch.verify(str(folder / "2.zarr")).exit_code == 0
 
 
-BOTH = """
-import sys
-import numpy as np
-from phbatch.network import backend
-from phbatch.network.model import open_model
-from phbatch.network.predictor import Predictor
-from phbatch.network.steps import Windows
-
-model, kind = open_model(sys.argv[1]), sys.argv[2]
-arguments = (model.folder, (16, 16), 1, kind)
-windows = Windows.plain(np.random.default_rng(0).normal(size=(1, 16, 16, 1)).astype(np.float32))
-backend.start_sparingly()
-backend.limit_network_threads(kind, 1)
-first = Predictor(*arguments, keeping=True).restore(windows).image
-print("keras" in sys.modules)
-other = Predictor(*arguments).restore(windows).image
-again = Predictor(*arguments, keeping=True).restore(windows).image
-assert "keras" in sys.modules and first.std() > 0
-assert first.tobytes() == other.tobytes() == again.tobytes()
-"""
-
-
-def require_found(model: Path, backend: str) -> None:
-    """What is kept of a model computes without Keras in a process of its own, and Keras starts beside it."""
-    command = [sys.executable, "-c", BOTH, str(model), backend]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (shown.returncode, shown.stdout.strip()) == (0, "False"), shown.stderr
-
-
-def test_where_more_is_needed_keras_starts_beside_what_was_kept(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "model")
+def test_the_second_run_imports_no_keras_and_gives_the_same_bytes(tmp_path: Path, frames: np.ndarray) -> None:
+    """On TensorFlow; on JAX, which needs a process of its own, it is one of `tests/test_backends.py`."""
+    model = write_run(tmp_path, frames)
     Predictor(model, (16, 16), 1, "tensorflow", keeping=True).restore(BLANK)
-    require_found(model, "tensorflow")
-
-
-KEEPING = """
-import sys
-from pathlib import Path
-from phbatch.network import backend
-from tests.network import test_programs as t
-folder = Path(sys.argv[1])
-print([t.compiled_and_opened("jax", number, folder) for number in range(1, len(t.CASES))])
-backend.start_sparingly()
-t.Predictor(folder / "model", (16, 16), 1, "jax", keeping=True).restore(t.BLANK)
-"""
-
-
-def test_a_kept_graph_of_jax_computes_the_same_bytes(tmp_path: Path) -> None:
-    """All but the first case, which is the second without its steps; then one is found by another process."""
-    model = write_model(tmp_path / "model")
-    shown = subprocess.run([sys.executable, "-c", KEEPING, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert shown.stdout.split("\n")[-2] == str([True] * (len(CASES) - 1))
-    require_found(model, "jax")
+    first = Forked(FIRST, words_of_run(tmp_path, 1, "tensorflow"))
+    assert first.wait(120) == 0, first.communicate()
+    require_found(tmp_path, "tensorflow", [], os.environ)
 
 
 def test_without_the_library_and_where_its_file_is_damaged_the_network_is_built(
