@@ -197,8 +197,8 @@ def time_steps(folder: Path) -> dict[str, float]:
         "coarser level, phbatch": lambda: make_levels(frame, 1),
         "encode level 0 and 1, Blosc with LZ4": lambda: [blosc.encode(part) for part in parts],
         "encode level 0, Zstandard as zarr does": lambda: zstd.encode(frame),
-        "checksums": lambda: list(map(mark_of, stored)),
-        "write and synchronize": lambda: replace_files(
+        "checksums, from the cache": lambda: list(map(mark_of, stored)),
+        "checksums, write and synchronize": lambda: replace_files(
             folder, {"written": {str(at): data for at, data in enumerate(stored)}}, folder / "scratch", lambda: None
         ),
     }

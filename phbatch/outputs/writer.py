@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from phbatch.outputs.creation import ATTRIBUTE, group_documents
 from phbatch.places.columns import column_objects
-from phbatch.places.durable import Mark, mark_of
+from phbatch.places.durable import Mark
 from phbatch.places.encoding import Encoded, Encoder
 from phbatch.places.lock import holds
 from phbatch.places.own import PRIVATE
@@ -111,8 +111,7 @@ class Sink:
             The disk or the network fails.
         """
         with _as_os_error():
-            self.output.write_all({part.name: part.objects for part in encoded}, _SCRATCH, self._require_held)
-        return {f"{part.name}/{key}": mark_of(data) for part in encoded for key, data in part.objects.items()}
+            return self.output.write_all({part.name: part.objects for part in encoded}, _SCRATCH, self._require_held)
 
     def read(self, name: str, axes: str, region: Region) -> NDArray[Any]:
         """Read a region back, as ``(t, c, z, y, x)``."""

@@ -210,7 +210,9 @@ class Place(ABC):
         """Write files, by key, each whole or not at all; on a disk they are durable once `synchronize` returns."""
         self.write_together(files)
 
-    def write_all(self, files: Mapping[str, Mapping[str, Data]], scratch: str, fence: Callable[[], None]) -> None:
+    def write_all(
+        self, files: Mapping[str, Mapping[str, Data]], scratch: str, fence: Callable[[], None]
+    ) -> dict[str, Mark]:
         """Write files into folders, as `write`; returns when all are durable.
 
         Parameters
@@ -221,11 +223,17 @@ class Place(ABC):
             Folder for what is written aside.
         fence : callable
             Called before the first file appears in its place; what it raises leaves all as they were.
+
+        Returns
+        -------
+        dict of str to Mark
+            Of every file, by its path: folder and key.
         """
         fence()
         by_key = {f"{folder}/{key}": data for folder, found in files.items() for key, data in found.items()}
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             list(pool.map(lambda key: self.write(key, bytes(by_key[key])), by_key))
+        return {key: mark_of(data) for key, data in by_key.items()}
 
     def look(self, key: str) -> Seen:
         """A small file, for `swap`."""

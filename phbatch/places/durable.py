@@ -32,6 +32,7 @@ PARTIAL = ".partial"
 
 _AT_ONCE = 16  # files that are synchronized
 _BYTES_AT_ONCE = 1 << 22
+_PIECE_BYTES = 1 << 18  # is in the cache of a core when it is copied
 _BLOCK_BYTES = 1 << 12
 _LARGE_BYTES = 1 << 20
 _DIRECT = getattr(os, "O_DIRECT", 0) if fcntl else 0
@@ -47,37 +48,51 @@ def _synchronizing() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="phbatch-synchronize")
 
 
-def write_aside(path: Path, data: memoryview) -> None:
+def write_aside(path: Path, data: memoryview) -> Mark:
     """Write a file that nobody waits for, to be synchronized: a large one past the page cache, where that is possible.
 
     A page of the cache that is new costs time: 2 s of a processor per GB on a virtual machine that has to be given the
     memory first, where writing past it costs a tenth of that; and what is written is needed by nobody soon.
+
+    Returns
+    -------
+    Mark
+        Of what was to be written: no byte is fetched from memory once more for it.
     """
-    rest = data.cast("B")
+    data = data.cast("B")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
     try:
-        if _DIRECT and len(rest) >= _LARGE_BYTES:
-            rest = _write_past_cache(descriptor, rest)
+        done, checksum = _write_past_cache(descriptor, data) if _DIRECT and len(data) >= _LARGE_BYTES else (0, 0)
+        rest = data[done:]
+        checksum = zlib_ng.crc32(rest, checksum)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
     finally:
         os.close(descriptor)
+    return len(data), f"{checksum:08x}"
 
 
-def _write_past_cache(descriptor: int, data: memoryview) -> memoryview:
-    """Write whole blocks of the disk from an aligned copy, part by part, and return what is left over."""
+def _write_past_cache(descriptor: int, data: memoryview) -> tuple[int, int]:
+    """Write whole blocks of the disk from an aligned copy, part by part; how much was written, and its checksum."""
+    done = checksum = 0
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _DIRECT)
     except OSError:  # this file system has a cache only
-        return data
-    buffer = _buffers.pop() if _buffers else mmap.mmap(-1, _BYTES_AT_ONCE)
+        return done, checksum
+    buffer = _buffers.pop() if _buffers else _aligned()
     try:
-        while size := min(len(buffer), len(data) // _BLOCK_BYTES * _BLOCK_BYTES):
-            buffer[:size] = data[:size]
+        while size := min(len(buffer), (len(data) - done) // _BLOCK_BYTES * _BLOCK_BYTES):
+            ahead = checksum
+            for start in range(0, size, _PIECE_BYTES):
+                stop = min(start + _PIECE_BYTES, size)
+                piece = data[done + start : done + stop]
+                ahead = zlib_ng.crc32(piece, ahead)
+                buffer[start:stop] = piece
             with memoryview(buffer) as aligned:
                 written = os.write(descriptor, aligned[:size])
-            data = data[written:]
+            checksum = ahead if written == size else zlib_ng.crc32(data[done : done + written], checksum)
+            done += written
             if written < size:
                 break
     except OSError as error:
@@ -86,7 +101,15 @@ def _write_past_cache(descriptor: int, data: memoryview) -> memoryview:
     finally:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
         _buffers.append(buffer)
-    return data
+    return done, checksum
+
+
+def _aligned() -> mmap.mmap:
+    """Memory of large pages, where the system has them: of small ones, the disk is told every one."""
+    buffer = mmap.mmap(-1, _BYTES_AT_ONCE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError, AttributeError):
+        buffer.madvise(mmap.MADV_HUGEPAGE)
+    return buffer
 
 
 def synchronize(path: Path) -> None:
@@ -181,15 +204,21 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def replace_files(
     root: Path, files: Mapping[str, Mapping[str, Data]], scratch: Path, fence: Callable[[], None]
-) -> None:
-    """As `replace_file`, for files by folders that are there and keys within; `fence` comes before the first rename."""
+) -> dict[str, Mark]:
+    """As `replace_file`, for files by folders that are there and keys within; `fence` comes before the first rename.
+
+    Returns
+    -------
+    dict of str to Mark
+        Of every file, by its path within `root`.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
-    aside: list[tuple[Path, Path, Path]] = []
+    marks, aside = dict[str, Mark](), list[tuple[Path, Path, Path]]()
     for name, found in files.items():
         folder = root / name
         for key, data in found.items():
             path = scratch / f"{uuid.uuid4().hex}{PARTIAL}"
-            write_aside(path, memoryview(data))
+            marks[f"{name}/{key}"] = write_aside(path, memoryview(data))
             aside.append((path, folder, folder / key))
     synchronize_together([path for path, *_ in aside])
     fence()
@@ -200,6 +229,7 @@ def replace_files(
             folders.update(each for each in target.parents if each.is_relative_to(folder))
         path.replace(target)
     _rounds().synchronize(folders)
+    return marks
 
 
 def replace_together(root: Path, files: Mapping[str, bytes]) -> None:

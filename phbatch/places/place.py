@@ -126,8 +126,8 @@ class LocalPlace(Place):
 
     def write_all(  # noqa: D102
         self, files: Mapping[str, Mapping[str, Data]], scratch: str, fence: Callable[[], None]
-    ) -> None:
-        replace_files(self.folder, files, self.folder / scratch, fence)
+    ) -> dict[str, Mark]:
+        return replace_files(self.folder, files, self.folder / scratch, fence)
 
     def append(self, key: str, data: bytes) -> None:  # noqa: D102
         append_durably(self.folder / key, data)

@@ -22,10 +22,10 @@ def pace(folder: Path) -> None:
 
     write_all = LocalPlace.write_all
 
-    def write(self: LocalPlace, *given: Any, **named: Any) -> None:
+    def write(self: LocalPlace, *given: Any, **named: Any) -> dict[str, Any]:
         while not (folder / "go").exists() and not taken(folder):
             time.sleep(0.1)
-        write_all(self, *given, **named)
+        return write_all(self, *given, **named)
 
     LocalPlace.write_all = write  # type: ignore[method-assign]
 

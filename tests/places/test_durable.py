@@ -39,6 +39,7 @@ def tmp_path() -> Iterator[Path]:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file is a large one, of several parts."""
     monkeypatch.setattr(durable, "_BYTES_AT_ONCE", PART)
+    monkeypatch.setattr(durable, "_PIECE_BYTES", 5000)
     monkeypatch.setattr(durable, "_LARGE_BYTES", 0)
     monkeypatch.setattr(durable, "_buffers", durable.deque())
 
@@ -60,9 +61,8 @@ def may_be_direct(folder: Path) -> bool:
 @given(size=st.integers(0, len(RANDOM)) | st.integers(0, 9).map(lambda blocks: blocks * BLOCK))
 def test_files_of_any_size_have_their_bytes(tmp_path: Path, size: int) -> None:
     data = memoryview(RANDOM)[:size]
-    write_aside(tmp_path / "file", data)
+    assert write_aside(tmp_path / "file", data) == mark_of(data) == mark_of_file(tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == data
-    assert mark_of(data) == mark_of_file(tmp_path / "file")
 
 
 def test_whole_blocks_go_past_the_cache_and_the_rest_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_short_and_refused_writes_lose_no_byte(
 ) -> None:
     original = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: way(original, descriptor, data))
-    write_aside(tmp_path / "file", memoryview(RANDOM))
+    assert write_aside(tmp_path / "file", memoryview(RANDOM)) == mark_of(RANDOM)
     assert (tmp_path / "file").read_bytes() == RANDOM
 
 
@@ -110,7 +110,7 @@ def test_a_file_system_without_it_is_written_through_the_cache(tmp_path: Path, m
         return original(descriptor, command, flags)
 
     monkeypatch.setattr(fcntl, "fcntl", refuse_direct)
-    write_aside(tmp_path / "file", memoryview(RANDOM))
+    assert write_aside(tmp_path / "file", memoryview(RANDOM)) == mark_of(RANDOM)
     assert (tmp_path / "file").read_bytes() == RANDOM
 
 

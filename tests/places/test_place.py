@@ -10,6 +10,7 @@ import pytest
 
 import phbatch
 from phbatch.places.beside import place_beside
+from phbatch.places.durable import mark_of
 from phbatch.places.place import FsspecPlace, LocalPlace, ObjectPlace, Place, Seen, WebPlace
 from phbatch.words.errors import UsageError
 from phbatch.words.given import parse_storage_options
@@ -101,7 +102,8 @@ def test_what_is_fenced_leaves_all_as_it_was(place: Place) -> None:
         place.write_all({"a": {"one": b"2", "c/two": memoryview(b"3")}}, ".scratch", refuse)
     assert place.read("a/one") == b"1"
     assert not place.exists("a/c/two")
-    place.write_all({"a": {"one": b"2", "c/two": memoryview(b"3")}}, ".scratch", lambda: None)
+    marks = place.write_all({"a": {"one": b"2", "c/two": memoryview(b"3")}}, ".scratch", lambda: None)
+    assert marks == {"a/one": mark_of(b"2"), "a/c/two": mark_of(b"3")}
     assert place.read_all(["a/one", "a/c/two"]) == [b"2", b"3"]
 
 
