@@ -12,7 +12,8 @@ import pytest
 
 from tests.faults.faults import small_frames
 from tests.faults.inputs import make_time_lapse
-from tests.faults.stores import VARIABLES, Bucket, new_bucket, run_s3
+from tests.faults.s3_server import run_s3
+from tests.faults.stores import VARIABLES, Bucket, new_bucket
 
 
 @pytest.fixture(scope="session")

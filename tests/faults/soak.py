@@ -17,8 +17,9 @@ from phbatch.places import retry
 from tests.faults.faults import BENCHES, Bench, small_units, table
 from tests.faults.inputs import LAYOUTS
 from tests.faults.kills import WORKERS, Victims
+from tests.faults.moto_server import run_moto
 from tests.faults.s3_kills import kill_on_s3, lose_a_worker_on_s3
-from tests.faults.stores import VARIABLES, new_bucket, run_s3
+from tests.faults.stores import VARIABLES, new_bucket
 from tests.faults.tasks import Tasks
 from tests.faults.workers import MEMORY_CASES, concurrency_cases, lose_a_worker, lose_nothing, measure_memory
 from tests.handmade import write_model
@@ -109,7 +110,7 @@ def s3_rows(folder: Path, kills: int, clusters: int) -> Iterable[Row]:
     for name in VARIABLES:
         os.environ.pop(name, None)
     killed = [0]
-    with run_s3() as port:
+    with run_moto() as port:
 
         def place(kind: str, number: int) -> Path:
             found = folder / f"{kind}{number}"
@@ -134,7 +135,7 @@ def array_rows(folder: Path, stops: int) -> Iterable[Row]:
     for name in VARIABLES:
         os.environ.pop(name, None)
     cases: list[dict[str, Any]] = [{}, {"layout": "zarr 3, sharded output"}, {"smooth_time": 3}, {"scope": "series"}]
-    with run_s3() as port:
+    with run_moto() as port:
         for where in ("a disk", "S3"):
             draw, stopped = Random(SEED), [0]
 

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
-
-from moto.s3.responses import S3Response
-from moto.server import create_backend_app
-from werkzeug.serving import make_server
 
 from phbatch.places.place import Place
 from phbatch.words.given import parse_storage_options
@@ -26,17 +18,6 @@ VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", 
 """What the machine's environment may say of S3, and a test must not see."""
 
 _COUNT = count()
-_PUTTING = threading.Lock()
-_put_object = S3Response.put_object
-
-
-def _put_one_at_once(self: S3Response) -> Any:
-    """S3 promises that of conditional writes one wins; this server looks first and writes then."""
-    with _PUTTING:
-        return _put_object(self)
-
-
-S3Response.put_object = _put_one_at_once
 
 
 @dataclass(frozen=True)
@@ -67,22 +48,6 @@ class Bucket:
             "region": "us-east-1",
             "max_retries": 10,
         }
-
-
-@contextmanager
-def run_s3() -> Iterator[int]:
-    """While inside, a server runs; its port."""
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for every request takes as long as the request
-    # Without the dispatcher among all services of AWS, which takes a third of the time of a request.
-    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def new_bucket(port: int) -> Bucket:

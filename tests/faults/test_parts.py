@@ -32,7 +32,8 @@ from phbatch.words.errors import OutputError, UsageError
 from phbatch.words.given import parse_storage_options
 from tests.faults.faults import small_units
 from tests.faults.inputs import files, make_input, units_of
-from tests.faults.stores import VARIABLES, Bucket, local_bytes, new_bucket, run_s3
+from tests.faults.s3_server import run_s3
+from tests.faults.stores import VARIABLES, Bucket, local_bytes, new_bucket
 from tests.faults.tasks import Tasks
 from tests.handmade import write_model
 
