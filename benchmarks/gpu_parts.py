@@ -182,9 +182,9 @@ def info(asked: Specification) -> None:
 
 def alone(asked: Specification) -> None:
     """Every form and precision on a frame that is on the device: its rate, and its error against plain float32."""
-    import keras
-
     on_device = OnDevice(asked.backend)
+    import keras  # once it is known what it need not import
+
     model = open_model(asked.model)
     weights = read_weights(model.weights_path, model.config)
     windows = {rule: make_windows(draw_frames(asked.size, 1)[0], rule) for rule in asked.rules}

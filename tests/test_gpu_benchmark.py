@@ -5,20 +5,29 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from phbatch.network.device import describe_device
+from tests.forks import Forked
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PART = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gpu_parts import main; main()"
 
 
 def test_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
 
-    # What is asked of a process of its own; the part is in one.
+    def call_part(part: str, values: Any, seconds: float, record: Any, environment: dict[str, str]) -> None:
+        forked = Forked(PART, [str(BENCHMARKS), part, json.dumps(values)], environment=environment)
+        for line in forked.communicate(120)[0].splitlines():
+            record.add(part, json.loads(line))
+
+    # What is asked of a new Python; the test below starts one for a part.
     monkeypatch.setattr(gpu, "measure", lambda _, backend: describe_device(backend))
+    monkeypatch.setattr(gpu, "call_part", call_part)
     rows = tmp_path / "rows.jsonl"
     words = ["--rehearse", "--parts", "alone", "--folder", str(tmp_path), "--rows", str(rows)]
     monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
