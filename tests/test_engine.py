@@ -1,10 +1,7 @@
-"""The same numbers in a plain loop, in threads and on a Dask cluster, for any chunks; memory flat in frames."""
+"""The same numbers in a plain loop, in threads and on a Dask cluster, for any chunks."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,33 +124,3 @@ def test_one_worker_takes_units_in_their_order_and_holds_a_window_of_them() -> N
     assert ended[:64] == taken[:64]
     assert sorted(ended) == sorted(unit.key for unit in units)
     assert ahead <= 64 * 64
-
-
-MEASURE = """
-import sys, json, phbatch
-options = {"model": sys.argv[1], "workers": 2, "memory": sys.argv[2]}
-for source in sys.argv[3:]:
-    r = phbatch.run(source, source + ".out", **options)
-    p = phbatch.plan(source, source + ".outx", **options)
-    print(json.dumps([r.peak_rss_bytes, p.projected_mem, p.allowed_mem]))
-"""
-
-
-@pytest.mark.parametrize(("model", "memory", "counts"), [("none", "1GB", (4, 64)), ("phase-2d", "1800MB", (2, 5))])
-def test_peak_memory_is_flat_in_the_number_of_frames_and_below_the_plan(
-    tmp_path: Path, model: str, memory: str, counts: tuple[int, int]
-) -> None:
-    """The peak of a process is that of all its runs: the longer one may not raise it."""
-    paths = []
-    for count in counts:
-        image = np.broadcast_to(frames((1, 700, 800)), (count, 700, 800))
-        paths.append(str(make_input(tmp_path, np.asarray(image), (1, 700, 800), f"in{count}.zarr")))
-    command = [sys.executable, "-c", MEASURE, model, memory, *paths]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True)
-    peaks = []
-    for line in shown.stdout.splitlines():
-        peak, projected, allowed = json.loads(line)
-        assert peak <= projected <= allowed
-        peaks.append(peak)
-    assert len(peaks) == 2
-    assert peaks[1] <= peaks[0] * 1.15

@@ -1,13 +1,15 @@
-"""Samples of the tables of concurrency and memory, and a cluster that loses a worker."""
+"""Samples of the tables of concurrency and memory, which is flat in frames, and a cluster that loses a worker."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 
-from tests.faults.workers import concurrency_cases, lose_a_worker, lose_nothing, measure_memory
+from tests.faults.workers import concurrency_cases, lose_a_worker, lose_nothing, measure_runs, prepare_memory
 
 CASES = random.Random(1).sample(concurrency_cases(), 9)
 
@@ -17,10 +19,29 @@ def test_sixteen_workers_lose_nothing(tmp_path: Path, case: tuple[str, str, str,
     lose_nothing(tmp_path, case)
 
 
-@pytest.mark.parametrize("name", ["uint16 2048 x 2048, normalized", "uint16 640 x 640, phase-2d, tiles of 256"])
-def test_memory_stays_within_its_projection(tmp_path: Path, name: str) -> None:
-    peak, projected = measure_memory(tmp_path, name)
-    assert peak <= projected
+def same_frames(folder: Path, count: int) -> Path:
+    """So many times one frame of 700 x 800."""
+    draw = np.random.default_rng(3)
+    frame = (1000 + 40 * draw.standard_normal((700, 800)) + 200 * (draw.random((700, 800)) > 0.97)).astype("uint16")
+    zarr.create_array(folder / f"in{count}.zarr", data=np.stack([frame] * count), chunks=(1, 700, 800))
+    return folder / f"in{count}.zarr"
+
+
+def test_memory_stays_within_its_projection_and_is_flat_in_the_number_of_frames(tmp_path: Path) -> None:
+    """The peak of a process is that of all its runs: those that take more come later, and a longer one raises none."""
+    runs = []
+    for model, memory, counts in (("none", "1GB", (4, 64)), ("phase-2d", "1800MB", (2, 5))):
+        options = {"model": model, "workers": 2, "memory": memory}
+        runs.append([(same_frames(tmp_path, count), tmp_path / f"out{count}.zarr", options) for count in counts])
+    normalized = prepare_memory(tmp_path / "normalized", "uint16 2048 x 2048, normalized")
+    restored = prepare_memory(tmp_path / "restored", "uint16 640 x 640, phase-2d, tiles of 256")
+    found = measure_runs([*runs[0], normalized, restored, *runs[1]])
+    assert len(found) == 6
+    for peak, projected, allowed in found:
+        assert peak <= projected <= allowed
+    peaks = [peak for peak, _, _ in found]
+    assert peaks[1] <= peaks[0] * 1.15
+    assert peaks[5] <= peaks[4] * 1.15
 
 
 def test_a_cluster_that_loses_a_worker_loses_nothing(tmp_path: Path) -> None:

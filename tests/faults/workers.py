@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -134,17 +135,31 @@ MEMORY_CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str, dict[str, A
 
 _RUN = """
 import json, sys, phbatch
-source, output, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-projected = phbatch.plan(source, output, **options).projected_mem
-print(json.dumps([phbatch.run(source, output, **options).peak_rss_bytes, projected]))
+for source, output, options in json.loads(sys.argv[1]):
+    plan = phbatch.plan(source, output, **options)
+    print(json.dumps([phbatch.run(source, output, **options).peak_rss_bytes, plan.projected_mem, plan.allowed_mem]))
 """
+
+
+def measure_runs(runs: Iterable[tuple[Path, Path, dict[str, Any]]]) -> list[tuple[int, int, int]]:
+    """Measured peak, projection and allowance, in bytes, of runs from inputs to outputs, one after the other.
+
+    They are in one process of their own, the peak of which is that of all runs so far.
+    """
+    given = json.dumps([[str(source), str(output), options] for source, output, options in runs])
+    done = subprocess.run([sys.executable, "-c", _RUN, given], check=True, capture_output=True, text=True)
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def prepare_memory(folder: Path, name: str) -> tuple[Path, Path, dict[str, Any]]:
+    """The run of a case: an input is written."""
+    shape, chunks, dtype, options = MEMORY_CASES[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    source = make_input(folder / "in.zarr", shape, chunks, dtype=dtype)
+    return source, folder / "out.zarr", {"memory": "8GB", "model": "phase-2d"} | options
 
 
 def measure_memory(folder: Path, name: str) -> tuple[int, int]:
     """Measured peak and projection of a case, in bytes, in a process of its own."""
-    shape, chunks, dtype, options = MEMORY_CASES[name]
-    source = make_input(folder / "in.zarr", shape, chunks, dtype=dtype)
-    arguments = [str(source), str(folder / "out.zarr"), json.dumps({"memory": "8GB", "model": "phase-2d"} | options)]
-    done = subprocess.run([sys.executable, "-c", _RUN, *arguments], check=True, capture_output=True, text=True)
-    peak, projected = json.loads(done.stdout.splitlines()[-1])
-    return int(peak), int(projected)
+    ((peak, projected, _),) = measure_runs([prepare_memory(folder, name)])
+    return peak, projected
