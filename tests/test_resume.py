@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ from phbatch.planning import units
 from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from phbatch.words.events import Event, UnitFinished
+from tests.forks import Forked
 from tests.handmade import CommandLine, write_model
 
 
@@ -247,7 +246,7 @@ def test_a_killed_run_is_continued_byte_for_byte(source: Path, tmp_path: Path) -
         "slow = lambda: time.sleep(0.3)\n"  # so that it is killed before its end, however busy the machine
         "phbatch.run(sys.argv[1], sys.argv[2], model='none', workers=2, command='same', stop=slow)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(source), str(output)])
+    process = Forked(code, [str(source), str(output)])
     deadline = time.monotonic() + 600
     while committed(output) < 2 and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -286,8 +285,7 @@ cli.main()
 
 def test_sigterm_drains_and_says_how_to_go_on(source: Path, tmp_path: Path, phbatch_command: CommandLine) -> None:
     arguments = ["run", str(source), "--model", "none", "--workers", "2"]
-    command = [sys.executable, "-c", COMMAND, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Forked(COMMAND, arguments)
     output = tmp_path / "in.phbatch.zarr"
     deadline = time.monotonic() + 600
     while not committed(output) and time.monotonic() < deadline:

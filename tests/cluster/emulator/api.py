@@ -15,7 +15,6 @@ from kmock import KubernetesEmulator, Request, action
 from tests.cluster.manifests import faults, resources
 
 _VERSIONS = itertools.count(1)
-_REMEMBERED = 50  # requests: more than are under way at once
 VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"]
 
 
@@ -23,7 +22,6 @@ class Api(KubernetesEmulator):
     """In memory; what is created must be valid."""
 
     async def _handle(self, request: Request) -> Any:
-        del self._requests[:-_REMEMBERED]  # kmock looks through all that came, with each that comes
         if request.resource is not None and request.action == action.CREATE and isinstance(request.data, dict):
             complete(request.data, request.namespace)
         if request.resource is not None and request.action == action.UPDATE:
@@ -33,6 +31,8 @@ class Api(KubernetesEmulator):
         except JsonPatchTestFailed as error:  # somebody else changed the object meanwhile
             said = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "message": str(error)}
             return json_response(said, status=422)
+        finally:  # kmock looks through all that came, with each that comes
+            self._requests[:] = [each for each in self._requests if each is not request]
 
     async def _serve_watch(self, request: Request) -> AsyncIterator[Any]:
         """kmock's, which loses what happens between the list that it begins with and the events that follow."""
