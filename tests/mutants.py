@@ -134,7 +134,7 @@ MUTANTS = [
     Mutant("planning/memory.py", "_FLOAT_STATISTICS = 32", "_FLOAT_STATISTICS = 64", _UNIT),
     Mutant("planning/memory.py", "_FLOAT_STATE = 48", "_FLOAT_STATE = 24", _UNIT),
     Mutant("planning/memory.py", "work_output * 4\n", "work_output\n", _UNIT),
-    Mutant("planning/memory.py", "restoring=raw + output + maps", "restoring=raw + maps", _UNIT),
+    Mutant("planning/memory.py", "restoring=raw + stored + maps", "restoring=raw + maps", _UNIT),
     Mutant("planning/memory.py", "stored * (3 if", "stored * (1 if", _UNIT),
     Mutant("planning/memory.py", "waiting=stored + rows // 2,", "waiting=rows // 2,", _UNIT),
     Mutant("planning/memory.py", "self.in_flight + self.ahead > 1", "self.in_flight + self.ahead > 2", _PLAN),

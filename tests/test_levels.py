@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.kernels import intensity
 from phbatch.kernels.pyramid import make_levels
 from phbatch.outputs.ledger import Ledger, decode_records, encode_record
 from phbatch.places.place import Place
@@ -76,6 +77,31 @@ def test_levels_are_of_level_0(image: Path, tmp_path: Path, options: dict[str, A
         mode = options.get("level_method") == "mode"
         np.testing.assert_array_equal(pixels, make_levels(full, level, "mode")[-1] if mode else means_of(full, level))
     assert phbatch.verify(output, deep=2).damages == ()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rescale": True},
+        {"illumination": "gaussian", "bad_frames": "skip"},
+        {"downscale": 2, "normalize": "percentile"},
+        {"level_method": "mode"},
+    ],
+    ids=str,
+)
+def test_one_pass_over_a_frame_writes_what_several_do(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Of some frames that cannot be normalized, too."""
+    zarr.open_array(image)[1:3, :, 1] = 70
+    made = []
+    for name, large in (("one", 0), ("several", 1 << 30)):
+        monkeypatch.setattr(intensity, "_LARGE", large)
+        phbatch.run(image, tmp_path / name, model="none", levels=4, workers=1, **options)
+        made.append(files_of(tmp_path / name))
+    assert made[0].keys() == made[1].keys()
+    assert [name for name, data in made[0].items() if data != made[1][name]] == []
 
 
 def test_the_uncertainty_has_levels_and_every_level_its_place(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from phbatch.computing.slots import on_device, waiting
 from phbatch.frames.clock import StageClock
 from phbatch.frames.light import Corrections, Preparation, Profile
 from phbatch.frames.recipe import Recipe
-from phbatch.frames.restore import RestoredBlock, restore_block
+from phbatch.frames.restore import Levels, RestoredBlock, restore_block
 from phbatch.frames.rows import Rows
 from phbatch.frames.table import StatisticsRow
 from phbatch.frames.tiles import Lane, Predict
@@ -29,7 +29,6 @@ from phbatch.inputs.light_profile import read_profile
 from phbatch.kernels.display import measure_extent
 from phbatch.kernels.illumination import Correction
 from phbatch.kernels.intensity import make_affine
-from phbatch.kernels.pyramid import make_levels
 from phbatch.network.backend import limit_network_threads
 from phbatch.network.predictor import Predictor, get_predictor
 from phbatch.network.steps import Prediction, Windows
@@ -237,7 +236,10 @@ def compute_unit(
     copied, part = unit.places_of(job.recipe.copied), rows_of(job, unit)
     if part is not None and job.recipe.stacked:
         part = replace(part, corners=_read_corners(job, unit))
-    restored = restore_block(block, job.recipe, lane_of(predictor), unit.measured, corrections, clock, copied, part)
+    levels = Levels(job.levels - 1, job.level_method)
+    restored = restore_block(
+        block, job.recipe, lane_of(predictor), unit.measured, corrections, clock, copied, part, levels
+    )
     rows = []
     for (t, c, z), statistics in restored.statistics.items():
         key = unit.frame_key(t, c, z)
@@ -272,13 +274,14 @@ def extents_of(
 
 
 def images_of(job: Job, unit: Unit, restored: RestoredBlock) -> Iterator[tuple[str, Region, NDArray[Any]]]:
-    """Path within the output, region there, and pixels of every level of what was restored, one after the other."""
-    for image, pixels in ((IMAGE, restored.image), (UNCERTAINTY, restored.uncertainty)):
-        if pixels is not None:
-            yield image, unit.output, pixels
-            method = job.level_method if image == IMAGE else "mean"
-            for level, coarser in enumerate(make_levels(pixels, job.levels - 1, method), 1):
-                yield level_path(image, level), region_of(unit, level, coarser), coarser
+    """Path within the output, region there, and pixels of every level of what was restored."""
+    yield IMAGE, unit.output, restored.image
+    for level, pixels in enumerate(restored.coarser, 1):
+        yield level_path(IMAGE, level), region_of(unit, level, pixels), pixels
+    if restored.uncertainty is not None:
+        yield UNCERTAINTY, unit.output, restored.uncertainty
+        for level, pixels in enumerate(restored.coarser_uncertainty, 1):
+            yield level_path(UNCERTAINTY, level), region_of(unit, level, pixels), pixels
 
 
 def region_of(unit: Unit, level: int, pixels: NDArray[Any]) -> Region:
@@ -290,15 +293,11 @@ def region_of(unit: Unit, level: int, pixels: NDArray[Any]) -> Region:
 
 def encode_unit(job: Job, unit: Unit, restored: RestoredBlock, sink: Sink, clock: StageClock) -> list[Encoded]:
     """All chunks of a unit, of each level."""
-    encoded, images = list[Encoded](), images_of(job, unit, restored)
-    while True:
-        with clock("levels"):
-            image = next(images, None)
-        if image is None:
-            return encoded
-        with clock("encode"):
-            name, region, pixels = image
+    encoded = list[Encoded]()
+    with clock("encode"):
+        for name, region, pixels in images_of(job, unit, restored):
             encoded.append(sink.encode(name, job.output_axes, region, pixels))
+    return encoded
 
 
 def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from time import perf_counter
 
 STAGES = ("read", "measure", "normalize", "predict", "cast", "levels", "encode", "write")
-"""Decoding, statistics, normalization, the network and its copies, the cast (on the network's device it is part of
-predict), coarser levels, encoding, and waiting for the disk, during which another unit computes."""
+"""Decoding, statistics, normalization (without a network with the means of coarser levels), the network and its copies,
+the cast (on the network's device it is part of predict), coarser levels, encoding, and waiting for the disk, during
+which another unit computes."""
 
 
 class StageClock:

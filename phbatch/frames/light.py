@@ -7,7 +7,7 @@ those of what the normalization sees: where an 8 or 16 bit integer frame was pre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from phbatch.kernels.flatfield import mend_dead_pixels
 from phbatch.kernels.illumination import Correction, apply_normalized
 from phbatch.kernels.intensity import Affine
 from phbatch.kernels.padding import Extent, Padding, find_extent, image_pixels, padding_of
+from phbatch.kernels.pyramid import make_levels
 from phbatch.kernels.saturation import saturated_fraction
 from phbatch.kernels.smoothing import is_fixed_point
 from phbatch.kernels.stats import FrameStatistics, State, frame_state, measure_frame
@@ -126,14 +127,17 @@ class PreparedFrame:
     uncorrected: bool = False
     downscale: int = 1
 
-    def normalize(self, affine: Affine, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Correct and normalize, in float32; into `out` where it is given."""
+    def normalize(
+        self, affine: Affine, out: NDArray[np.float32] | None = None, levels: Sequence[NDArray[np.float32]] = ()
+    ) -> NDArray[np.float32]:
+        """Correct and normalize, in float32, as `Affine.apply` does."""
         if not self.corrections:
-            return affine.apply(self.pixels, out)
+            return affine.apply(self.pixels, out, levels)
         result = np.empty(self.pixels.shape, np.float32) if out is None else out
         planes = (array.reshape(-1, *self.pixels.shape[-2:]) for array in (self.pixels, result))
         for plane, target, correction in zip(*planes, self.corrections, strict=True):
             target[:] = apply_normalized(plane, correction, affine.offset, affine.divisor)
+        make_levels(result, len(levels), out=levels)
         return result
 
     def of_rows(self, rows: slice) -> PreparedFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from phbatch.kernels.bands import BandedTiles
 from phbatch.kernels.downsample import upscale
 from phbatch.kernels.glance import glance_at
 from phbatch.kernels.intensity import Affine, cast, make_affine
+from phbatch.kernels.pyramid import empty_levels, make_levels
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.kernels.tiling import TilePlan
 from phbatch.network.steps import Prediction, Windows
 from phbatch.words.axes import frame_indices
+from phbatch.words.choices import LevelMethod
 
 FrameIndex = tuple[int, int, int | None]
 
@@ -40,12 +42,32 @@ class RestoredBlock:
         Of the frames of the input, by their indices within the block.
     clipped : int
         Pixels that the output's dtype, or the range that it stands for, could not hold.
+    coarser, coarser_uncertainty : list of (t, c, z, y, x) ndarray
+        Levels of `image` and `uncertainty`, each of half the length of the one before along y and x.
     """
 
     image: NDArray[Any]
     uncertainty: NDArray[np.float32] | None
     statistics: dict[FrameIndex, FrameStatistics]
     clipped: int
+    coarser: list[NDArray[Any]] = field(default_factory=list)
+    coarser_uncertainty: list[NDArray[Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Coarser levels that are made of what is restored.
+
+    Attributes
+    ----------
+    count : int
+        How many.
+    method : {"mean", "mode"}
+        How those of the image are made; of its uncertainty they are means.
+    """
+
+    count: int = 0
+    method: LevelMethod = "mean"
 
 
 def restore_block(
@@ -57,6 +79,7 @@ def restore_block(
     clock: StageClock | None = None,
     copied: frozenset[int] = frozenset(),
     rows: Rows | None = None,
+    levels: Levels = Levels(),
 ) -> RestoredBlock:
     """Take a block of whole frames, or of a band of them, through everything.
 
@@ -77,7 +100,10 @@ def restore_block(
     copied : frozenset of int
         Channels of the block that are passed through, and of which little is measured.
     rows : Rows, optional
-        Which rows of the frames these are; their statistics should be known then, since rows alone have others.
+        Which rows of the frames these are; their statistics should be known then, since rows alone have others. They
+        begin at a multiple of the rows that a pixel of the coarsest level stands for.
+    levels : Levels, optional
+        Coarser levels that are made along with it; none by default.
 
     Returns
     -------
@@ -87,8 +113,8 @@ def restore_block(
     """
     clock = clock or StageClock()
     if recipe.copies:
-        return _copy_block(block if rows is None else block[..., rows.within, :], recipe, measured, clock)
-    output = _Output(recipe, block.shape, clock, rows)
+        return _copy_block(block if rows is None else block[..., rows.within, :], recipe, measured, clock, levels)
+    output = _Output(recipe, block.shape, clock, rows, levels)
     batches = None
     if predict is not None and recipe.tiles is not None:
         batches = Batches(_tiles_of(recipe.tiles, rows), recipe.batch, _timed(predict, clock))
@@ -108,21 +134,27 @@ def restore_block(
                 output.close(done)
     for done in batches.finish() if batches is not None else ():
         output.close(done)
-    return RestoredBlock(output.image, output.uncertainty, statistics, output.clipped)
+    return RestoredBlock(
+        output.image, output.uncertainty, statistics, output.clipped, output.coarser, output.coarser_uncertainty
+    )
 
 
 def _copy_block(
-    block: NDArray[Any], recipe: Recipe, measured: Mapping[FrameIndex, FrameStatistics] | None, clock: StageClock
+    block: NDArray[Any],
+    recipe: Recipe,
+    measured: Mapping[FrameIndex, FrameStatistics] | None,
+    clock: StageClock,
+    levels: Levels,
 ) -> RestoredBlock:
     """The pixels as they are, of which little is measured."""
-    if measured is not None:
-        return RestoredBlock(block, None, dict(measured), 0)
     with clock("measure"):
         found = {
             (t, c, z): glance_at(block[t, c] if z is None else block[t, c, z], recipe.all_percentiles)
-            for t, c, z in frame_indices(block.shape, volumes=recipe.volumes)
+            for t, c, z in (frame_indices(block.shape, volumes=recipe.volumes) if measured is None else ())
         }
-    return RestoredBlock(block, None, found, 0)
+    with clock("levels"):
+        coarser = make_levels(block, levels.count, levels.method)
+    return RestoredBlock(block, None, found if measured is None else dict(measured), 0, coarser)
 
 
 def _tiles_of(tiles: TilePlan, rows: Rows | None) -> TilePlan:
@@ -153,7 +185,9 @@ def _timed(predict: Predict | Lane, clock: StageClock) -> Lane:
 class _Output:
     """The block that is filled frame by frame: by the network where it is, or from buffers of another grid or dtype."""
 
-    def __init__(self, recipe: Recipe, shape: tuple[int, ...], clock: StageClock, rows: Rows | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, shape: tuple[int, ...], clock: StageClock, rows: Rows | None, levels: Levels
+    ) -> None:
         n_t, n_c, n_z = shape[:3]
         n_output = recipe.n_output if recipe.stacked else n_c * recipe.n_output
         height, width = recipe.output_lengths(shape[3:])
@@ -161,7 +195,9 @@ class _Output:
         self.image: NDArray[Any] = np.empty(filled, recipe.dtype)
         self.uncertainty = np.empty(filled, np.float32) if recipe.uncertainty else None
         self.clipped = 0
-        self._recipe, self._clock, self._rows = recipe, clock, rows
+        self.coarser = empty_levels(filled, recipe.dtype, levels.count)
+        self.coarser_uncertainty = empty_levels(filled, np.float32, levels.count if recipe.uncertainty else 0)
+        self._recipe, self._clock, self._rows, self._levels = recipe, clock, rows, levels
 
     def fill(self, frame: _JudgedFrame) -> None:
         """A frame that no network sees."""
@@ -169,12 +205,15 @@ class _Output:
         place, recipe = self._place(frame), self._recipe
         in_place = recipe.dtype == "float32" and recipe.upscale_to is None
         mean = self.image[place] if in_place else np.empty((recipe.n_output, *frame.shape), np.float32)
-        with self._clock("normalize"):
-            frame.normalize(recipe, mean)
         if self.uncertainty is not None:
             self.uncertainty[place] = 0
+        along = in_place and self._levels.method == "mean" and not recipe.rescale
+        with self._clock("normalize"):
+            frame.normalize(recipe, mean, self._levels_of(frame, self.coarser) if along else ())
         if not in_place:
             self._put(frame, self.image, mean)
+        self._coarsen(frame, self.image, () if along else self.coarser, self._levels.method)
+        self._coarsen(frame, self.uncertainty, self.coarser_uncertainty, "mean")
 
     def open(self, frame: _JudgedFrame) -> NetworkFrame:
         """What the network takes of a frame, and where it leaves what it makes: channels last."""
@@ -197,6 +236,8 @@ class _Output:
             self._put(done.frame, self.image, np.moveaxis(done.image, -1, 0))
             if self.uncertainty is not None and done.scale is not None:
                 self._put(done.frame, self.uncertainty, np.moveaxis(done.scale, -1, 0))
+        self._coarsen(done.frame, self.image, self.coarser, self._levels.method)
+        self._coarsen(done.frame, self.uncertainty, self.coarser_uncertainty, "mean")
 
     def _put(self, frame: _JudgedFrame, target: NDArray[Any], values: NDArray[np.float32]) -> None:
         """Bring a frame ``(channel, [z,] y, x)`` onto the output's grid and into its dtype."""
@@ -207,6 +248,17 @@ class _Output:
             packing = None if frame.unchanged else recipe.packing
             target[self._place(frame)], clipped = cast(values, target.dtype, packing)
         self.clipped += clipped
+
+    def _levels_of(self, frame: _JudgedFrame, coarser: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        return [pixels[self._place(frame)] for pixels in coarser]
+
+    def _coarsen(
+        self, frame: _JudgedFrame, image: NDArray[Any] | None, coarser: Sequence[NDArray[Any]], method: LevelMethod
+    ) -> None:
+        """Coarser levels of a frame that is done."""
+        if image is not None and coarser:
+            with self._clock("levels"):
+                make_levels(image[self._place(frame)], len(coarser), method, self._levels_of(frame, coarser))
 
     def _place(self, frame: _JudgedFrame) -> tuple[Any, ...]:
         """Where the output of a frame is within the block."""
@@ -263,15 +315,19 @@ class _JudgedFrame:
         """Some rows of it."""
         return replace(self, frames=[frame.of_rows(rows) for frame in self.frames])
 
-    def normalize(self, recipe: Recipe, out: NDArray[np.float32]) -> None:
-        """Without a network: fill the channels ``(channel, [z,] y, x)``, normalized and rescaled, or as they are."""
+    def normalize(self, recipe: Recipe, out: NDArray[np.float32], levels: Sequence[NDArray[np.float32]] = ()) -> None:
+        """Without a network: fill the channels ``(channel, [z,] y, x)``, normalized and rescaled, or as they are.
+
+        Coarser levels, where they are given, are filled with the means of what is normalized.
+        """
         if self.unchanged and (self.skipped or len(self.frames) != len(out)):
-            out[:] = 0
+            for pixels in (out, *levels):
+                pixels[:] = 0
         elif self.unchanged:
-            for frame, plane in zip(self.frames, out, strict=True):
-                Affine().apply(frame.pixels, plane)
+            for channel, (frame, plane) in enumerate(zip(self.frames, out, strict=True)):
+                Affine().apply(frame.pixels, plane, [level[channel] for level in levels])
         else:
-            self._normalize(out)
+            self._normalize(out, levels)
             if recipe.rescale:
                 for affine, plane in zip(self.usable, out, strict=True):
                     plane[:] = affine.invert(plane)
@@ -295,12 +351,13 @@ class _JudgedFrame:
         ]
         return pixels.astype(dtype, copy=False), np.array(scaling, np.float32).T
 
-    def _normalize(self, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        for affine, known, frame, plane in zip(self.usable, self.affines, self.frames, out, strict=True):
+    def _normalize(self, out: NDArray[np.float32], levels: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float32]:
+        for channel, (affine, known, frame) in enumerate(zip(self.usable, self.affines, self.frames, strict=True)):
+            coarser = [level[channel] for level in levels]
             if known is None:
-                affine.apply(frame.pixels, plane)
+                affine.apply(frame.pixels, out[channel], coarser)
             else:
-                frame.normalize(affine, plane)
+                frame.normalize(affine, out[channel], coarser)
         return out
 
 

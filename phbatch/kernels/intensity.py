@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.kernels.histogram import STD_PER_MAD
+from phbatch.kernels.pyramid import add_levels, make_levels, map_pixels, map_with_means
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.words.errors import UsageError
 from phbatch.words.normalization import NORMALIZERS_GROUP, Normalization
@@ -21,6 +22,12 @@ from phbatch.words.normalization import NORMALIZERS_GROUP, Normalization
 PERCENTILE_EPSILON = 1e-20
 """CSBDeep's guard of its divisor."""
 
+
+_LARGE = 1 << 16
+"""Pixels of an image that is mapped by compiled code, which converts in the same pass: two thirds of the time."""
+
+_COMPILED = tuple(map(np.dtype, ("uint8", "uint16", "int16", "float32")))
+"""Of which every value is one of float32."""
 
 _UNUSABLE = frozenset(("constant", "nonfinite", "unscaled"))
 
@@ -43,8 +50,15 @@ class Affine:
     divisor: float = 1.0
     span: float = 1.0
 
-    def apply(self, image: NDArray[np.generic], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def apply(
+        self,
+        image: NDArray[np.generic],
+        out: NDArray[np.float32] | None = None,
+        levels: Sequence[NDArray[np.float32]] = (),
+    ) -> NDArray[np.float32]:
         """Normalize an image of any real dtype and shape, into `out` where it is given.
+
+        Coarser levels (`phbatch.kernels.pyramid.empty_levels`), where they are given, are filled with its means.
 
         Examples
         --------
@@ -52,6 +66,9 @@ class Affine:
         array([2. , 0.5], dtype=float32)
         """
         result = np.empty(image.shape, np.float32) if out is None else out
+        if self._suits(image, result):
+            self._apply_compiled(image, result, levels)
+            return result
         options: dict[str, Any] = {"out": result, "dtype": np.float32, "casting": "unsafe"}  # cast first, part by part
         with np.errstate(over="ignore", invalid="ignore"):  # of frames that pass through as they are, with infinity
             if self.offset != 0:
@@ -61,7 +78,26 @@ class Affine:
                 np.divide(image, np.float32(self.divisor), **options)
             elif image is not result:
                 np.copyto(result, image, casting="unsafe")
+        make_levels(result, len(levels), out=levels)
         return result
+
+    def _suits(self, image: NDArray[np.generic], out: NDArray[np.float32]) -> bool:
+        """Whether one compiled pass has NumPy's bits, and is worth that it may have to be compiled."""
+        whole = image.flags.c_contiguous and out.flags.c_contiguous and image.dtype.isnative
+        return whole and image.dtype in _COMPILED and image.size >= _LARGE and (self.offset, self.divisor) != (0, 1)
+
+    def _apply_compiled(
+        self, image: NDArray[np.generic], out: NDArray[np.float32], levels: Sequence[NDArray[np.float32]]
+    ) -> None:
+        terms = np.float32(self.offset), np.float32(self.divisor)
+        if not levels:
+            map_pixels(image.reshape(-1), *terms, out.reshape(-1))
+            return
+        for index in np.ndindex(image.shape[:-2]):
+            first, *others = (level[index] for level in levels)
+            sums = np.empty(first.shape if others else (1, first.shape[1]))  # of the last level they are not kept
+            map_with_means(image[index], *terms, out[index], sums, first)
+            add_levels(sums, others, 2, image.shape[-2:])
 
     def invert(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Undo the normalization: CSBDeep's ``do_after``."""

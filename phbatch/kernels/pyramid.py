@@ -7,10 +7,11 @@ before, so that nothing is rounded twice and no border counts more than its pixe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from phbatch.kernels.compiled import compile_later
 from phbatch.words.choices import LevelMethod
@@ -18,7 +19,22 @@ from phbatch.words.choices import LevelMethod
 _NARROW = 256  # up to this factor the sum over a square of 16 bit integers fits 32 bits
 
 
-def make_levels(image: NDArray[Any], count: int, method: LevelMethod = "mean") -> list[NDArray[Any]]:
+def empty_levels(shape: Sequence[int], dtype: DTypeLike, count: int) -> list[NDArray[Any]]:
+    """Coarser levels of an image of a shape, to be filled by `make_levels`.
+
+    Examples
+    --------
+    >>> [level.shape for level in empty_levels((3, 5, 8), "uint8", 2)]
+    [(3, 3, 4), (3, 2, 2)]
+    """
+    *leading, height, width = shape
+    factors = [2**level for level in range(1, count + 1)]
+    return [np.empty((*leading, -(-height // factor), -(-width // factor)), dtype) for factor in factors]
+
+
+def make_levels(
+    image: NDArray[Any], count: int, method: LevelMethod = "mean", out: Sequence[NDArray[Any]] | None = None
+) -> list[NDArray[Any]]:
     """Make the coarser levels of an image.
 
     Parameters
@@ -31,6 +47,8 @@ def make_levels(image: NDArray[Any], count: int, method: LevelMethod = "mean") -
         Means are of exact sums of integers, of float64 sums of others, and are rounded once; for integers half to
         even. A mean that holds NaN is NaN. The mode is the most frequent value, the smallest where
         several are; it suits labels.
+    out : sequence of ndarray, optional
+        Filled and returned: of `empty_levels`, or their rows that the rows of the image become.
 
     Returns
     -------
@@ -48,35 +66,53 @@ def make_levels(image: NDArray[Any], count: int, method: LevelMethod = "mean") -
     >>> make_levels(np.array([[7, 7], [0, 1]], np.uint16), 1, "mode")
     [array([[7]], dtype=uint16)]
     """
-    *leading, height, width = image.shape
+    made = list(out) if out is not None else empty_levels(image.shape, image.dtype, count)
     known = np.dtype(np.float32) if image.dtype == np.float16 else image.dtype.newbyteorder("=")
-    planes = np.ascontiguousarray(image, known).reshape(-1, height, width)
-    made = [_empty(planes, level, np.float64 if image.dtype == np.float16 else known) for level in range(1, count + 1)]
-    for index, plane in enumerate(planes):
-        if method == "mode":
-            for level, pixels in enumerate(made, 1):
-                _modes(plane, 2**level, np.empty(4**level, plane.dtype), pixels[index])
-            continue
-        if known.kind in "iu" and known.itemsize > 4:
-            for level, pixels in enumerate(made, 1):
-                _means_of_wide(plane, 2**level, pixels[index])
-            continue
-        sums = plane
-        for level, pixels in enumerate(made, 1):
-            rows, columns = pixels.shape[1:]
-            coarser = np.empty(
-                (rows if level < count else 1, columns), _sum_dtype(known, level)
-            )  # the last are not kept
-            mean = _rounded_means if known.kind in "iu" else _means
-            mean(sums, coarser, pixels[index], 2**level, height, width)
-            sums = coarser
-    with np.errstate(over="ignore"):
-        return [pixels.astype(image.dtype, copy=False).reshape(*leading, *pixels.shape[1:]) for pixels in made]
+    for index in np.ndindex(image.shape[:-2]):
+        plane, levels = np.ascontiguousarray(image[index], known), [level[index] for level in made]
+        if image.dtype != known:
+            filled = empty_levels(plane.shape, np.float64 if image.dtype == np.float16 else known, count)
+            _fill_levels(plane, filled, method)
+            with np.errstate(over="ignore"):
+                for level, pixels in zip(levels, filled, strict=True):
+                    level[...] = pixels
+        else:
+            _fill_levels(plane, levels, method)
+    return made
 
 
-def _empty(planes: NDArray[Any], level: int, dtype: Any) -> NDArray[Any]:
-    count, *lengths = planes.shape
-    return np.empty((count, *(-(-length // 2**level) for length in lengths)), dtype)
+def _fill_levels(plane: NDArray[Any], levels: Sequence[NDArray[Any]], method: LevelMethod) -> None:
+    """All levels of one plane."""
+    if method == "mode" or (plane.dtype.kind in "iu" and plane.dtype.itemsize > 4):
+        for level, pixels in enumerate(levels, 1):
+            if method == "mode":
+                _modes(plane, 2**level, np.empty(4**level, plane.dtype), pixels)
+            else:
+                _means_of_wide(plane, 2**level, pixels)
+    else:
+        add_levels(plane, levels, 1, plane.shape)
+
+
+def add_levels(sums: NDArray[Any], levels: Sequence[NDArray[Any]], first: int, lengths: Sequence[int]) -> None:
+    """Fill levels with means, from the sums over the squares of the one before the first of them.
+
+    Parameters
+    ----------
+    sums : (y, x) ndarray
+        The image itself before the first level.
+    levels : sequence of ndarray
+        Of the plane.
+    first : int
+        Number of the first.
+    lengths : (y, x)
+        Of level 0.
+    """
+    for level, pixels in enumerate(levels, first):
+        rows = len(pixels) if level - first < len(levels) - 1 else 1  # the last are not kept
+        coarser = np.empty((rows, pixels.shape[1]), _sum_dtype(pixels.dtype, level))
+        mean = _rounded_means if pixels.dtype.kind in "iu" else _means
+        mean(sums, coarser, pixels, 2**level, *lengths)
+        sums = coarser
 
 
 def _sum_dtype(dtype: np.dtype[Any], level: int) -> type[np.generic]:
@@ -104,6 +140,30 @@ def _add_squares(source: Any, row: Any, i: int) -> None:  # pragma: no cover
             row[j] = (zero + above[2 * j]) + above[2 * j + 1]
         if whole < row.size:
             row[whole] = above[2 * whole]
+
+
+@compile_later
+def map_pixels(source: Any, offset: Any, divisor: Any, out: Any) -> None:  # pragma: no cover
+    """``(source - offset) / divisor`` in float32."""
+    for j in range(source.size):
+        out[j] = (np.float32(source[j]) - offset) / divisor
+
+
+@compile_later
+def map_with_means(source: Any, offset: Any, divisor: Any, out: Any, sums: Any, means: Any) -> None:  # pragma: no cover
+    """As `map_pixels`, and of each two rows the sums and means of level 1 while they are in the cache."""
+    for i in range(means.shape[0]):
+        last = min(2 * i + 2, source.shape[0])
+        for y in range(2 * i, last):
+            map_pixels(source[y], offset, divisor, out[y])
+        row = sums[i % sums.shape[0]]
+        _add_squares(out, row, i)
+        area, whole = 2.0 * (last - 2 * i), source.shape[1] // 2
+        share = 1.0 / area
+        for j in range(whole):
+            means[i, j] = row[j] * share
+        if whole < row.size:
+            means[i, whole] = row[whole] * (2.0 * share)
 
 
 @compile_later

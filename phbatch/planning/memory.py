@@ -236,8 +236,9 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
     output = written * (itemsize + scale_itemsize)
     work = _frame_pixels(geometry, geometry.largest_work)
     frame_output = _frame_pixels(geometry, geometry.largest_output, channels=recipe.n_output)
+    stored = output * geometry.output_pixels // prod(geometry.output_shape)  # of all levels
     # What of the output is filled before the last frame is measured; an array takes memory where it was written to.
-    before = output - frame_output * (itemsize + scale_itemsize)
+    before = stored - stored * frame_output // written
     work_output = work // (len(geometry.channels) if geometry.stacked else 1) * recipe.n_output
     restoring = 0
     if recipe.dtype != "float32" or recipe.upscale_to is not None or recipe.rescale:
@@ -250,12 +251,11 @@ def unit_memory(geometry: Geometry, recipe: Recipe, dtype: np.dtype[Any], *, net
         restoring += 2 * work * np.dtype(recipe.windows).itemsize
     maps, rows = _map_bytes(recipe, work), _ROW * _unit_frames(geometry)
     chunk = prod(geometry.output_chunks) * itemsize
-    stored = output * geometry.output_pixels // prod(geometry.output_shape)  # of all levels
     return UnitMemory(
         raw=raw,
         reading=_reading_bytes(geometry, raw, dtype, copied=copied),
         measuring=raw + max(before, 0) + maps + _measuring_bytes(recipe, work, geometry, dtype),
-        restoring=raw + output + maps + restoring,
+        restoring=raw + stored + maps + restoring,
         encoding=stored * (3 if geometry.output_shards else 2),  # a shard is put together of what is encoded
         waiting=stored + rows // 2,
         rows=rows,

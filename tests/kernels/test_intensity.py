@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from csbdeep.data import PercentileNormalizer
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from phbatch.kernels import intensity
 from phbatch.kernels.intensity import Affine, cast, make_affine
+from phbatch.kernels.pyramid import empty_levels, make_levels
 from phbatch.kernels.stats import FrameStatistics, measure_frame
 from phbatch.words.normalization import Normalization
 
@@ -37,6 +39,40 @@ def test_percentile_is_csbdeeps_bit_for_bit(image: np.ndarray, percentiles: tupl
     expected = normalizer.before(image, "YX")
     np.testing.assert_array_equal(affine.apply(image), expected)
     np.testing.assert_array_equal(affine.invert(expected), normalizer.after(expected, None, "YX")[0])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    dtype=st.sampled_from(["uint8", "uint16", "int16", "float32", "int32", ">u2"]),
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 20), st.integers(1, 20)),
+    terms=st.sampled_from([(0.0, 1.0), (0.0, 3.0), (7.5, 1.0), (-130.25, 0.3), (2.0, 1e-38), (0.0, 1e30)]),
+    seed=st.integers(0, 99),
+    count=st.integers(0, 4),
+    strided=st.booleans(),
+)
+def test_one_pass_has_the_bits_of_numpy_and_of_levels_made_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    shape: tuple[int, ...],
+    terms: tuple[float, float],
+    seed: int,
+    count: int,
+    strided: bool,
+) -> None:
+    monkeypatch.setattr(intensity, "_LARGE", 0)
+    draw, (offset, divisor) = np.random.default_rng(seed), terms
+    image = draw.integers(0, 250, shape).astype(dtype)
+    if image.dtype.kind == "f":
+        image.flat[:: draw.integers(1, 9)] = draw.choice([np.nan, np.inf, -np.inf, -0.0, 1e-42, 3e38])
+    if strided:
+        image = image[..., ::2]
+    levels = empty_levels(image.shape, np.float32, count)
+    found = Affine(offset, divisor, divisor).apply(image, None, levels)
+    with np.errstate(all="ignore"):
+        expected = (image.astype(np.float32) - np.float32(offset)) / np.float32(divisor)
+    np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+    for pixels, afterwards in zip(levels, make_levels(expected, count), strict=True):
+        np.testing.assert_array_equal(pixels, afterwards)
 
 
 @settings(max_examples=80, deadline=None)
