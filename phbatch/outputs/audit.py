@@ -11,6 +11,7 @@ from typing import Any
 from phbatch.places.durable import PARTIAL, Mark, mark_of
 from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place
+from phbatch.places.table_file import STATISTICS
 from phbatch.words.errors import first_line
 
 _DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -127,5 +128,13 @@ def _small_keys(output: Place, folder: str, is_image: Callable[[str], bool]) -> 
         key = f"{folder}/{name}" if folder else name
         if not is_folder:
             yield key
+        elif output.remote and name == STATISTICS:  # folder by folder its twenty columns are forty requests
+            yield from (found for found in output.keys_in(key) if not any(map(is_image, _around(found))))
         elif key != PRIVATE and not is_image(folder):
             yield from _small_keys(output, key, is_image)
+
+
+def _around(key: str) -> Iterator[str]:
+    """The folders that hold the folder of a key."""
+    parts = key.split("/")
+    yield from ("/".join(parts[:count]) for count in range(1, len(parts) - 1))

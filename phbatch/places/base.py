@@ -148,6 +148,10 @@ class Place(ABC):
         """Keys of all files."""
         yield from (key for key, _, _ in self.files())
 
+    def keys_in(self, folder: str) -> Iterator[str]:
+        """Those of `keys` that lie in a folder, at any depth: of a store by one request for a thousand."""
+        yield from (f"{folder}/{key}" for key in (self / folder).keys())  # noqa: SIM118 - no mapping
+
     @abstractmethod
     def names(self, folder: str = "") -> dict[str, bool]:
         """Names directly inside a folder, and whether each is a folder; empty where nothing is there."""
@@ -266,4 +270,4 @@ class Place(ABC):
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder with everything inside; nothing happens where there is none."""
-        self.remove([f"{folder}/{key}" for key in (self / folder).keys()])  # noqa: SIM118 - no mapping
+        self.remove([*self.keys_in(folder)])

@@ -189,9 +189,9 @@ def options_of(scheme: str, options: StorageOptions) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in _CONFIGURATION}
 
 
-def list_objects(store: Any) -> list[tuple[str, int, str]]:
-    """Key, size in bytes and etag of every object of a client."""
-    found = _again(store, lambda: [item for batch in store.list() for item in batch])
+def list_objects(store: Any, folder: str = "") -> list[tuple[str, int, str]]:
+    """Key, size in bytes and etag of every object of a client, or of those in a folder."""
+    found = _again(store, lambda: [item for batch in store.list(folder or None) for item in batch])
     return sorted((item["path"], *_size_and_stamp(item)) for item in found)
 
 

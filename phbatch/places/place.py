@@ -163,6 +163,9 @@ class ObjectPlace(Place):
     def files(self) -> list[File]:  # noqa: D102
         return list_objects(self.client)
 
+    def keys_in(self, folder: str) -> Iterator[str]:  # noqa: D102 - by the same client, which has its connections
+        yield from (key for key, _, _ in list_objects(self.client, folder))
+
     def names(self, folder: str = "") -> dict[str, bool]:  # noqa: D102
         return list_object_folder(self.client, folder)
 

@@ -16,6 +16,7 @@ import pytest
 import phbatch
 from phbatch.computing.tasks import Job
 from phbatch.inputs.stamps import ABSENT, Stamps
+from phbatch.outputs.audit import record_small_objects
 from phbatch.outputs.ledger import METADATA, Ledger
 from phbatch.outputs.writer import Sink
 from phbatch.places import lock
@@ -73,6 +74,27 @@ def test_every_object_is_in_the_ledger_with_its_size_and_checksum(output: str, o
     assert marked == set(contents(output, options))
     found = phbatch.verify(output, storage_options=options)
     assert (found.damages, found.units) == ((), 4)
+
+
+def test_a_table_is_listed_at_once_and_in_it_what_lies_there(
+    bucket: Bucket, tmp_path: Path, options: StorageOptions
+) -> None:
+    """The same as on a disk, folder by folder, even where an image has the name of a table."""
+    here, there = Place.at(tmp_path / "out.zarr"), Place.at(bucket.url("out.zarr"), options)
+    table = {f"statistics/{name}/{key}": b"{}" for name in "tczmpq" for key in ("zarr.json", "c/0")}
+    image = {f"series/statistics/{key}": b"{}" for key in ("zarr.json", "0/zarr.json", "0/c/0/0", "0/c/0/1")}
+    for place in (here, there):
+        place.write_together({"zarr.json": b"{}", ".phbatch/lock": b"{}"} | table | image)
+    images = {"series/statistics/0"}
+    with run_proxy(FaultProxy(bucket.port)) as proxy:
+        known = Place.at(bucket.url("out.zarr"), parse_storage_options(bucket.options(proxy.port)))
+        found = record_small_objects(known, images.__contains__)
+        asked = [line for line in proxy.requests if "list-type" in line]
+    assert found == record_small_objects(here, images.__contains__)
+    assert len(asked) == 4  # the root, the table, the series, and what has a table's name in it
+    assert not [key for key in found["objects"] if key.startswith("series")]
+    images.add("series/statistics")
+    assert record_small_objects(there, images.__contains__) == record_small_objects(here, images.__contains__)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +192,9 @@ def test_the_door_says_the_same_of_a_bucket_and_of_a_disk(bucket: Bucket, image:
         assert there.exists(key) == here.exists(key)
     keys = list(here.keys())
     assert sorted(keys) == list(there.keys())
+    for folder in ("c", "c/1"):
+        assert [*there.keys_in(folder)] == sorted(here.keys_in(folder))
+    assert [*there.keys_in("nothing")] == []
     assert there.read_all(keys) == [(image / key).read_bytes() for key in keys]
     assert [there.mark(key) for key in keys] == [here.mark(key) for key in keys]
     assert sorted((key, *there.stat(key)) for key in keys) == there.files()

@@ -82,6 +82,8 @@ def test_files_are_written_listed_dated_read_and_removed(place: Place) -> None:
     assert [place.stat(key)[0] for key in ("a/b/two", "a/one")] == [2, 1]
     if not place.remote:  # fsspec writes the times of its memory in two ways
         assert [(key, *place.stat(key)) for key in ("a/b/two", "a/one")] == place.files()
+    assert sorted(place.keys_in("a")) == ["a/b/two", "a/one"]
+    assert [*place.keys_in("a/b")] == ["a/b/two"]
     assert place.read_all(["a/one", "a/b/two"]) == [b"1", b"22"]
     assert place.mark("a/b/two")[0] == 2
     assert (place / "a").names() == place.names("a")
