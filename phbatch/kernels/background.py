@@ -397,13 +397,18 @@ def _evaluate(coefficients: Any, y: Any, x: Any, surface: Any) -> None:  # pragm
 def _erode(values: Any, reach: int, lowest: Any) -> None:  # pragma: no cover
     """Minimum over a square window about each pixel, shorter at the borders."""
     height, width = values.shape
-    column = np.full(width + 2 * reach, np.inf)
+    column = np.empty(width + 2 * reach)
+    for x in range(column.size):
+        column[x] = np.inf
     for y in range(height):
-        column[reach : reach + width] = values[y]
+        # Pixel by pixel: Numba takes seconds to compile what an assignment of a whole row says where lengths differ.
+        for x in range(width):
+            column[reach + x] = values[y, x]
         for other in range(max(y - reach, 0), min(y + reach + 1, height)):
             for x in range(width):
                 column[reach + x] = min(column[reach + x], values[other, x])
-        lowest[y] = column[:width]
+        for x in range(width):
+            lowest[y, x] = column[x]
         for shift in range(1, 2 * reach + 1):
             for x in range(width):
                 lowest[y, x] = min(lowest[y, x], column[x + shift])
