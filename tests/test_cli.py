@@ -271,12 +271,12 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert min(spent) < 1  # of a processor: the clock says how busy the machine is, too
 
 
-def test_normalizing_loads_neither_networks_nor_pictures(source: Path) -> None:
+def test_normalizing_loads_neither_networks_nor_pictures_nor_clusters(source: Path) -> None:
     code = (
         "import sys, phbatch.shell.commands\n"
         "try: phbatch.shell.commands.main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "print([m for m in ('tensorflow', 'keras', 'jax', 'matplotlib') if m in sys.modules])"
+        "print([m for m in ('tensorflow', 'keras', 'jax', 'matplotlib', 'distributed') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code, "run", str(source), "--model", "none"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -81,8 +81,8 @@ OPTIONAL = {
 }
 """Libraries of extras, which may be absent: imported where they are needed."""
 
-LATE = OPTIONAL | {"numba"}
-"""What may be imported where it is needed; who hands out units needs no compiler."""
+LATE = OPTIONAL | {"numba", "distributed"}
+"""What may be imported where it is needed; who hands out units needs no compiler, and a run here needs no cluster."""
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import dask
-from distributed import Security
 
 from phbatch.words.errors import UsageError, first_line
+
+if TYPE_CHECKING:
+    from distributed import Security
 
 TCP, TLS = "tcp://", "tls://"
 _WHERE = "distributed.comm.tls"
@@ -25,6 +28,8 @@ def require_certificates(scheduler: str) -> None:
     """
     if not scheduler.startswith(TLS):
         return
+    from distributed import Security
+
     try:
         found = Security().get_connection_args("client")["ssl_context"]
     except (OSError, ValueError) as error:  # those of ssl are of the former
@@ -62,12 +67,16 @@ def certified(*, asked: bool) -> Iterator[Security | None]:
 
 def shown_security() -> Security:
     """The certificates that a worker would be given, with names that stand for those which are made."""
+    from distributed import Security
+
     made = {f"tls_{part}": f"<{part}>" for part in ("ca_file", "worker_cert", "worker_key")}
     return _configured() or Security(**made)
 
 
 def _configured() -> Security | None:
     """Certificates of Dask's configuration for scheduler, workers and client; None where it names none."""
+    from distributed import Security
+
     found = Security()
     certificates = {f"{role}.cert": getattr(found, f"tls_{role}_cert") for role in ("scheduler", "worker", "client")}
     named = {"ca-file": found.tls_ca_file, **certificates}
@@ -92,6 +101,8 @@ def make_certificates(why: str, otherwise: str) -> Security:
     UsageError
         There is nothing to make them with.
     """
+    from distributed import Security
+
     try:
         return Security.temporary()
     except ImportError as error:

@@ -12,14 +12,15 @@ from contextvars import ContextVar
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, TypeVar
-
-from distributed import Client, Security, rpc
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from phbatch.computing.certificates import require_certificates
 from phbatch.computing.signals import deferring_signals
 from phbatch.words.errors import InterruptedRunError, UsageError, first_line
 from phbatch.words.events import Stop, never
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Result = TypeVar("Result")
 
@@ -113,6 +114,8 @@ def connect(scheduler: str, stop: Stop = never) -> Iterator[Client]:
     if lent is not None and _is_lent(scheduler):
         yield lent
         return
+    from distributed import Client
+
     with ExitStack() as stack:
         identify(scheduler, stop)
         try:
@@ -174,6 +177,8 @@ def _ask_for_identity(scheduler: str, lent: Client | None) -> dict[str, Any]:
 
 async def _identify(scheduler: str) -> dict[str, Any]:
     """What a server of Dask says of itself; its own client would wait for ever where one accepts and is silent."""
+    from distributed import Security, rpc
+
     arguments = Security().get_connection_args("client")
     async with rpc(scheduler, timeout=ANSWER_S, connection_args=arguments) as there:
         found: dict[str, Any] = await asyncio.wait_for(there.identity(), ANSWER_S)

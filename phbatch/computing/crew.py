@@ -10,9 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from queue import SimpleQueue
 from time import monotonic
-from typing import Any
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any
 
 from phbatch.computing.cluster import ANSWER_S, ask, name_workers
 from phbatch.computing.devices import declares_device
@@ -23,6 +21,9 @@ from phbatch.planning.memory import format_bytes
 from phbatch.words.durations import format_duration
 from phbatch.words.errors import ClusterError, first_line
 from phbatch.words.events import Listener, Notice, Stop, never
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 PATIENCE_S = 120.0
 """How long a worker may take to import phbatch."""

@@ -15,7 +15,6 @@ from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from cloudpickle import dumps
-from distributed import get_worker, rejoin, secede
 
 from phbatch.computing.outcome import Outcome
 from phbatch.computing.reduction import Fold, Part, fold_parts
@@ -97,6 +96,8 @@ def report(made: Bundle[Result] | Part[Result]) -> Bundle[Result] | Part[Result]
 @contextmanager
 def turn_there() -> Iterator[tuple[str, Stop]]:
     """A turn on a worker of a Dask cluster, in a task of ours: Dask holds as many at once as it has threads."""
+    from distributed import get_worker, rejoin, secede
+
     with in_lane(secede, rejoin):
         yield get_worker().address, never
 

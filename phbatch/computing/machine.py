@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
 import psutil
-from distributed import Client, get_worker
 
 from phbatch.computing.cluster import ANSWER_S, identify, lending
 from phbatch.computing.devices import declares_device
 from phbatch.words.errors import MemoryLimitError, UsageError, first_line
 from phbatch.words.events import Listener, Notice, Stop, never
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 try:
     import resource
@@ -28,6 +30,7 @@ except ImportError:  # Windows
 
 _DASK_PAUSES = 0.8  # of a worker's memory, above which Dask gives it nothing more
 _SLICE_S = 0.1
+_DASK_CLUSTERS = "distributed"  # takes a while to load, and where nobody has loaded it there is no client and no worker
 
 Plan = TypeVar("Plan")
 
@@ -132,8 +135,10 @@ def may_leave() -> bool:
 
 def active_client() -> Client | None:
     """The host's client that Dask itself would compute on in this place."""
-    if not may_leave():
+    if _DASK_CLUSTERS not in sys.modules or not may_leave():
         return None
+    from distributed import Client
+
     try:
         client = Client.current(allow_global=True)
     except ValueError:
@@ -209,6 +214,10 @@ def _is_file(given: str) -> bool:
 
 def _worker() -> Any:
     """The worker of the cluster whose task this is; None elsewhere."""
+    if _DASK_CLUSTERS not in sys.modules:
+        return None
+    from distributed import get_worker
+
     try:
         return get_worker()
     except ValueError:

@@ -12,9 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any
 
 from phbatch.computing.tasks import NOWHERE, Job
 from phbatch.inputs.image import open_source
@@ -24,6 +22,9 @@ from phbatch.places.lock import new_token
 from phbatch.places.own import PRIVATE
 from phbatch.places.place import LocalPlace, Place
 from phbatch.words.errors import first_line
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _MOUNT = "mount it there under the same path"
 

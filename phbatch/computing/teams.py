@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heapify, heapreplace
-from typing import Any
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any
 
 from phbatch.places.lock import new_token
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 TEAM = 16
 """Workers of a team, at most."""

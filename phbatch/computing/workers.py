@@ -15,10 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
-
-from distributed import Client, KilledWorker
 
 from phbatch.computing.cluster import ANSWER_S, ask, name_workers
 from phbatch.computing.crew import Crew
@@ -31,6 +29,9 @@ from phbatch.computing.signals import deferring_signals
 from phbatch.computing.teams import Teams, Waiting
 from phbatch.words.durations import format_duration
 from phbatch.words.errors import DeviceError, InterruptedRunError, WorkersGoneError, first_line
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 ALIKE = 16
 """A run ends after so many failures that say the same, where nothing succeeded."""
@@ -259,6 +260,8 @@ class Workers(Scheduler):
         if running.kept is None:
             self._teams.ended(running.allowed)
         self._working = monotonic()
+        from distributed import KilledWorker
+
         if isinstance(found, KilledWorker):
             ended = workers_ended()
             ended.__cause__ = found

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Unpack
-
-from distributed import Client
+from typing import TYPE_CHECKING, Unpack
 
 from phbatch.computing.machine import going_to, plan_for
 from phbatch.computing.tasks import forget_open_stores
@@ -26,6 +24,9 @@ from phbatch.words.events import Listener, Notice, RunStarted, Stop, ignore, log
 from phbatch.words.option_types import StatisticsOptions
 from phbatch.words.options import parse_options
 from phbatch.words.settings import RunSettings
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def statistics(

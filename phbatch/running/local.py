@@ -18,11 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Event as Flag
 from time import monotonic
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import dask
 import psutil
-from distributed import Client, LocalCluster, Security
 
 from phbatch.computing.certificates import make_certificates
 from phbatch.computing.cluster import ask, lending, quiet
@@ -34,6 +33,9 @@ from phbatch.running.begin import AcceptedRun
 from phbatch.words.choices import Backend
 from phbatch.words.errors import InterruptedRunError, PhbatchError, UsageError
 from phbatch.words.events import Listener, Notice, Stop
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster, Security
 
 _HOST = "127.0.0.1"
 _PAGES = f"{_HOST}:0"  # Dask serves some whether they are wanted or not, and to all the world unless told otherwise
@@ -113,6 +115,8 @@ def process_per_device(
     InterruptedRunError
         `stop` said so.
     """
+    from distributed import Client, LocalCluster
+
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="phbatch-", ignore_cleanup_errors=True)))
         security = make_certificates("--devices", "name one GPU with CUDA_VISIBLE_DEVICES")

@@ -12,9 +12,7 @@ from math import inf
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import Unpack
-
-from distributed import Client
+from typing import TYPE_CHECKING, Unpack
 
 from phbatch.computing.engine import execute
 from phbatch.computing.machine import going_to
@@ -42,6 +40,9 @@ from phbatch.words.events import Listener, Stop, ignore, logging_notices, never
 from phbatch.words.option_types import RunOptions
 from phbatch.words.options import parse_options
 from phbatch.words.settings import RunSettings
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 PROBE_S = 5.0
 """How long units are measured; what is begun is finished."""

@@ -7,9 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Unpack
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any, Unpack
 
 from phbatch.computing.dashboard import say_dashboard
 from phbatch.computing.devices import choose_devices, name_devices
@@ -63,6 +61,9 @@ from phbatch.words.option_types import RunOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import PlanReport, RunResult
 from phbatch.words.settings import RunSettings
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def run(

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from os import cpu_count
 from pathlib import Path
-from typing import Any, Unpack
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any, Unpack
 
 from phbatch.computing.machine import going_to
 from phbatch.computing.tasks import forget_open_stores
@@ -44,6 +42,9 @@ from phbatch.words.option_types import RedoOptions
 from phbatch.words.options import parse_options
 from phbatch.words.results import Damage, RunResult, VerifyReport
 from phbatch.words.settings import RunSettings
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _OF_DEEP = ("input", "model", "memory", "scheduler", "wait_workers", "retries", "client")
 
