@@ -44,6 +44,7 @@ SMOKE := tests/test_dependencies.py tests/places/test_refusals.py tests/test_sta
 	tests/test_resume.py tests/faults/test_trust.py $(PARITY)::test_frames_of_any_size \
 	$(PROGRAMS)::test_the_second_run_imports_no_keras_and_gives_the_same_bytes \
 	$(PROGRAMS)::test_a_kept_graph_of_tensorflow_computes_the_same_bytes \
+	tests/test_backends.py::test_jax_does_what_tensorflow_does \
 	$(PARITY)::test_every_frame_of_a_series_is_normalized_and_restored_on_its_own \
 	$(DAMAGED)::test_the_guard_lets_good_chunks_pass $(DAMAGED)::test_a_bomb_in_an_object_store_is_refused \
 	$(STORES)::test_the_bytes_are_those_of_a_local_run \
