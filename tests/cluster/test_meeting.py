@@ -260,7 +260,7 @@ def test_processes_that_lack_something_are_left_out_and_the_one_that_does_not_do
     with open_processes(tmp_path / "dask") as processes:
         for name, (how, code, _) in LACKING.items():
             processes.add("--name", name, script=code if how == "script" else "", preload=code * (how == "preload"))
-        processes.add("--name", "small", "--memory-limit", "200MB")
+        processes.add("--name", "small", "--memory-limit", "200MB", script="pass")  # what is forked holds more
         processes.add("--name", "whole")
         with Client(processes.address, set_as_default=False) as client:
             client.wait_for_workers(6, timeout=240)
