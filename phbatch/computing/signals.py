@@ -20,9 +20,11 @@ _taken = {"by the command line": False}
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """While inside, the first SIGINT or SIGTERM asks to stop; a second SIGINT, or `GRACE_S`, interrupts at once."""
-    asked = threading.Event()
+    asked, left = threading.Event(), False
 
     def ask(number: int, _: FrameType | None) -> None:
+        if left:  # nothing is in flight; raised while handlers are put back, it would leave this one in place
+            return
         if number == _ALARM or (asked.is_set() and number == signal.SIGINT):
             raise KeyboardInterrupt
         if not asked.is_set():
@@ -36,6 +38,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     try:
         yield asked.is_set
     finally:
+        left = True
         _taken["by the command line"] = False
         if asked.is_set():
             _set_alarm(0)

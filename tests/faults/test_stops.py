@@ -137,6 +137,19 @@ def test_a_run_that_is_dropped_on_a_cluster_says_one_line(tmp_path: Path, sent: 
     assert line == "error: stopped after 5 of 6 units; call the same command again to continue."
 
 
+def test_signals_while_a_command_ends_leave_the_handlers_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        if not seconds:  # the alarm is taken back, and the handlers are next
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(signals, "_set_alarm", interrupt)
+    before = [signal.getsignal(number) for number in signals._SIGNALS]
+    with signals.stop_on_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+    assert [signal.getsignal(number) for number in signals._SIGNALS] == before
+
+
 @pytest.fixture
 def cluster() -> Iterator[str]:
     with LocalCluster(
