@@ -90,7 +90,7 @@ def test_zarr_2_has_no_shards(phbatch_command: CommandLine, tmp_path: Path) -> N
 
 
 def test_the_profile_says_where_the_time_goes(phbatch_command: CommandLine, source: str) -> None:
-    assert phbatch_command("run", source, "--profile", "--json", "--workers", "2") == 0
+    assert phbatch_command("run", source, "--profile", "--json", "--workers", "2", "--levels", "2") == 0
     record = json.loads(phbatch_command.out.splitlines()[-1])
     assert set(record["stages"]) == {"read", "measure", "normalize", "predict", "levels", "encode", "write"}
     busy = sum(
