@@ -147,14 +147,15 @@ def _copy_block(
     levels: Levels,
 ) -> RestoredBlock:
     """The pixels as they are, of which little is measured."""
-    with clock("measure"):
-        found = {
-            (t, c, z): glance_at(block[t, c] if z is None else block[t, c, z], recipe.all_percentiles)
-            for t, c, z in (frame_indices(block.shape, volumes=recipe.volumes) if measured is None else ())
-        }
+    if measured is None:
+        with clock("measure"):
+            measured = {
+                (t, c, z): glance_at(block[t, c] if z is None else block[t, c, z], recipe.all_percentiles)
+                for t, c, z in frame_indices(block.shape, volumes=recipe.volumes)
+            }
     with clock("levels"):
         coarser = make_levels(block, levels.count, levels.method)
-    return RestoredBlock(block, None, found if measured is None else dict(measured), 0, coarser)
+    return RestoredBlock(block, None, dict(measured), 0, coarser)
 
 
 def _tiles_of(tiles: TilePlan, rows: Rows | None) -> TilePlan:

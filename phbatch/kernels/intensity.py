@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.kernels.histogram import STD_PER_MAD
-from phbatch.kernels.pyramid import add_levels, make_levels, map_pixels, map_with_means
+from phbatch.kernels.pyramid import make_levels, map_pixels, map_with_levels
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.words.errors import UsageError
 from phbatch.words.normalization import NORMALIZERS_GROUP, Normalization
@@ -94,10 +94,7 @@ class Affine:
             map_pixels(image.reshape(-1), *terms, out.reshape(-1))
             return
         for index in np.ndindex(image.shape[:-2]):
-            first, *others = (level[index] for level in levels)
-            sums = np.empty(first.shape if others else (1, first.shape[1]))  # of the last level they are not kept
-            map_with_means(image[index], *terms, out[index], sums, first)
-            add_levels(sums, others, 2, image.shape[-2:])
+            map_with_levels(image[index], *terms, out[index], [level[index] for level in levels])
 
     def invert(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Undo the normalization: CSBDeep's ``do_after``."""

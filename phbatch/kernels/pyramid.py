@@ -67,6 +67,8 @@ def make_levels(
     [array([[7]], dtype=uint16)]
     """
     made = list(out) if out is not None else empty_levels(image.shape, image.dtype, count)
+    if not made:
+        return made
     known = np.dtype(np.float32) if image.dtype == np.float16 else image.dtype.newbyteorder("=")
     for index in np.ndindex(image.shape[:-2]):
         plane, levels = np.ascontiguousarray(image[index], known), [level[index] for level in made]
@@ -90,10 +92,20 @@ def _fill_levels(plane: NDArray[Any], levels: Sequence[NDArray[Any]], method: Le
             else:
                 _means_of_wide(plane, 2**level, pixels)
     else:
-        add_levels(plane, levels, 1, plane.shape)
+        _add_levels(plane, levels, 1, plane.shape)
 
 
-def add_levels(sums: NDArray[Any], levels: Sequence[NDArray[Any]], first: int, lengths: Sequence[int]) -> None:
+def map_with_levels(
+    plane: NDArray[Any], offset: Any, divisor: Any, out: NDArray[Any], levels: Sequence[NDArray[Any]]
+) -> None:
+    """Fill `out` with ``(plane - offset) / divisor`` in float32, and its coarser levels with means, in one pass."""
+    first, *others = levels
+    sums = np.empty(first.shape if others else (1, first.shape[1]))  # of the last level they are not kept
+    _map_with_means(plane, offset, divisor, out, sums, first)
+    _add_levels(sums, others, 2, plane.shape)
+
+
+def _add_levels(sums: NDArray[Any], levels: Sequence[NDArray[Any]], first: int, lengths: Sequence[int]) -> None:
     """Fill levels with means, from the sums over the squares of the one before the first of them.
 
     Parameters
@@ -150,7 +162,9 @@ def map_pixels(source: Any, offset: Any, divisor: Any, out: Any) -> None:  # pra
 
 
 @compile_later
-def map_with_means(source: Any, offset: Any, divisor: Any, out: Any, sums: Any, means: Any) -> None:  # pragma: no cover
+def _map_with_means(
+    source: Any, offset: Any, divisor: Any, out: Any, sums: Any, means: Any
+) -> None:  # pragma: no cover
     """As `map_pixels`, and of each two rows the sums and means of level 1 while they are in the cache."""
     for i in range(means.shape[0]):
         last = min(2 * i + 2, source.shape[0])
