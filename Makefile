@@ -19,7 +19,7 @@ JUDGE_PYTHON ?= $(BIN)/python
 demo: $(READY)
 	$(BIN)/phbatch demo $(DEMO)
 
-# Several processes, which take tests from each other at the end; more than cores, since those on SLURM wait for minutes.
+# Several processes, which take tests from each other at the end; more than cores, since one waits for SLURM for minutes.
 # By hand, `pytest tests/test_lane.py` is one process.
 # Hundreds of processes import the package: what the first one compiles, the others read, whatever the environment says.
 # Their files are in memory where there is room: thousands of small ones that live for seconds. Else, or with
@@ -27,7 +27,7 @@ demo: $(READY)
 SCRATCH ?= $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 8000000 { print $$6 }')
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(BIN)/python -m pytest --numprocesses 5 --durations 10 --dist worksteal $(PYTEST_OPTIONS)
+	$(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(BIN)/python -m pytest --numprocesses 4 --durations 10 --dist worksteal $(PYTEST_OPTIONS)
 
 # Readers of OME-Zarr that do not install beside ours, in environments of their own, which tests/test_judges.py uses where
 # they are. Of iohub a Python of 3.12 or newer is wanted: JUDGE_PYTHON=python3.13.

@@ -26,7 +26,7 @@ settings.load_profile("phbatch")
 
 FIRST = (
     ("tests/kernels/",),  # compiles most of what Numba does, which all others then read from its cache
-    ("tests/cluster/test_slurm.py",),  # waits for minutes
+    ("tests/cluster/test_slurm.py", "tests/cluster/test_array.py", "tests/cluster/test_deploy.py"),  # wait for minutes
     ("tests/test_options.py", "tests/test_layers.py", "tests/cluster/test_kubernetes.py"),
     ("tests/network/", "tests/test_backends.py"),
 )
