@@ -72,6 +72,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_server_of_forks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of all processes of this run, where there are several: it imports for seconds."""
+    if hasattr(request.config, "workerinput"):
+        from tests import forks
+
+        forks.share(tmp_path_factory.getbasetemp().parent / "forks")
+
+
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     with browser() as opened:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
@@ -17,19 +21,61 @@ import dask
 from distributed import utils
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+_SERVER = forkserver._forkserver  # type: ignore[attr-defined]
 _PRELOADED = [
     *("distributed.cli.dask_scheduler", "distributed.cli.dask_worker", "phbatch.computing.drain", "numba", "obstore"),
     *("phbatch.running.run", "phbatch.shell.commands", "phbatch.tools.report_page", "phbatch.report", "rich.console"),
     *("phbatch.tools.parts", "phbatch.network.predictor", "tensorflow", "keras"),
-    *("tests.faults.tasks", "tests.faults.kills", __name__),
+    *("tests.faults.tasks", "tests.faults.kills", __name__, "tests.frozen"),
 ]
 """Of all that are forked: multiprocessing has one server of forks in a process, and who asks first decides."""
+
+
+def share(folder: Path) -> None:
+    """Let all processes that are given the same folder have one server of forks, which imports for all of them.
+
+    It is started where a first one is forked, and ends with the last of these processes. From Python 3.14 on a server
+    hears none but who started it, and each process has its own.
+    """
+    if sys.version_info >= (3, 14):
+        return
+    folder.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkfifo(folder / "alive")
+    _SERVER._forkserver_alive_fd = os.open(folder / "alive", os.O_RDWR)
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    _SERVER.ensure_running = partial(_find_server, folder, environment)
+
+
+def _find_server(folder: Path, environment: Mapping[str, str]) -> None:
+    resource_tracker.ensure_running()
+    if _SERVER._forkserver_address is not None:
+        return
+    address = folder / "server"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not address.exists():
+            _start_server(str(address), folder / "alive", environment)
+    _SERVER._forkserver_address = str(address)
+
+
+def _start_server(address: str, alive: Path, environment: Mapping[str, str]) -> None:
+    reading = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(128)
+        handed = [listener.fileno(), reading]
+        for descriptor in handed:
+            os.set_inheritable(descriptor, True)
+        code = f"from multiprocessing.forkserver import main; main(*{handed}, {_PRELOADED})"
+        os.posix_spawn(sys.executable, [sys.executable, "-c", code], environment)
+    os.close(reading)
 
 
 def fork(target: Callable[..., object], arguments: tuple[Any, ...]) -> Any:
     """Start a process that calls a function of a module."""
     _warm_up()
-    process = _CONTEXT.Process(target=target, args=arguments)
+    process = _CONTEXT.Process(target=_call_here, args=(dict(os.environ), target, arguments))
     process.start()
     return process
 
@@ -107,6 +153,13 @@ def _warm_up() -> None:
     """The first one decides what is imported; distributed would decide otherwise."""
     utils._forkserver_preload_set = True
     _CONTEXT.set_forkserver_preload(_PRELOADED)
+
+
+def _call_here(environment: dict[str, str], target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    """In the environment of who asked; the server has its own."""
+    os.environ.clear()
+    os.environ |= environment
+    target(*arguments)
 
 
 def _be(code: str, arguments: list[str], environment: dict[str, str], folder: Path, said: list[Path]) -> None:
