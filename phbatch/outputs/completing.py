@@ -39,9 +39,7 @@ def finish_image(sink: Sink, image: OutputImage, table: StatisticsTable, shown: 
         attributes["statistics"] = {name: table.plain_column(name) for name in table.names}
     else:
         attributes["statistics"] = f"see the arrays of the group {STATISTICS}"
-    sink.update_attributes(attributes)
-    if needs_windows(image):
-        sink.update_channels(display_windows(image, table, shown))
+    sink.update_attributes(attributes, display_windows(image, table, shown) if needs_windows(image) else None)
     sink.remove_scratch()
     forget_tasks(sink.output)
     commit_metadata(sink.output, complete=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import zarr
-from zarr.errors import BaseZarrError
+from zarr.abc.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from phbatch.places.compressor import make_compressor
@@ -64,7 +65,67 @@ class ArrayLayout:
     shards: tuple[int, ...] | None = None
     codec: Codec = "auto"
     shuffle: Shuffle = "auto"
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class GroupDocument:
+    """The document of a group that holds its attributes, which may be changed and written again.
+
+    zarr would ask the thread of its event loop for them, which costs more than all that an output says.
+
+    Attributes
+    ----------
+    zarr_format : {2, 3}
+        Of the group.
+    content : dict
+        All that it says.
+    """
+
+    zarr_format: ZarrFormat
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, place: Place) -> GroupDocument:
+        """The one of a group.
+
+        Raises
+        ------
+        FileNotFoundError
+            No group is there.
+        ValueError
+            It is damaged, or an array is there.
+        """
+        try:
+            found = json.loads(place.read("zarr.json"))
+        except FileNotFoundError:
+            return cls._read_version_2(place)
+        group = isinstance(found, dict) and found.get("node_type") == "group" and found.get("zarr_format") == 3
+        if not group or not isinstance(found.setdefault("attributes", {}), dict):
+            raise ValueError(f"{place}/zarr.json is of no group")
+        return cls(3, found)
+
+    @classmethod
+    def _read_version_2(cls, place: Place) -> GroupDocument:
+        if json.loads(place.read(".zgroup")) != {"zarr_format": 2}:
+            raise ValueError(f"{place}/.zgroup is of no group")
+        try:
+            found = json.loads(place.read(".zattrs"))
+        except FileNotFoundError:
+            found = {}
+        if not isinstance(found, dict):
+            raise ValueError(f"{place}/.zattrs holds no attributes")
+        return cls(2, found)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Of the group; what is changed in them is written."""
+        found: dict[str, Any] = self.content if self.zarr_format == 2 else self.content["attributes"]
+        return found
+
+    def write(self, place: Place) -> None:
+        """Write it in the place of the one that is there; a disk has it once it is synchronized."""
+        place.write_loosely({".zattrs" if self.zarr_format == 2 else "zarr.json": _document(self.content)})
 
 
 def level_path(image: str, level: int) -> str:
@@ -109,14 +170,13 @@ def read_output_attributes(output: Place) -> dict[str, Any] | None:
     if removing:
         return {"status": "creating"}
     try:
-        group = output.open()
-    except (OSError, BaseZarrError, ValueError, KeyError, TypeError) as error:
+        attributes = GroupDocument.read(output).attributes.get(ATTRIBUTE)
+    except (OSError, ValueError) as error:
         remedy = "choose another place"
         if marked and not find_strangers(names):
             remedy = "mend its metadata with `phbatch repair`, or choose another place"
         raise OutputError(f"{output} exists and is not an output of phbatch; {remedy}.") from error
-    attributes = group.attrs.asdict().get(ATTRIBUTE)
-    if not isinstance(group, zarr.Group) or not isinstance(attributes, dict):
+    if not isinstance(attributes, dict):
         raise OutputError(f"{output} exists and is not an output of phbatch; choose another place.")
     return attributes
 
@@ -190,39 +250,32 @@ def create_output(
     OutputError
         The place cannot be written.
     """
+    begun = group_documents(zarr_format, {ATTRIBUTE: {"status": "creating"}})
+    documents = make_documents(zarr_format, {**groups, PRIVATE: {}}, layouts)
+    root = {name: documents.pop(name) for name in begun}
     try:
-        with output.pipeline():
-            root = zarr.create_group(
-                output.store(),
-                zarr_format=zarr_format,
-                attributes={ATTRIBUTE: {"status": "creating"}},
-                overwrite=False,
-            )
-            root.create_group(PRIVATE)
-            for name, attributes in groups.items():
-                if name:
-                    root.create_group(name, attributes=dict(attributes))
-            for layout in layouts:
-                _create_array(root, layout)
-            root.attrs.put(dict(groups[""]))
-    except (OSError, BaseZarrError) as error:
+        for found in (begun, documents, root):
+            output.write_loosely(found)
+    except OSError as error:
         raise OutputError(
             f"{output} cannot be written ({error}); check its folder's permissions and the space left."
         ) from error
 
 
 def make_documents(
-    zarr_format: ZarrFormat, groups: Mapping[str, Mapping[str, Any]], layouts: Sequence[ArrayLayout]
+    zarr_format: ZarrFormat, groups: Mapping[str, Mapping[str, Any]], layouts: Iterable[ArrayLayout]
 ) -> dict[str, bytes]:
-    """What `create_output` would write for groups and empty arrays, by key, without writing it."""
-    written: dict[str, Any] = {}
-    root = zarr.create_group(MemoryStore(written), zarr_format=zarr_format, attributes=dict(groups[""]))
-    for name, attributes in groups.items():
-        if name:
-            root.create_group(name, attributes=dict(attributes))
+    """What zarr would write of groups, by their paths, and of empty arrays, by key."""
+    found: dict[str, bytes] = {}
+    for path, attributes in groups.items():
+        found |= _below(path, group_documents(zarr_format, attributes))
     for layout in layouts:
-        _create_array(root, layout)
-    return {key: bytes(data.to_bytes()) for key, data in written.items()}
+        found |= _below(layout.path, _array_documents(zarr_format, replace(layout, path="")))
+    return found
+
+
+def _below(path: str, documents: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{path}/{name}".lstrip("/"): data for name, data in documents.items()}
 
 
 def group_documents(zarr_format: ZarrFormat, attributes: Mapping[str, Any]) -> dict[str, bytes]:
@@ -236,18 +289,21 @@ def _document(found: Mapping[str, Any]) -> bytes:
     return json.dumps(found, indent=zarr.config.get("json_indent")).encode()
 
 
-def _create_array(root: zarr.Group, layout: ArrayLayout) -> None:
-    version_2 = root.metadata.zarr_format == 2
-    named = naming(layout.axes, root.metadata.zarr_format)
-    root.create_array(
-        layout.path,
+@lru_cache(maxsize=64)
+def _array_documents(zarr_format: ZarrFormat, layout: ArrayLayout) -> dict[str, bytes]:
+    """Documents of an array: zarr takes some milliseconds to make them, and runs one after the other have the same."""
+    stored: dict[str, Buffer] = {}
+    named = naming(layout.axes, zarr_format)
+    zarr.create_array(
+        MemoryStore(stored),
         shape=layout.shape,
         chunks=layout.chunks,
         dtype=layout.dtype,
         shards=layout.shards,
-        compressors=make_compressor(layout.codec, layout.shuffle, root.metadata.zarr_format, layout.dtype),
+        compressors=make_compressor(layout.codec, layout.shuffle, zarr_format, layout.dtype),
         fill_value=0,
-        chunk_key_encoding={"name": "v2" if version_2 else "default", "separator": "/"},
-        config={"write_empty_chunks": True},
+        zarr_format=zarr_format,
+        chunk_key_encoding={"name": "v2" if zarr_format == 2 else "default", "separator": "/"},
         **named | {"attributes": dict(layout.attributes) | named.get("attributes", {})},
     )
+    return {key: data.to_bytes() for key, data in stored.items()}

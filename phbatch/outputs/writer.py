@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from phbatch.outputs.creation import ATTRIBUTE, group_documents
+from phbatch.outputs.creation import ATTRIBUTE, GroupDocument, group_documents
 from phbatch.places.columns import column_objects
 from phbatch.places.durable import Mark
 from phbatch.places.encoding import Encoded, Encoder
@@ -127,7 +127,7 @@ class Sink:
 
         On a disk they are durable once they are synchronized, as all metadata are that are committed.
         """
-        zarr_format = self.output.open().metadata.zarr_format
+        zarr_format = GroupDocument.read(self.output).zarr_format
         waiting = {f"{group}/{name}": data for name, data in group_documents(zarr_format, attributes).items()}
         for column, values in columns:
             found = column_objects(zarr_format, values)
@@ -145,17 +145,16 @@ class Sink:
                 array.resize(shape)
                 self._arrays.pop(name, None)
 
-    def update_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Replace phbatch's attributes on the root group."""
-        zarr.open_group(self.output.store(), mode="r+").attrs[ATTRIBUTE] = dict(attributes)
-
-    def update_channels(self, channels: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the OMERO channels on the root group."""
-        attributes = zarr.open_group(self.output.store(), mode="r+").attrs
-        if "ome" in attributes:
-            attributes["ome"] = cast(dict[str, Any], attributes["ome"]) | {"omero": {"channels": list(channels)}}
-        else:
-            attributes["omero"] = {"channels": list(channels)}
+    def update_attributes(
+        self, attributes: Mapping[str, Any], channels: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """Replace phbatch's attributes on the root group, and the OMERO channels there where they are given."""
+        root = GroupDocument.read(self.output)
+        root.attributes[ATTRIBUTE] = dict(attributes)
+        if channels is not None:
+            ome = root.attributes.get("ome", root.attributes)
+            ome["omero"] = {"channels": list(channels)}
+        root.write(self.output)
 
     def remove_scratch(self) -> None:
         """Remove what was written aside, by interrupted runs, too."""
