@@ -13,6 +13,7 @@ from typing import Any
 
 import phbatch
 from phbatch.computing.tasks import Job
+from phbatch.network.backend import start_sparingly
 from phbatch.planning.unit import Unit
 from phbatch.running import commit
 from tests.faults.faults import small_units
@@ -115,7 +116,7 @@ class Victims:
 
 
 def restore(source: Path, output: Path, model: Path, log: Path, options: dict[str, Any]) -> None:
-    """A run that notes every unit that it starts."""
+    """A run as that of the command, whose networks are kept, that notes every unit that it starts."""
     original = commit.restore_unit
 
     def restore_unit(job: Job, unit: Unit) -> dict[str, Any]:
@@ -124,6 +125,7 @@ def restore(source: Path, output: Path, model: Path, log: Path, options: dict[st
         return original(job, unit)
 
     commit.restore_unit = restore_unit
+    start_sparingly()
     with small_units():
         result = phbatch.run(source, output, model=model, tile=512, workers=WORKERS, command="same", **options)
     raise SystemExit(result.exit_code)
