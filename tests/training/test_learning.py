@@ -70,6 +70,8 @@ def test_ten_steps_stay_with_those_of_care(tmp_path: Path) -> None:
     learner = learner_of(tmp_path / "model", model.config.train_loss, model.config.train_learning_rate)
     before = learner.weights()["middle_0"][0]
     model.config.train_batch_size = 4
+    model.prepare_for_training()
+    model.keras_model.optimizer.build(model.keras_model.trainable_variables)  # else Keras traces each step twice
     np.random.seed(5)  # noqa: NPY002  (CSBDeep draws from the global generator)
     history = model.train(low, truth, (low[:4], truth[:4]), epochs=1, steps_per_epoch=10).history
     np.random.seed(5)  # noqa: NPY002

@@ -16,11 +16,10 @@ from csbdeep.models import CARE
 
 import phbatch
 from phbatch.network.model import open_model
-from phbatch.training.checkpoint import read_checkpoint
 from phbatch.words.events import EpochFinished, Event, Notice, StepTaken, TrainingStarted
 from tests.handmade import CommandLine, quickly_compiled, write_model
 from tests.ome_inputs import write_ome
-from tests.training.trained import QUICK, draw_pair, words, write_pair
+from tests.training.trained import LONG, QUICK, Whole, draw_pair, words, write_pair
 
 
 def warnings_of(events: list[Event]) -> list[str]:
@@ -119,30 +118,6 @@ def test_a_card_that_says_what_cannot_be_is_refused(tmp_path: Path, facts: dict[
         phbatch.run(low, tmp_path / "out.zarr", model=model)
 
 
-def test_a_training_that_is_finished_goes_on_with_more_epochs_as_if_it_had_not_ended(tmp_path: Path) -> None:
-    low, high = write_pair(tmp_path)
-    short = QUICK | {"steps": 5}
-    whole = phbatch.train(low, high, tmp_path / "whole", **short)
-    phbatch.train(low, high, tmp_path / "parts", **(short | {"epochs": 1}))
-    heard: list[Event] = []
-    parts = phbatch.train(low, high, tmp_path / "parts", listener=heard.append, **short)
-    assert any("epoch 1 was finished before" in event.text for event in heard if isinstance(event, Notice))
-    np.testing.assert_allclose(
-        [epoch.loss for epoch in parts.history], [epoch.loss for epoch in whole.history], rtol=1e-4
-    )
-    states = [read_checkpoint(tmp_path / name) for name in ("whole", "parts")]
-    assert states[0] is not None
-    assert states[1] is not None
-    for name, array in states[0][1].items():
-        np.testing.assert_allclose(states[1][1][name], array, atol=1e-4, err_msg=name)
-    again = phbatch.train(low, high, tmp_path / "parts", **short)
-    assert again.epochs == 3
-    with pytest.raises(phbatch.OutputError, match="network kernel was 3 and is 5"):
-        phbatch.train(low, high, tmp_path / "parts", **(short | {"kernel": 5}))
-    with pytest.raises(phbatch.OutputError, match="rule method was median and is mode"):
-        phbatch.train(low, high, tmp_path / "parts", normalize="mode", **short)
-
-
 @pytest.mark.parametrize(("options", "warned"), [({}, True), ({"target": "low"}, False), ({"target": "own"}, False)])
 def test_own_percentiles_of_each_image_of_a_pair_are_warned_of(
     tmp_path: Path, options: dict[str, Any], warned: bool
@@ -154,18 +129,6 @@ def test_own_percentiles_of_each_image_of_a_pair_are_warned_of(
             **(QUICK | options),
         )  # fmt: skip
     assert any("its own percentiles" in text for text in warnings_of(heard)) == warned
-
-
-def test_a_stop_leaves_the_best_weights_and_can_be_continued(tmp_path: Path) -> None:
-    low, high = write_pair(tmp_path)
-    asked = iter([False] * 12)
-    short = QUICK | {"steps": 8}
-    with pytest.raises(phbatch.InterruptedRunError, match=r"stopped in epoch 2.*best weights so far, of epoch 1"):
-        phbatch.train(low, high, tmp_path / "model", stop=lambda: next(asked, True), **short)
-    found = open_model(tmp_path / "model")
-    assert found.normalization == phbatch.Normalization()
-    assert found.facts["training"]["best_epoch"] == 1
-    assert phbatch.train(low, high, tmp_path / "model", **short).epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -262,14 +225,12 @@ def test_probabilistic_volumes_and_channels_are_trained(tmp_path: Path) -> None:
     assert phbatch.run(tmp_path / "low.zarr", tmp_path / "out.zarr", model=tmp_path / "model", uncertainty=True).frames
 
 
-def test_jax_trains_the_same_network(tmp_path: Path) -> None:
-    low, high = write_pair(tmp_path)
-    short = QUICK | {"epochs": 1, "steps": 10}
-    here = phbatch.train(low, high, tmp_path / "here", **short)
-    command = [sys.executable, "-m", "phbatch", "train", low, high, "-o", tmp_path / "there", "--backend", "jax"]
+def test_jax_trains_the_same_network(whole: Whole, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "phbatch", "train", whole.low, whole.high, "-o", tmp_path / "there"]
     done = subprocess.run(
-        [*map(str, command), *words(short), "--json"],
+        [*map(str, command), *words(LONG | {"epochs": 1}), "--backend", "jax", "--json"],
         env=quickly_compiled(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["validation_loss"] == pytest.approx(here.validation_loss, rel=1e-3)
+    expected = whole.result.history[0].validation_loss
+    assert json.loads(done.stdout)["validation_loss"] == pytest.approx(expected, rel=1e-3)

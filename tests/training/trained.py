@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from scipy.ndimage import gaussian_filter
+
+import phbatch
 
 QUICK: dict[str, Any] = {
     "depth": 1,
@@ -21,6 +24,9 @@ QUICK: dict[str, Any] = {
     "seed": 1,
 }
 """Of a tiny network, which a second's training makes better than nothing."""
+
+LONG = QUICK | {"epochs": 5, "steps": 6}
+"""As many epochs as it takes to interrupt it, kill it and go on."""
 
 
 def draw_pair(count: int = 6, side: int = 96, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -42,3 +48,18 @@ def write_pair(folder: Path, **options: Any) -> tuple[Path, Path]:
 def words(options: dict[str, Any]) -> list[str]:
     """Options as they are typed."""
     return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A pair, and a training on it of `LONG`, in one call."""
+
+    low: Path
+    high: Path
+    model: Path
+    result: phbatch.TrainingResult
+
+    @classmethod
+    def make(cls, folder: Path) -> Whole:
+        low, high = write_pair(folder)
+        return cls(low, high, folder / "model", phbatch.train(low, high, folder / "model", **LONG))
