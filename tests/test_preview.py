@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import phbatch
-from phbatch.tools.preview_picture import as_blocks
+from phbatch.tools import preview_picture
+from phbatch.tools.preview_picture import as_blocks, save_preview
 from tests.handmade import CommandLine, write_model
 
 
@@ -57,6 +60,26 @@ def test_command(phbatch_command: CommandLine, source: Path, tmp_path: Path) -> 
     assert phbatch_command(*preview, "--at", "80,0", "--crop", "32") == 2
     assert phbatch_command(*preview, "--at", "5") == 2
     assert phbatch_command("preview", source, "-o", source / "inside.png") == 3
+
+
+def test_ticks_that_are_not_shown_are_not_laid_out(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = phbatch.preview(source, [0], crop=32, model="none")
+    ticks, save = list[int](), Figure.savefig
+
+    def count(figure: Figure, *given: Any, **options: Any) -> None:
+        ticks.extend(len(axes.get_xticks()) + len(axes.get_yticks()) for axes in figure.axes if not axes.axison)
+        save(figure, *given, **options)
+
+    monkeypatch.setattr(Figure, "savefig", count)
+    save_preview(tmp_path / "bare.png", found)
+    assert ticks
+    assert not any(ticks)
+    monkeypatch.undo()
+    monkeypatch.setattr(preview_picture, "BARE", {})
+    save_preview(tmp_path / "ticks.png", found)
+    assert (tmp_path / "bare.png").read_bytes() == (tmp_path / "ticks.png").read_bytes()
 
 
 def test_blocks_of_a_terminal() -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from phbatch.places.table_file import POSITION, write_rows
 from phbatch.tools.evaluation import MEASURES, Calibration, Evaluation, Example
+from phbatch.tools.report_pictures import BARE
 from phbatch.tools.scores import COLUMNS
 
 Panel = tuple[str, NDArray[np.float32], tuple[float, float]]
@@ -74,7 +75,7 @@ def save_evaluation(path: str | Path, found: Evaluation) -> None:
     _draw_scores(curves[1], found, "ssim", "SSIM")
     if found.calibration is not None:
         _draw_calibration(curves[2], found.calibration)
-    for axes, (title, image, limits) in zip(lower.subplots(1, len(shown)), shown, strict=True):
+    for axes, (title, image, limits) in zip(lower.subplots(1, len(shown), subplot_kw=BARE), shown, strict=True):
         axes.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from phbatch.tools.comparison import ComparisonReport, Picture
+from phbatch.tools.report_pictures import BARE
 from phbatch.tools.residual import ResidualCheck
 
 _COLUMNS = ("level", "drift", "noise", "stretch", "contrast", "outside", "ms_per_mpx")
@@ -184,7 +185,8 @@ def _draw_frames(pictures: Sequence[Picture]) -> bytes:
     height, width = pictures[0].image.shape
     figure = Figure(figsize=(2.75 * len(pictures), 2.75 * min(max(height / width, 0.2), 3) + 0.3), layout="constrained")
     low, high = np.percentile(np.concatenate([picture.image.ravel() for picture in pictures]), (0.2, 99.8))
-    for axes, picture in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures, strict=True):
+    shown = figure.subplots(1, len(pictures), squeeze=False, subplot_kw=BARE)[0]
+    for axes, picture in zip(shown, pictures, strict=True):
         axes.imshow(picture.image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
         for y, x, side in picture.patches:
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, edgecolor="tab:orange", linewidth=0.8))

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from phbatch.running.illumination import IlluminationResult
+from phbatch.tools.report_pictures import BARE
 
 
 def save_profile(path: Path, found: IlluminationResult) -> None:
@@ -61,7 +62,7 @@ def save_before_after(path: Path, images: Sequence[tuple[str, NDArray[Any]]], cr
     y, x = _textured_corner(reference, crop)
     with mpl.rc_context({"font.size": 11}):
         figure = Figure(figsize=(4.2 * len(images), 8.6), layout="constrained")
-        axes = figure.subplots(2, len(images), squeeze=False)
+        axes = figure.subplots(2, len(images), squeeze=False, subplot_kw=BARE)
         for column, (title, image) in enumerate(images):
             for row, part in enumerate((image, image[y : y + crop, x : x + crop])):
                 axes[row][column].imshow(part, cmap="gray", vmin=low, vmax=high, interpolation="nearest")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from phbatch.kernels.downsample import area_average
 from phbatch.tools.preview import Preview, PreviewRow
-from phbatch.tools.report_pictures import gray
+from phbatch.tools.report_pictures import BARE, gray
 
 _INCHES = 3.0
 _COLUMNS = 4
@@ -40,7 +40,7 @@ def save_preview(path: Path, found: Preview) -> None:
     lines = [panels[at : at + _COLUMNS] for panels in rows for at in range(0, len(panels), _COLUMNS)]
     starts = [index for panels in rows for index in range(0, len(panels), _COLUMNS)]
     figure = Figure(figsize=(_INCHES * _COLUMNS, (_INCHES + 0.35) * len(lines) + 0.7), layout="constrained")
-    axes = figure.subplots(len(lines), _COLUMNS, squeeze=False)
+    axes = figure.subplots(len(lines), _COLUMNS, squeeze=False, subplot_kw=BARE)
     names = iter(found.rows)
     for line, start, cells in zip(lines, starts, axes, strict=True):
         for cell in cells:

@@ -20,6 +20,9 @@ CROP = 512
 PIXELS = 4 * CROP * CROP
 """Of all crops of a page together, before and after each: a page stays under 5 MB."""
 
+BARE: dict[str, Any] = {"xticks": [], "yticks": []}
+"""Of axes that matplotlib does not show: it lays out their ticks all the same, for longer than it draws an image."""
+
 _THUMBNAIL = 240
 
 
