@@ -194,7 +194,7 @@ MUTANTS = [
     Mutant("outputs/ledger.py", 'and "retracted" not in record', "", _LEDGER),
     Mutant("outputs/ledger.py", "max(used, default=0) + 1", "1", _LEDGER),
     Mutant("outputs/ledger.py", 'self._writer = ""  # what', "pass  # what", _LEDGER),
-    Mutant("places/durable.py", "_flush(file.fileno())\n    if new:", "pass\n    if new:", _LEDGER),
+    Mutant("places/durable.py", "os.O_APPEND, durably=True", "os.O_APPEND", _LEDGER),
     Mutant("outputs/ledger.py", "self._count += 1", "pass", _LEDGER),
     Mutant("outputs/ledger.py", "text and checksum ==", "text and b'' !=", _LEDGER),
     Mutant("outputs/writer.py", "part.start % chunk or", "", _STORAGE),

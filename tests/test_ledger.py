@@ -152,6 +152,26 @@ def test_levels_appear_together_once_all_of_them_are_durable(
         assert (output / key).parent in synchronized
 
 
+def test_what_need_not_outlive_a_power_cut_is_appended_and_not_waited_for(
+    tmp_path: Path, synchronized: list[Path]
+) -> None:
+    place = Place.at(tmp_path / "out.zarr")
+    for line in (b"one\n", b"two\n"):
+        place.append_loosely(".phbatch/log/a.jsonl", line)
+    assert place.read(".phbatch/log/a.jsonl") == b"one\ntwo\n"
+    assert synchronized == []
+
+
+def test_each_of_many_files_is_made_durable_once(tmp_path: Path, synchronized: list[Path]) -> None:
+    place, keys = Place.at(tmp_path / "out.zarr"), [f"{index % 7}/{index}" for index in range(50)]
+    place.write_loosely(dict.fromkeys(keys, b"a"))
+    assert synchronized == []
+    place.synchronize(keys)
+    assert sorted(synchronized[:50]) == sorted(tmp_path / "out.zarr" / key for key in keys)
+    folders = {tmp_path / "out.zarr" / str(index) for index in range(7)}
+    assert sorted(synchronized[50:]) == sorted({tmp_path, *folders})
+
+
 def test_what_others_wrote_is_made_durable_before_its_folders(tmp_path: Path, synchronized: list[Path]) -> None:
     place, keys = Place.at(tmp_path / "out.zarr"), ["a/one", "a/two", "b"]
     for key in keys:

@@ -261,6 +261,10 @@ class Place(ABC):
         """Append to a file, durably; only where the place `appends`."""
         raise NotImplementedError
 
+    def append_loosely(self, key: str, data: bytes) -> None:
+        """As `append`, of what need not outlive a power cut; only where the place `appends`."""
+        raise NotImplementedError
+
     def synchronize(self, keys: Sequence[str]) -> None:  # noqa: B027 - most have nothing to do
         """Make files durable that `write_loosely` or zarr wrote; a request that was answered is."""
 

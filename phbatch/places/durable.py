@@ -7,7 +7,7 @@ import mmap
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -112,9 +112,9 @@ def _aligned() -> mmap.mmap:
     return buffer
 
 
-def synchronize(path: Path) -> None:
+def synchronize(path: str | Path) -> None:
     """Have a file, or the names in a folder, written to the disk; Windows keeps the latter itself."""
-    if _WINDOWS and path.is_dir():
+    if _WINDOWS and os.path.isdir(path):
         return
     descriptor = os.open(path, os.O_RDWR | _BINARY if _WINDOWS else os.O_RDONLY)
     try:
@@ -123,12 +123,19 @@ def synchronize(path: Path) -> None:
         os.close(descriptor)
 
 
-def synchronize_together(paths: Collection[Path]) -> None:
+def synchronize_together(paths: Collection[str | Path]) -> None:
     """As `synchronize`, for many: a disk synchronizes them together in about the time of a few."""
     if len(paths) == 1:
         synchronize(*paths)
-    else:
-        list(_synchronizing().map(synchronize, paths))
+        return
+    each = list(paths)  # a thread has its share of them: to hand over each costs as much as to synchronize it
+    shares = [each[first::_AT_ONCE] for first in range(min(_AT_ONCE, len(each)))]
+    list(_synchronizing().map(_synchronize_one_by_one, shares))
+
+
+def _synchronize_one_by_one(paths: Iterable[str | Path]) -> None:
+    for path in paths:
+        synchronize(path)
 
 
 @dataclass
@@ -253,41 +260,59 @@ def replace_together(root: Path, files: Mapping[str, bytes]) -> None:
 
 def replace_loosely(root: Path, files: Mapping[str, bytes]) -> None:
     """Write files by key, each aside and renamed into place; whoever needs them durable synchronizes them later."""
-    folders = set[Path]()
+    folders, mark = set[str](), f"{uuid.uuid4().hex}{PARTIAL}"
     for key, data in files.items():
-        path = root / key
-        if path.parent not in folders:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folders.add(path.parent)
-        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        path = f"{root}/{key}"
+        folder = os.path.dirname(path)
+        if folder not in folders:
+            os.makedirs(folder, exist_ok=True)
+            folders.add(folder)
+        aside = f"{path}.{mark}"
         try:
-            aside.write_bytes(data)
-            aside.replace(path)
+            _write(aside, data, os.O_TRUNC)
+            os.replace(aside, path)
         except BaseException:
             with suppress(OSError):
-                aside.unlink(missing_ok=True)
+                os.unlink(aside)
             raise
 
 
+def _write(path: str, data: bytes, flag: int, *, durably: bool = False) -> None:
+    """Write a file, from its beginning or at its end."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY | flag, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if durably:
+            _flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        _flush(file.fileno())
+    _write(str(path), data, os.O_TRUNC, durably=True)
 
 
-def append_durably(path: Path, data: bytes) -> None:
+def append_durably(path: str, data: bytes) -> None:
     """Append to a file, and have it on the disk when this returns; the file and its folder may be new."""
-    new = not path.exists()
+    folder = os.path.dirname(path)
+    new = not os.path.exists(path)
     if new:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        synchronize(path.parent.parent)
-    with path.open("ab") as file:
-        file.write(data)
-        file.flush()
-        _flush(file.fileno())
+        os.makedirs(folder, exist_ok=True)
+        synchronize(os.path.dirname(folder))
+    _write(path, data, os.O_APPEND, durably=True)
     if new:
-        synchronize(path.parent)
+        synchronize(folder)
+
+
+def append_loosely(path: str, data: bytes) -> None:
+    """Append to a file that outlives the process, and a power cut once the system has written it; it may be new."""
+    try:
+        _write(path, data, os.O_APPEND)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _write(path, data, os.O_APPEND)
 
 
 def mark_of(data: bytes | memoryview) -> Mark:

@@ -24,6 +24,7 @@ from phbatch.places.durable import (
     Data,
     Mark,
     append_durably,
+    append_loosely,
     mark_of_file,
     replace_file,
     replace_files,
@@ -86,7 +87,7 @@ class LocalPlace(Place):
 
     def names(self, folder: str = "") -> dict[str, bool]:  # noqa: D102
         try:
-            with os.scandir(self.folder / folder) as entries:
+            with os.scandir(self._at(folder)) as entries:
                 return {entry.name: entry.is_dir() for entry in entries}
         except (FileNotFoundError, NotADirectoryError):
             return {}
@@ -102,7 +103,8 @@ class LocalPlace(Place):
         return shutil.disk_usage(next(at for at in (self.folder, *self.folder.parents) if at.exists())).free
 
     def read(self, key: str) -> bytes:  # noqa: D102
-        return (self.folder / key).read_bytes()
+        with open(self._at(key), "rb", buffering=0) as file:
+            return file.readall()
 
     def read_all(self, keys: Sequence[str]) -> list[bytes]:  # noqa: D102 - a thread for each costs more than to read it
         return list(map(self.read, keys))
@@ -130,12 +132,15 @@ class LocalPlace(Place):
         return replace_files(self.folder, files, self.folder / scratch, fence)
 
     def append(self, key: str, data: bytes) -> None:  # noqa: D102
-        append_durably(self.folder / key, data)
+        append_durably(self._at(key), data)
+
+    def append_loosely(self, key: str, data: bytes) -> None:  # noqa: D102
+        append_loosely(self._at(key), data)
 
     def synchronize(self, keys: Sequence[str]) -> None:  # noqa: D102
-        paths = [self.folder / key for key in keys]
+        paths = list(map(self._at, keys))
         synchronize_together(paths)
-        synchronize_together({self.folder.parent, *(path.parent for path in paths)})
+        synchronize_together({*map(os.path.dirname, (self.path, *paths))})
 
     def remove_folder(self, folder: str) -> None:  # noqa: D102
         place = self.folder / folder
@@ -147,6 +152,9 @@ class LocalPlace(Place):
     def remove(self, keys: Sequence[str]) -> None:  # noqa: D102
         for key in keys:
             (self.folder / key).unlink(missing_ok=True)
+
+    def _at(self, key: str) -> str:
+        return f"{self.path}/{key}"
 
 
 class ObjectPlace(Place):

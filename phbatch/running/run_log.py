@@ -119,7 +119,7 @@ class RunLog:
                 self._store()
             return
         try:
-            self._output.append(self._key, line)
+            self._output.append_loosely(self._key, line)
         except OSError:
             self._broken = True  # the run says what is wrong with its place
 
