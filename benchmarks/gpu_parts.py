@@ -183,8 +183,6 @@ def info(asked: Specification) -> None:
 def alone(asked: Specification) -> None:
     """Every form and precision on a frame that is on the device: its rate, and its error against plain float32."""
     on_device = OnDevice(asked.backend)
-    import keras  # once it is known what it need not import
-
     model = open_model(asked.model)
     weights = read_weights(model.weights_path, model.config)
     windows = {rule: make_windows(draw_frames(asked.size, 1)[0], rule) for rule in asked.rules}
@@ -192,11 +190,8 @@ def alone(asked: Specification) -> None:
     exact: dict[str, NDArray[np.float32]] = {}
 
     def measure(form: str, precision: Precision) -> None:
-        policy = f"mixed_{precision}" if precision in ("float16", "bfloat16") else "float32"
-        keras.config.set_dtype_policy(policy)
-        network = build_form(model.config, weights, form, (asked.size,) * 2)
-        keras.config.set_dtype_policy("float32")
-        call = on_device.compile(partial(apply_steps, partial(network, training=False), steps))
+        network = build_form(model.config, weights, form, precision)
+        call = on_device.compile(partial(apply_steps, network, steps))
         first, *_ = windows.values()
         arrays = [on_device.put(array) for array in (first.pixels, first.scaling, first.owned)]
         start = time.perf_counter()

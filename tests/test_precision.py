@@ -13,7 +13,7 @@ import phbatch
 from phbatch.network.device import Device
 from phbatch.network.forms import build_form
 from phbatch.network.model import open_model
-from phbatch.network.predictor import Predictor, computing_in
+from phbatch.network.predictor import Predictor
 from phbatch.network.steps import Prediction, Steps, Windows
 from phbatch.network.tuning import form as form_module
 from phbatch.network.tuning import precision
@@ -214,8 +214,7 @@ def test_every_form_sees_a_contrast_that_16_bits_lose(form: str) -> None:
     tile = 1 + 2.0**-12 * np.random.default_rng(0).normal(size=(1, 64, 64, 1)).astype(np.float32)
     results = []
     for name in ("float32", "bfloat16"):
-        with computing_in(name):
-            network = build_form(model.config, weights, form, (64, 64))
+        network = build_form(model.config, weights, form, name)
         results.append(np.asarray(network(tile)) - tile)
     exact, reduced = (result[:, 16:-16, 16:-16] for result in results)
     assert np.abs(reduced - exact).mean() < exact.std() / 4

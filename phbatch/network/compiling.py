@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from phbatch.network.backend import network_threads, starting
 from phbatch.network.c_api import GraphFunction, Runtime
+from phbatch.network.functions import Network
 from phbatch.network.programs import Program
 from phbatch.network.steps import Steps, Windows, apply_steps
-from phbatch.words.choices import Backend, Precision
+from phbatch.words.choices import Backend
 
 Call = Callable[[Windows], Sequence[Any]]
 """Takes as many windows as it was compiled for through all steps."""
@@ -37,12 +39,10 @@ class Compiled:
     program: Callable[[], Program]
 
 
-def compile_network(
-    network: Any, shape: tuple[int, ...], backend: Backend, precision: Precision, steps: Steps
-) -> Compiled:
-    """Compile a Keras network for batches of a shape ``(n, *tile, n_channel_in)``."""
+def compile_network(network: Network, shape: tuple[int, ...], backend: Backend, steps: Steps) -> Compiled:
+    """Compile a network for batches of a shape ``(n, *tile, n_channel_in)``."""
     compiling = _compile_tensorflow if backend == "tensorflow" else _compile_jax
-    return compiling(network, shape, precision, steps)
+    return compiling(network, shape, steps)
 
 
 def open_program(backend: Backend, program: Program) -> Call:
@@ -51,13 +51,15 @@ def open_program(backend: Backend, program: Program) -> Call:
         return _open_tensorflow(program) if backend == "tensorflow" else _open_jax(program)
 
 
-def _compile_tensorflow(network: Any, shape: tuple[int, ...], precision: Precision, steps: Steps) -> Compiled:
+def _compile_tensorflow(network: Network, shape: tuple[int, ...], steps: Steps) -> Compiled:
     import tensorflow as tf
 
-    tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+    tf.config.experimental.enable_tensor_float_32_execution(network.precision == "tf32")
 
     batch, *tile, channels = shape
+    weights = [tf.convert_to_tensor(array) for array in network.arrays]
     signature = [
+        [tf.TensorSpec(array.shape, tf.float32) for array in network.arrays],
         tf.TensorSpec(shape, steps.windows),
         tf.TensorSpec((batch, 4, channels), tf.float32),
         tf.TensorSpec((batch, len(tile), 2), tf.int32),
@@ -65,35 +67,22 @@ def _compile_tensorflow(network: Any, shape: tuple[int, ...], precision: Precisi
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
 
     @tf.function(input_signature=signature, jit_compile=on_gpu, autograph=False)  # type: ignore[untyped-decorator]
-    def call(pixels: Any, scaling: Any, owned: Any) -> Any:
-        return apply_steps(partial(network, training=False), steps, pixels, scaling, owned)
+    def call(weights: list[Any], pixels: Any, scaling: Any, owned: Any) -> Any:
+        return apply_steps(partial(network.apply, weights), steps, pixels, scaling, owned)
 
-    def convert(windows: Windows) -> list[Any]:
-        return [tf.convert_to_tensor(array) for array in (windows.pixels, windows.scaling, windows.owned)]
+    def start(windows: Windows) -> Sequence[Any]:
+        given = [tf.convert_to_tensor(array) for array in (windows.pixels, windows.scaling, windows.owned)]
+        return call(weights, *given)  # type: ignore[no-any-return]
 
-    return Compiled(lambda windows: call(*convert(windows)), lambda: _graph_of(call.get_concrete_function()))
+    return Compiled(start, lambda: _graph_of(call.get_concrete_function(), network.arrays))
 
 
-def _graph_of(concrete: Any) -> Program:
-    """The graph that a function was traced to: what it reads of variables is given to it as the weights are."""
-    graph = concrete.graph.as_graph_def()
-    variables = {variable.handle.ref(): variable for variable in concrete.graph.variables}
-    handles = {inner.op.name: variables[outer.ref()] for outer, inner in concrete.graph.captures}
-    weights = {}
-    for node in graph.node:
-        if node.op == "ReadVariableOp":
-            variable = handles[node.input[0]]
-            weights[node.name] = variable.numpy()
-            dtype = node.attr["dtype"].type
-            node.Clear()
-            node.name, node.op = next(reversed(weights)), "Placeholder"
-            node.attr["dtype"].type = dtype
-            node.attr["shape"].shape.CopyFrom(variable.shape.as_proto())
-    kept = [node for node in graph.node if node.name not in handles]
-    del graph.node[:]
-    graph.node.extend(kept)
-    inputs = tuple(tensor.op.name for tensor in concrete.inputs if tensor.op.name not in handles)
-    return Program(graph.SerializeToString(), weights, inputs, tuple(tensor.name for tensor in concrete.outputs))
+def _graph_of(concrete: Any, arrays: Sequence[NDArray[np.float32]]) -> Program:
+    """The graph that a function was traced to, which is given the weights first."""
+    names = [tensor.op.name for tensor in concrete.inputs]
+    weights = dict(zip(names, arrays, strict=False))
+    outputs = tuple(tensor.name for tensor in concrete.outputs)
+    return Program(concrete.graph.as_graph_def().SerializeToString(), weights, tuple(names[len(weights) :]), outputs)
 
 
 def _open_tensorflow(program: Program) -> Call:
@@ -109,21 +98,18 @@ def _runtime() -> Runtime:
     return Runtime(Path(found.origin).parent, network_threads())
 
 
-def _compile_jax(network: Any, shape: tuple[int, ...], precision: Precision, steps: Steps) -> Compiled:
+def _compile_jax(network: Network, shape: tuple[int, ...], steps: Steps) -> Compiled:
     import jax
     import jax.export
 
-    products = "tensorfloat32" if precision == "tf32" else "float32"
-
-    trainable, fixed = network.trainable_variables, network.non_trainable_variables
-    weights = [variable.value for variable in (*trainable, *fixed)]
+    products = "tensorfloat32" if network.precision == "tf32" else "float32"
+    weights = [jax.numpy.asarray(array) for array in network.arrays]
 
     @jax.jit  # type: ignore[untyped-decorator]
     def call(weights: Any, pixels: Any, scaling: Any, owned: Any) -> Any:
         def predict(tiles: Any) -> Any:
-            given = weights[: len(trainable)], weights[len(trainable) :]
             with jax.default_matmul_precision(products):
-                return network.stateless_call(*given, tiles, training=False)[0]
+                return network.apply(weights, tiles)
 
         return apply_steps(predict, steps, pixels, scaling, owned)
 

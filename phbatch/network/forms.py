@@ -3,7 +3,7 @@
 A *form* of a network is an equal network that computes in another order:
 
 ``plain``
-    CSBDeep's, layer by layer (`phbatch.network.unet.build_network`).
+    CSBDeep's, layer by layer (`phbatch.network.unet.connect`).
 ``upsampling``
     No tensor is upsampled, and none is joined to a skip. A convolution of ``[upsampled, skip]`` is the sum of two:
     nearest upsampling by two followed by a kernel is one transposed convolution of stride two (`fold_upsampling`).
@@ -19,7 +19,9 @@ polyphase networks, and applications: a tutorial, Proc. IEEE 78, 56-93, https://
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import product
 from math import prod
 from typing import Any
@@ -27,7 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.network.unet import BLANK, FIRST, SCALE_FLOOR, NetworkConfig, build_network, list_layers
+from phbatch.network.functions import Arrays, Functions, Network
+from phbatch.network.unet import NetworkConfig, connect, list_layers
+from phbatch.words.choices import FLOAT32, Precision
 from phbatch.words.errors import UsageError
 
 PLAIN = "plain"
@@ -164,13 +168,8 @@ def depth_to_space(tensor: Any) -> Any:
     return ops.reshape(moved, (-1, *(2 * length for length in lengths), channels >> n_dim))
 
 
-def build_form(
-    config: NetworkConfig,
-    weights: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
-    form: str,
-    tile: Sequence[int],
-) -> Any:
-    """A form of the network in Keras 3, on whichever backend Keras runs.
+def build_form(config: NetworkConfig, weights: Arrays, form: str, precision: Precision = FLOAT32) -> Network:
+    """A form of the network, on whichever backend Keras runs.
 
     Parameters
     ----------
@@ -180,14 +179,15 @@ def build_form(
         By layer name, as `phbatch.network.unet.list_layers` names them.
     form : str
         One of `list_forms`.
-    tile : sequence of int
-        Spatial shape of the input, multiples of the pooling grid.
+    precision : {"float32", "tf32", "float16", "bfloat16"}
+        Of all layers but the first and the last ones, which are float32.
 
     Returns
     -------
-    keras.Model
-        From ``(n, *tile, n_channel_in)`` to ``(n, *tile, n_output)``, float32: the function of
-        `phbatch.network.unet.build_network`, in float32 to a few units of the last place of its sums.
+    Network
+        From ``(n, *tile, n_channel_in)``, a tile being a multiple of the pooling grid, to ``(n, *tile, n_output)``,
+        float32: the function of `phbatch.network.unet.build_network`, in float32 to a few units of the last place of
+        its sums.
 
     Raises
     ------
@@ -196,130 +196,90 @@ def build_form(
     """
     require_form(config, form)
     if form == PLAIN:
-        return build_network(config, weights)
-    blocked = int(form.removeprefix(POLYPHASE)) if form.startswith(POLYPHASE) else 0
-    return _FormBuilder(config, weights, blocked).build(tile)
+        named = {layer.name: weights[layer.name] for layer in list_layers(config)}
+        return Network(named, partial(connect, config), precision)
+    rewritten = _Form(config, int(form.removeprefix(POLYPHASE)) if form.startswith(POLYPHASE) else 0)
+    return Network(dict(rewritten.rewrite(weights)), rewritten.connect, precision)
 
 
-class _FormBuilder:
-    """Layers of a form: the first `blocked` levels in space to depth, upsampling folded everywhere."""
+_DIRECT, _UPSAMPLED, _HEADS = "/direct", "/upsampled", "heads"
 
-    def __init__(
-        self,
-        config: NetworkConfig,
-        weights: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
-        blocked: int,
-    ) -> None:
-        self.config = config
-        self.weights = weights
-        self.blocked = blocked
-        self.phases = 1 << config.n_dim
 
-    def build(self, tile: Sequence[int]) -> Any:
-        import keras
+@dataclass(frozen=True)
+class _Form:
+    """A form: the first `blocked` levels in space to depth, upsampling folded everywhere."""
 
-        config = self.config
-        pooling = getattr(keras.layers, f"MaxPooling{config.n_dim}D")
-        inputs = keras.Input((*tile, config.n_channel_in))
+    config: NetworkConfig
+    blocked: int
+
+    @property
+    def phases(self) -> int:
+        """Of a block."""
+        return 1 << self.config.n_dim
+
+    def rewrite(self, weights: Arrays) -> Iterator[tuple[str, tuple[NDArray[np.float32], ...]]]:
+        """The weights by the names that `connect` uses."""
+        for layer in list_layers(self.config):
+            kernel, bias = weights[layer.name]
+            _, _, rest = layer.name.partition("_level_")
+            level = int(rest.partition("_")[0]) if rest else self.config.depth
+            blocked = level < self.blocked
+            if layer.name in ("mean", "scale"):
+                continue
+            if layer.name.startswith("up") and layer.name.endswith("_0"):
+                own = self.config.n_first << level
+                upsampled, direct = np.split(kernel, [kernel.shape[-2] - own], axis=-2)
+                if blocked:
+                    kernel = np.concatenate([to_blocks(upsampled, upsampled=True), to_blocks(direct)], axis=-2)
+                    yield layer.name, (kernel, np.tile(bias, self.phases))
+                else:
+                    yield layer.name + _DIRECT, (direct, bias)
+                    yield layer.name + _UPSAMPLED, (fold_upsampling(upsampled),)
+            elif blocked:
+                yield layer.name, (to_blocks(kernel), np.tile(bias, self.phases))
+            else:
+                yield layer.name, (kernel, bias)
+        heads = [weights[name] for name in ("mean", "scale")[: 1 + self.config.probabilistic]]
+        kernel = np.concatenate([kernel for kernel, _ in heads], axis=-1)
+        bias = np.concatenate([bias for _, bias in heads])
+        if self.blocked:
+            kernel, bias = to_blocks(kernel), np.tile(bias, self.phases)
+        yield _HEADS, (kernel.reshape(kernel.shape[-2:]), bias)
+
+    def connect(self, parts: Functions, inputs: Any) -> Any:
+        """The network, of tensors."""
+        config, ops = self.config, parts.ops
         tensor, skips = inputs, []
         for level in range(config.depth):
             blocked = level < self.blocked
             tensor = space_to_depth(tensor) if blocked else tensor
             for index in range(2):
-                tensor = self.convolve(tensor, f"down_level_{level}_no_{index}", blocked)
+                tensor = parts.convolve(tensor, f"down_level_{level}_no_{index}")
             skips.append(tensor)
-            if blocked:
-                tensor = keras.layers.Maximum()(keras.ops.split(tensor, self.phases, axis=-1))
-            else:
-                tensor = pooling(2, data_format="channels_last")(tensor)
-        tensor = self.convolve(self.convolve(tensor, "middle_0"), "middle_2")
+            tensor = reduce(ops.maximum, ops.split(tensor, self.phases, axis=-1)) if blocked else parts.pool(tensor)
+        tensor = parts.convolve(parts.convolve(tensor, "middle_0"), "middle_2")
         for level in reversed(range(config.depth)):
-            blocked = level < self.blocked
-            join = self.join_blocked if blocked else self.join
-            tensor = join(tensor, skips[level], f"up_level_{level}_no_0")
-            tensor = self.convolve(tensor, f"up_level_{level}_no_2", blocked)
+            blocked, name = level < self.blocked, f"up_level_{level}_no_0"
+            if blocked:  # there, both parts have one resolution
+                tensor = parts.convolve(parts.concatenate([tensor, skips[level]]), name)
+            else:  # a convolution of ``[upsampled, skip]``, from the tensor that was not upsampled
+                direct = parts.convolve(skips[level], name + _DIRECT, "linear")
+                tensor = ops.relu(ops.add(direct, parts.convolve_transposed(tensor, name + _UPSAMPLED)))
+            tensor = parts.convolve(tensor, f"up_level_{level}_no_2")
             if blocked and level > 0:
                 tensor = depth_to_space(tensor)
-        return keras.Model(inputs, self.finish(tensor, inputs))
+        return self._finish(parts, tensor, inputs)
 
-    def convolve(self, tensor: Any, name: str, blocked: bool = False) -> Any:
-        """A convolution of the network, and its ReLU."""
-        kernel, bias = self.weights[name]
-        if blocked:
-            kernel, bias = to_blocks(kernel), np.tile(bias, self.phases)
-        return self.apply("Conv", tensor, kernel, bias, activation="relu", dtype="float32" if name == FIRST else None)
-
-    def join(self, tensor: Any, skip: Any, name: str) -> Any:
-        """A convolution of ``[upsampled, skip]``, from the tensor that was not upsampled, and its ReLU."""
-        import keras
-
-        kernel, bias = self.weights[name]
-        upsampled, direct = np.split(kernel, [tensor.shape[-1]], axis=-2)
-        parts = [
-            self.apply("Conv", skip, direct, bias),
-            self.apply("Transpose", tensor, fold_upsampling(upsampled)),
-        ]
-        return keras.layers.ReLU()(keras.layers.Add()(parts))
-
-    def join_blocked(self, tensor: Any, skip: Any, name: str) -> Any:
-        """The same where the skip is in space to depth: there, both parts have one resolution."""
-        import keras
-
-        kernel, bias = self.weights[name]
-        upsampled, direct = np.split(kernel, [tensor.shape[-1]], axis=-2)
-        joined = np.concatenate([to_blocks(upsampled, upsampled=True), to_blocks(direct)], axis=-2)
-        tensor = keras.layers.Concatenate(axis=-1)([tensor, skip])
-        return self.apply("Conv", tensor, joined, np.tile(bias, self.phases), activation="relu")
-
-    def finish(self, tensor: Any, inputs: Any) -> Any:
+    def _finish(self, parts: Functions, tensor: Any, inputs: Any) -> Any:
         """Both heads at once, the residual, and the last activations."""
-        import keras
-
-        config = self.config
-        heads = [self.weights[layer.name] for layer in list_layers(config) if layer.name in ("mean", "scale")]
-        kernel = np.concatenate([kernel for kernel, _ in heads], axis=-1)
-        bias = np.concatenate([bias for _, bias in heads])
-        if self.blocked:
-            kernel, bias = to_blocks(kernel), np.tile(bias, self.phases)
+        config, ops = self.config, parts.ops
         # One pixel wide, so a matrix product: twice as fast as a convolution with one output channel.
-        head = keras.layers.Dense(
-            len(bias), dtype="float32", kernel_initializer=BLANK
-        )  # as the last layers of the plain form
-        tensor = head(tensor)
-        head.set_weights([kernel.reshape(kernel.shape[-2:]), bias])
+        tensor = parts.mix(tensor, _HEADS)
         tensor = depth_to_space(tensor) if self.blocked else tensor
         mean = tensor[..., : config.n_channel_out]
-        mean = keras.layers.Add(dtype="float32")([mean, inputs]) if config.residual else mean
-        mean = keras.layers.Activation(config.last_activation, dtype="float32")(mean)
+        mean = parts.add([mean, inputs]) if config.residual else mean
+        mean = parts.activate(mean, config.last_activation)
         if not config.probabilistic:
             return mean
-        scale = keras.ops.softplus(tensor[..., config.n_channel_out :]) + SCALE_FLOOR
-        return keras.layers.Concatenate(axis=-1, dtype="float32")([mean, scale])
-
-    def apply(
-        self,
-        kind: str,
-        tensor: Any,
-        kernel: NDArray[np.float32],
-        bias: NDArray[np.float32] | None = None,
-        activation: str | None = None,
-        dtype: str | None = None,
-    ) -> Any:
-        """One Keras layer with these weights: a convolution, or a transposed one of stride two."""
-        import keras
-
-        transposed = kind == "Transpose"
-        layer = getattr(keras.layers, f"Conv{self.config.n_dim}D{'Transpose' if transposed else ''}")(
-            kernel.shape[-2 if transposed else -1],
-            kernel.shape[:-2],
-            strides=2 if transposed else 1,
-            padding="same",
-            data_format="channels_last",
-            activation=activation,
-            dtype=dtype,
-            use_bias=bias is not None,
-            kernel_initializer=BLANK,
-        )
-        result = layer(tensor)
-        layer.set_weights([kernel] if bias is None else [kernel, bias])
-        return result
+        scale = parts.lift(ops.softplus(tensor[..., config.n_channel_out :]))
+        return parts.concatenate([mean, scale], FLOAT32)

@@ -92,10 +92,9 @@ class Predictor:
         model, backend = self.model, self._backend
         weights = read_weights(model.weights_path, model.config)
         select_backend(backend)
-        with computing_in(self.precision):
-            network = build_form(model.config, weights, self.form, self.tile)
+        network = build_form(model.config, weights, self.form, self.precision)
         shape = (self.batch, *self.tile, model.config.n_channel_in)
-        compiled = compile_network(network, shape, backend, self.precision, self.steps)
+        compiled = compile_network(network, shape, backend, self.steps)
         return compiled.call if file is None else _keep(compiled, backend, file)
 
     @property
@@ -275,16 +274,3 @@ def get_predictor(
     """The one predictor of this process for a model, tile shape, batch, backend, form, precision and steps."""
     with _LOADING:
         return _load_predictor(_find_folder(folder), sha256, tile, batch, backend, form, precision, steps)
-
-
-@contextmanager
-def computing_in(precision: Precision) -> Iterator[None]:
-    """Layers that are made inside compute in a precision; their weights stay float32."""
-    import keras
-
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(f"mixed_{precision}" if precision in ("float16", "bfloat16") else "float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from phbatch.words.errors import ModelError
 
 SCALE_FLOOR = 1e-3
 """What CSBDeep adds to the softplus of the scale."""
-
-BLANK = "zeros"
-"""What kernels hold until their weights are set: drawing random ones compiles a program for each of their shapes."""
 
 FIRST = "down_level_0_no_0"
 """The first convolution, in float32 whatever the precision: in 16 bits a contrast next to 1 loses its digits."""
@@ -215,29 +212,128 @@ def count_operations(config: NetworkConfig) -> float:
     return total
 
 
+class Parts(Protocol):
+    """What a network is made of: layers of Keras, or functions of tensors (`phbatch.network.functions`)."""
+
+    def convolve(self, tensor: Any, name: str, activation: str = "relu", dtype: str | None = None) -> Any:
+        """The convolution of this name, in a dtype of its own if any."""
+
+    def pool(self, tensor: Any) -> Any:
+        """The largest of every two pixels along each axis."""
+
+    def upsample(self, tensor: Any) -> Any:
+        """Every pixel twice along each axis."""
+
+    def concatenate(self, tensors: list[Any], dtype: str | None = None) -> Any:
+        """Channels of several tensors."""
+
+    def add(self, tensors: list[Any]) -> Any:
+        """The sum in float32."""
+
+    def activate(self, tensor: Any, activation: str) -> Any:
+        """An activation in float32."""
+
+    def lift(self, tensor: Any) -> Any:
+        """`SCALE_FLOOR` more, in float32."""
+
+
+def connect(config: NetworkConfig, parts: Parts, inputs: Any) -> Any:
+    """The network of its parts, from a tensor ``(n, [z,] y, x, n_channel_in)`` to one with `n_output` channels."""
+    tensor, skips = inputs, []
+    for level in range(config.depth):
+        for index in range(2):
+            tensor = parts.convolve(tensor, f"down_level_{level}_no_{index}")
+        skips.append(tensor)
+        tensor = parts.pool(tensor)
+    tensor = parts.convolve(parts.convolve(tensor, "middle_0"), "middle_2")
+    for level in reversed(range(config.depth)):
+        tensor = parts.concatenate([parts.upsample(tensor), skips[level]])
+        tensor = parts.convolve(parts.convolve(tensor, f"up_level_{level}_no_0"), f"up_level_{level}_no_2")
+    # The last layers are float32 whatever the precision: a residual next to 1 would lose its digits.
+    mean = parts.convolve(tensor, "mean", "linear", "float32")
+    if config.residual:
+        mean = parts.add([mean, inputs])
+    outputs = parts.activate(mean, config.last_activation)
+    if not config.probabilistic:
+        return outputs
+    scale = parts.convolve(tensor, "scale", "softplus", "float32")
+    return parts.concatenate([outputs, parts.lift(scale)], "float32")
+
+
+def upsample(tensor: Any) -> Any:
+    """Every pixel twice along each axis, of a tensor whose lengths are known, in a third of the operations of Keras."""
+    from keras import ops
+
+    count, *outer, rows, columns, channels = tensor.shape
+    rest = 4 * rows * columns * channels
+    split = ops.reshape(tensor, (-1, rows, 1, columns, 1, channels))
+    made = ops.broadcast_to(split, (count * prod(outer), rows, 2, columns, 2, channels))
+    if outer:  # in one step with the others, there would be more axes than TensorFlow broadcasts over
+        made = ops.broadcast_to(ops.reshape(made, (-1, 1, rest)), (count * prod(outer), 2, rest))
+    return ops.reshape(made, (count, *(2 * length for length in tensor.shape[1:-1]), channels))
+
+
 @cache
 def _upsampling_layer(dimensions: int) -> Any:
-    """Keras' ``UpSampling2D`` or ``3D`` in a third of the operations: a network is traced in two thirds of the time."""
+    """Keras' ``UpSampling2D`` or ``3D``, by `upsample`: a network is traced in two thirds of the time."""
     import keras
-    from keras import ops
 
     class Upsampling(getattr(keras.layers, f"UpSampling{dimensions}D")):  # type: ignore[misc]
         def call(self, tensor: Any) -> Any:
-            if None in tensor.shape:
-                return super().call(tensor)
-            count, *outer, rows, columns, channels = tensor.shape
-            rest = 4 * rows * columns * channels
-            split = ops.reshape(tensor, (-1, rows, 1, columns, 1, channels))
-            made = ops.broadcast_to(split, (count * prod(outer), rows, 2, columns, 2, channels))
-            if outer:  # in one step with the others, there would be more axes than TensorFlow broadcasts over
-                made = ops.broadcast_to(ops.reshape(made, (-1, 1, rest)), (count * prod(outer), 2, rest))
-            return ops.reshape(made, (count, *(2 * length for length in tensor.shape[1:-1]), channels))
+            return super().call(tensor) if None in tensor.shape else upsample(tensor)
 
     return Upsampling
 
 
+class _Layers:
+    """Parts that are layers of Keras, whose weights learn."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        import keras
+
+        dimensions = config.n_dim
+        self._shapes = {layer.name: layer.kernel_shape for layer in list_layers(config)}
+        self._layers = keras.layers
+        self._convolution = getattr(keras.layers, f"Conv{dimensions}D")
+        self._pooling = getattr(keras.layers, f"MaxPooling{dimensions}D")
+        self._upsampling = _upsampling_layer(dimensions)
+
+    def convolve(self, tensor: Any, name: str, activation: str = "relu", dtype: str | None = None) -> Any:
+        *window, _, filters = self._shapes[name]
+        return self._convolution(
+            filters,
+            tuple(window),
+            padding="same",
+            data_format="channels_last",
+            activation=activation,
+            name=name,
+            dtype=dtype,
+            kernel_initializer="zeros",  # drawing random ones compiles a program for each of their shapes
+        )(tensor)
+
+    def pool(self, tensor: Any) -> Any:
+        return self._pooling(2, data_format="channels_last")(tensor)
+
+    def upsample(self, tensor: Any) -> Any:
+        return self._upsampling(2, data_format="channels_last")(tensor)
+
+    def concatenate(self, tensors: list[Any], dtype: str | None = None) -> Any:
+        return self._layers.Concatenate(axis=-1, dtype=dtype)(tensors)
+
+    def add(self, tensors: list[Any]) -> Any:
+        return self._layers.Add(dtype="float32")(tensors)
+
+    def activate(self, tensor: Any, activation: str) -> Any:
+        return self._layers.Activation(activation, dtype="float32")(tensor)
+
+    def lift(self, tensor: Any) -> Any:
+        return self._layers.Rescaling(1.0, offset=SCALE_FLOOR, dtype="float32")(tensor)
+
+
 def build_network(config: NetworkConfig, weights: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Any:
-    """The network in Keras 3, on whichever backend Keras runs.
+    """The network in Keras 3, on whichever backend Keras runs, to be trained in float32.
+
+    What predicts needs no layers: `phbatch.network.forms.build_form`.
 
     Parameters
     ----------
@@ -254,43 +350,8 @@ def build_network(config: NetworkConfig, weights: Mapping[str, tuple[NDArray[np.
     """
     import keras
 
-    dimensions = config.n_dim
-    convolution = getattr(keras.layers, f"Conv{dimensions}D")
-    pooling = getattr(keras.layers, f"MaxPooling{dimensions}D")
-    upsampling = _upsampling_layer(dimensions)
-    shapes = {layer.name: layer.kernel_shape for layer in list_layers(config)}
-    common = {"padding": "same", "data_format": "channels_last"}
-
-    def convolve(tensor: Any, name: str, activation: str = "relu", dtype: str | None = None) -> Any:
-        *window, _, filters = shapes[name]
-        dtype = "float32" if name == FIRST else dtype
-        layer = convolution(
-            filters, tuple(window), activation=activation, name=name, dtype=dtype, kernel_initializer=BLANK, **common
-        )
-        return layer(tensor)
-
-    inputs = keras.Input((*(None,) * dimensions, config.n_channel_in))
-    tensor, skips = inputs, []
-    for level in range(config.depth):
-        for index in range(2):
-            tensor = convolve(tensor, f"down_level_{level}_no_{index}")
-        skips.append(tensor)
-        tensor = pooling(2, data_format="channels_last", name=f"max_{level}")(tensor)
-    tensor = convolve(convolve(tensor, "middle_0"), "middle_2")
-    for level in reversed(range(config.depth)):
-        tensor = upsampling(2, data_format="channels_last")(tensor)
-        tensor = keras.layers.Concatenate(axis=-1)([tensor, skips[level]])
-        tensor = convolve(convolve(tensor, f"up_level_{level}_no_0"), f"up_level_{level}_no_2")
-    # The last layers are float32 whatever the precision: a residual next to 1 would lose its digits.
-    mean = convolve(tensor, "mean", "linear", "float32")
-    if config.residual:
-        mean = keras.layers.Add(dtype="float32")([mean, inputs])
-    outputs = keras.layers.Activation(config.last_activation, dtype="float32")(mean)
-    if config.probabilistic:
-        scale = convolve(tensor, "scale", "softplus", "float32")
-        scale = keras.layers.Rescaling(1.0, offset=SCALE_FLOOR, dtype="float32")(scale)
-        outputs = keras.layers.Concatenate(axis=-1, dtype="float32")([outputs, scale])
-    network = keras.Model(inputs, outputs)
-    for name in shapes:
-        network.get_layer(name).set_weights(list(weights[name]))
+    inputs = keras.Input((*(None,) * config.n_dim, config.n_channel_in))
+    network = keras.Model(inputs, connect(config, _Layers(config), inputs))
+    for name, arrays in weights.items():
+        network.get_layer(name).set_weights(list(arrays))
     return network

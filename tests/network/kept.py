@@ -13,7 +13,6 @@ from phbatch.network.backend import select_backend
 from phbatch.network.compiling import compile_network, open_program
 from phbatch.network.forms import build_form
 from phbatch.network.model import open_model
-from phbatch.network.predictor import computing_in
 from phbatch.network.programs import ProgramFile
 from phbatch.network.steps import Steps, Windows
 from phbatch.network.weights import read_weights
@@ -56,10 +55,9 @@ def compiled_and_opened(backend: Any, number: int, folder: Path) -> bool:
     config = model.config
     tile = (16, 24, 20)[-config.n_dim :]
     select_backend(backend)
-    with computing_in(precision):
-        network = build_form(config, read_weights(model.weights_path, config), form, tile)
+    network = build_form(config, read_weights(model.weights_path, config), form, precision)
     shape = (2, *tile, 1)
-    compiled = compile_network(network, shape, backend, precision, steps)
+    compiled = compile_network(network, shape, backend, steps)
     FILE.write(compiled.program())
     kept = FILE.read()
     assert kept is not None

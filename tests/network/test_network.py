@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from csbdeep.internals.nets import common_unet
 
-from phbatch.network.forms import build_form, list_forms
+from phbatch.network.forms import PLAIN, build_form
 from phbatch.network.unet import NetworkConfig, build_network, list_layers
 
 HEADS = ("mean", "scale")
@@ -81,8 +81,10 @@ def test_layers_and_numbers_are_those_of_csbdeeps_network(config: NetworkConfig)
     size = 2 * config.grid
     shape = (2, *(size + axis * config.grid for axis in range(config.n_dim)), config.n_channel_in)
     tiles = np.random.default_rng(1).normal(0.5, 1, shape).astype(np.float32)
-    found, whole = (np.asarray(network(tiles)) for network in (build_network(config, weights), theirs))
+    networks = (build_form(config, weights, PLAIN), build_network(config, weights), theirs)
+    found, trained, whole = (np.asarray(network(tiles)) for network in networks)
     assert found.shape == (*shape[:-1], config.n_output)
+    np.testing.assert_array_equal(found, trained)
     np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5 * float(whole.std()))
     if config.probabilistic:
         assert found[..., config.n_channel_out :].min() >= 1e-3
@@ -94,7 +96,7 @@ def test_layers_and_numbers_are_those_of_csbdeeps_network(config: NetworkConfig)
 )
 def test_what_lies_beyond_the_halo_changes_no_bit_on_any_side(n_dim: int, depth: int, kernel: int) -> None:
     config = make_config(n_dim=n_dim, depth=depth, kernel=kernel)
-    network = build_network(config, make_weights(config))
+    network = build_form(config, make_weights(config), PLAIN)
     halo, grid = config.halo, config.grid
     size = 2 * (halo + 2 * grid)  # inside: 2 grid; then the halo; then one grid more on every side
     draw = np.random.default_rng(2)
@@ -113,7 +115,7 @@ def test_what_lies_beyond_the_halo_changes_no_bit_on_any_side(n_dim: int, depth:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_halo_one_block_shorter_would_not_do_for_depth_2_kernel_5(axis: int, before: bool) -> None:
     config = make_config(depth=2, kernel=5)
-    network = build_network(config, make_weights(config))
+    network = build_form(config, make_weights(config), PLAIN)
     halo, grid = config.halo, config.grid
     assert (halo, grid) == (40, 4)
     size, start = 2 * (halo + grid), halo
@@ -141,5 +143,4 @@ def test_building_draws_no_random_kernels(config: NetworkConfig, monkeypatch: py
         raise AssertionError("a random kernel")
 
     monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", refuse)
-    for form in list_forms(config):
-        build_form(config, make_weights(config), form, (2 * config.grid,) * config.n_dim)
+    build_network(config, make_weights(config))

@@ -64,10 +64,10 @@ def test_every_form_is_the_same_function(config: NetworkConfig) -> None:
     for lengths in ((1, 1, 1), (3, 2, 5)):
         tile = tuple(length * config.grid for length in lengths[-config.n_dim :])
         tiles = draw.normal(size=(2, *tile, config.n_channel_in)).astype(np.float32)
-        expected = np.asarray(build_form(config, weights, PLAIN, tile)(tiles))
+        expected = np.asarray(build_form(config, weights, PLAIN)(tiles))
         assert expected.std() > 0
         for form in list_forms(config)[1:]:
-            found = np.asarray(build_form(config, weights, form, tile)(tiles))
+            found = np.asarray(build_form(config, weights, form)(tiles))
             assert found.shape == expected.shape
             assert np.abs(found - expected).max() <= BOUND * expected.std(), form
 
