@@ -24,6 +24,8 @@ settings.register_profile(
 settings.load_profile("phbatch")
 
 
+gc.disable()  # until all is collected: it takes a tenth of the time that the imports take
+
 FIRST = (
     ("tests/kernels/",),  # compiles most of what Numba does, which all others then read from its cache
     ("tests/cluster/test_slurm.py", "tests/cluster/test_array.py", "tests/cluster/test_deploy.py"),  # wait for minutes
@@ -60,8 +62,8 @@ def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest
 
 def pytest_collection_finish() -> None:
     """What is imported by now stays: the collector of garbage need not look through it again and again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
