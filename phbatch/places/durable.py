@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 
@@ -31,6 +32,7 @@ PARTIAL = ".partial"
 """Suffix of what is written aside, by zarr, too; a process that was killed leaves such files behind."""
 
 _AT_ONCE = 16  # files that are synchronized
+_FOLDERS_AT_ONCE = 3  # after the first, little is left to do for the others
 _BYTES_AT_ONCE = 1 << 22
 _PIECE_BYTES = 1 << 18  # is in the cache of a core when it is copied
 _BLOCK_BYTES = 1 << 12
@@ -48,7 +50,7 @@ def _synchronizing() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="phbatch-synchronize")
 
 
-def write_aside(path: Path, data: memoryview) -> Mark:
+def write_aside(path: str | Path, data: memoryview) -> Mark:
     """Write a file that nobody waits for, to be synchronized: a large one past the page cache, where that is possible.
 
     A page of the cache that is new costs time: 2 s of a processor per GB on a virtual machine that has to be given the
@@ -123,13 +125,13 @@ def synchronize(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def synchronize_together(paths: Collection[str | Path]) -> None:
+def synchronize_together(paths: Collection[str | Path], at_once: int = _AT_ONCE) -> None:
     """As `synchronize`, for many: a disk synchronizes them together in about the time of a few."""
     if len(paths) == 1:
         synchronize(*paths)
         return
     each = list(paths)  # a thread has its share of them: to hand over each costs as much as to synchronize it
-    shares = [each[first::_AT_ONCE] for first in range(min(_AT_ONCE, len(each)))]
+    shares = [each[first::at_once] for first in range(min(at_once, len(each)))]
     list(_synchronizing().map(_synchronize_one_by_one, shares))
 
 
@@ -142,7 +144,7 @@ def _synchronize_one_by_one(paths: Iterable[str | Path]) -> None:
 class _Round:
     """Folders that are synchronized together, and what comes of it."""
 
-    folders: set[Path] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
     result: Future[None] = field(default_factory=Future)
 
 
@@ -157,7 +159,7 @@ class _Rounds:
         self._joining, self._turn = Lock(), Lock()
         self._next: _Round | None = None
 
-    def synchronize(self, folders: Collection[Path]) -> None:
+    def synchronize(self, folders: Collection[str]) -> None:
         """Return once the names in some folders are durable; what one of the round meets is raised in all."""
         with self._joining:
             begins = self._next is None
@@ -168,7 +170,7 @@ class _Rounds:
                 with self._turn:
                     with self._joining:
                         self._next = None
-                    synchronize_together(joined.folders)
+                    synchronize_together(joined.folders, _FOLDERS_AT_ONCE)
                 joined.result.set_result(None)
             except BaseException as error:
                 joined.result.set_exception(error)
@@ -220,21 +222,22 @@ def replace_files(
         Of every file, by its path within `root`.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    marks, aside = dict[str, Mark](), list[tuple[Path, Path, Path]]()
+    marks, aside = dict[str, Mark](), list[tuple[str, str, str]]()
     for name, found in files.items():
-        folder = root / name
         for key, data in found.items():
-            path = scratch / f"{uuid.uuid4().hex}{PARTIAL}"
+            path = f"{scratch}/{uuid.uuid4().hex}{PARTIAL}"
             marks[f"{name}/{key}"] = write_aside(path, memoryview(data))
-            aside.append((path, folder, folder / key))
+            aside.append((path, name, key))
     synchronize_together([path for path, *_ in aside])
     fence()
-    folders = set[Path]()
-    for path, folder, target in aside:
-        if target.parent not in folders:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            folders.update(each for each in target.parents if each.is_relative_to(folder))
-        path.replace(target)
+    folders = set[str]()
+    for path, name, key in aside:
+        *parts, file = key.split("/")
+        *_, folder = within = list(accumulate(parts, "{}/{}".format, initial=f"{root}/{name}"))
+        if folder not in folders:
+            os.makedirs(folder, exist_ok=True)
+            folders.update(within)
+        os.replace(path, f"{folder}/{file}")
     _rounds().synchronize(folders)
     return marks
 

@@ -152,13 +152,14 @@ class Rounds:
     """Rounds whose first one waits for the disk until it is told to end."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.found = list[set[Path]]()
+        self.found = list[set[str]]()
         self.begun, self.end = Event(), Event()
         self.error: OSError | None = None
         self.rounds = durable._Rounds()
         monkeypatch.setattr(durable, "synchronize_together", self._synchronize)
 
-    def _synchronize(self, folders: Collection[Path]) -> None:
+    def _synchronize(self, folders: Collection[str], at_once: int) -> None:
+        assert at_once > 0
         self.found.append(set(folders))
         self.begun.set()
         assert self.end.wait(60)
@@ -177,7 +178,7 @@ class Rounds:
 def test_who_comes_while_a_round_waits_is_in_the_next_and_a_common_folder_is_synchronized_once(
     monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
-    common, own = Path("common"), [Path(str(index)) for index in range(5)]
+    common, own = "common", [str(index) for index in range(5)]
     disk = Rounds(monkeypatch)
     disk.error = error
     with ThreadPoolExecutor(5) as pool:
