@@ -24,19 +24,24 @@ class _Daemons:
     """Threads that end with the process: what is in flight when a run is dropped is not waited for."""
 
     def __init__(self, count: int) -> None:
-        self._count, self._todo = count, SimpleQueue[Run | None]()
-        for index in range(count):
-            threading.Thread(target=self._work, name=f"phbatch-{index}", daemon=True).start()
+        self._left, self._started, self._todo = count, 0, SimpleQueue[Run | None]()
+        self._starting = threading.Lock()
 
     def do(self, runs: Iterable[Run]) -> None:
-        """Do these, one after the other as threads become free."""
-        for run in runs:
-            self._todo.put(run)
+        """Do these, one after the other as threads become free; there are no more threads than there was to do."""
+        with self._starting:
+            for run in runs:
+                self._todo.put(run)
+                if self._left:
+                    threading.Thread(target=self._work, name=f"phbatch-{self._started}", daemon=True).start()
+                    self._left, self._started = self._left - 1, self._started + 1
 
     def end(self) -> None:
-        """End the threads, once all is done."""
-        for _ in range(self._count):
-            self._todo.put(None)
+        """End the threads, once all is done; what comes later is not."""
+        with self._starting:
+            self._left = 0
+            for _ in range(self._started):
+                self._todo.put(None)
 
     def _work(self) -> None:
         while (run := self._todo.get()) is not None:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from importlib.metadata import version
 from time import gmtime, monotonic, strftime, time
 from typing import Any
 
 import psutil
 
+from phbatch.computing.versions import versions_here
 from phbatch.places.own import PRIVATE
 from phbatch.places.place import Place
 from phbatch.words.errors import first_line
@@ -62,7 +61,8 @@ class RunLog:
         self._counts = {"units": 0, "frames": 0, "measured": 0, "failed": 0, "flagged": 0}
         self._stages: dict[str, float] = {}
         self._forget_old()
-        facts = {"version": version("phbatch"), "python": platform.python_version(), "host": socket.gethostname()}
+        here = versions_here()
+        facts = {"version": here["phbatch"], "python": here["python"], "host": socket.gethostname()}
         self._write("phbatch.running.run", "INFO", "started", command, facts | {"process": os.getpid()})
 
     def hear(self, event: Event) -> None:
