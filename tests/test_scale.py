@@ -10,8 +10,11 @@ import pytest
 import zarr
 
 import phbatch
+from phbatch.computing import measuring
+from phbatch.computing.tasks import Job
 from phbatch.csbdeep import MedianNormalizer, patch_normalization
 from phbatch.places.table_file import write_rows
+from phbatch.planning.unit import Unit
 from tests.movies import frames_of
 
 
@@ -70,6 +73,23 @@ def test_one_frame_with_a_scale_is_enough_and_the_others_are_flagged(tmp_path: P
     result = phbatch.run(source, tmp_path / "o.zarr", model="none")
     assert set(result.flagged) == {f"t{t}/c0/z0" for t in range(8) if t != 6}
     assert set(map(tuple, result.flagged.values())) == {("unscaled",)}
+
+
+@pytest.mark.parametrize(("scaled", "read"), [(0, [1]), (5, [1, 8])], ids=["first", "another"])
+def test_the_search_for_a_scale_reads_the_first_frame_alone_where_that_has_one(
+    scaled: int, read: list[int], tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr.open_array(source)[scaled] = subtracted()[scaled] + 500
+    found, original = list[int](), measuring.read_unit
+
+    def note(job: Job, unit: Unit) -> tuple[np.ndarray, str]:
+        block, digest = original(job, unit)
+        found.append(len(block))
+        return block, digest
+
+    monkeypatch.setattr(measuring, "read_unit", note)
+    phbatch.run(source, tmp_path / "o.zarr", model="none", workers=1, nan="skip")  # else all are searched for NaN
+    assert found == read
 
 
 def test_a_given_table_is_judged_when_it_is_read(tmp_path: Path, source: Path) -> None:

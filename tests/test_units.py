@@ -197,3 +197,13 @@ def test_what_grows_with_frames_is_planned_for(tmp_path: Path) -> None:
     assert planned(10**7, smooth_time=3) > planned(10**7) + 10**7 * 8 * 3
     with pytest.raises(phbatch.MemoryLimitError, match=r"statistics of all frames.*fewer with frames"):
         phbatch.plan(tmp_path / f"{10**8}.zarr", axes="tyx", model="none", memory="1GB")
+
+
+@given(geometry=GEOMETRIES)
+def test_the_first_frame_of_a_unit_has_the_key_of_the_first(geometry: Geometry) -> None:
+    for unit in geometry.units:
+        first = unit.first_frame(volumes=geometry.volumes)
+        (index,) = first.frame_indices(volumes=geometry.volumes)
+        assert first.frame_key(*index) == unit.frame_key(*next(unit.frame_indices(volumes=geometry.volumes)))
+        assert first.source[3:] == unit.source[3:]
+        assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(unit.source, first.source, strict=True))

@@ -88,7 +88,17 @@ class ScaleFound:
 
 
 def find_scale(job: Job, unit: Unit) -> ScaleFound:
-    """Look for a frame of a unit that the rule scales; a profile that is yet to be estimated is left out."""
+    """Look for a frame of a unit that the rule scales; a profile that is yet to be estimated is left out.
+
+    Mostly the first one is, and no other is read.
+    """
+    first = unit.first_frame(volumes=job.recipe.volumes)
+    if first.source != unit.source and (found := _find_scale(job, first)).scaled:
+        return found
+    return _find_scale(job, unit)
+
+
+def _find_scale(job: Job, unit: Unit) -> ScaleFound:
     recipe = job.recipe
     preparation = recipe.preparation
     if preparation.illumination not in FRAME_BACKGROUNDS:

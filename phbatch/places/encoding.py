@@ -50,8 +50,9 @@ class Encoder:
     def __init__(self, name: str, array: zarr.Array[Any]) -> None:
         self._name = name
         self._stored: dict[str, Buffer] = {}
-        self._array = reopen(array, StorePath(MemoryStore(self._stored)), empty_chunks=True)
         self._direct = DirectChunks.of(array)
+        if self._direct is None:
+            self._array = reopen(array, StorePath(MemoryStore(self._stored)), empty_chunks=True)
 
     def encode(self, selection: tuple[slice, ...], values: NDArray[Any]) -> Encoded:
         """Encode whole chunks or shards; what zarr encodes is taken out of its store again."""

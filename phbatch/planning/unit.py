@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from phbatch.kernels.stats import FrameStatistics
@@ -39,6 +39,15 @@ class Unit:
         """Where some channels of the input are among those that are kept."""
         first = self.source[1].start
         return frozenset(index for index, c in enumerate(self.keep_c) if first + c in channels)
+
+    def first_frame(self, *, volumes: bool) -> Unit:
+        """The part of it that is its first frame, whose indices within that are 0."""
+        t, c, z, rows, columns = self.source
+        t, c = (
+            slice(part.start + kept[0], part.start + kept[0] + 1) for part, kept in ((t, self.keep_t), (c, self.keep_c))
+        )
+        z = z if volumes else slice(z.start, z.start + 1)
+        return replace(self, source=(t, c, z, rows, columns), keep_t=range(1), keep_c=(0,), measured=None)
 
     def frame_indices(self, *, volumes: bool) -> Iterator[tuple[int, int, int | None]]:
         """Index within the unit of every frame, as (t, c, z); z is None for whole volumes."""
