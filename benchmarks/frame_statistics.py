@@ -119,8 +119,8 @@ def compile_parts() -> dict[str, Callable[..., None]]:
 
     def along_y(frame: Any, weights: Any, total: Any, lane: Any) -> None:
         for y in range(frame.shape[0]):
-            rows(frame, y, weights, 5, total, lane)
-            rows(frame, y, weights, 1, total, lane)
+            rows(frame, y, weights, 5, total, lane, True)
+            rows(frame, y, weights, 1, total, lane, True)
 
     def along_x(frame: Any, weights: Any, padded: Any, bins: Any) -> None:
         for y in range(frame.shape[0]):

@@ -16,8 +16,9 @@ _compiling = Lock()
 class _Later:
     """Stands for a function in its module until it, or another one of the module, is called."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], **options: bool) -> None:
         self._function = function
+        self._options = options
 
     def __call__(self, *arguments: Any) -> Any:
         names = self._function.__globals__
@@ -32,9 +33,21 @@ def compile_later(function: Callable[..., Any]) -> Any:
     return _Later(function)
 
 
+def compile_within(function: Callable[..., Any]) -> Any:
+    """As `compile_later`, for what compiled functions alone may call: a call from Python crashes."""
+    return _Later(function, no_cpython_wrapper=True)
+
+
+def compile_allocating(function: Callable[..., Any]) -> Any:
+    """As `compile_later`, for what makes arrays or lists."""
+    return _Later(function, _nrt=True)
+
+
 def _compile_all(names: dict[str, Any]) -> None:
     import numba
 
-    # Without the wrappers for callers in C, of which there are none: they took some 8 % of the time of the compiler.
-    compiler = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
-    names.update({name: compiler(value._function) for name, value in list(names.items()) if isinstance(value, _Later)})
+    # What nobody needs is not compiled, which is a fifth of the time: wrappers for callers in C, and the counting of
+    # references to arrays, which belong to the callers in Python.
+    usual = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
+    later = {name: value for name, value in list(names.items()) if isinstance(value, _Later)}
+    names.update({name: numba.njit(**usual | value._options)(value._function) for name, value in later.items()})

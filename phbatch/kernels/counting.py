@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phbatch.kernels.compiled import compile_later
+from phbatch.kernels.compiled import compile_later, compile_within
 from phbatch.kernels.padding import Extent, Padding
 from phbatch.kernels.smoothing import gaussian_radius, half_weights
 
 _SMALL = 1 << 15
 _USUAL_RADIUS = 8  # of a sigma of 2 pixels
+_NO_LIMITS: tuple[NDArray[np.int32], ...] = (np.empty(0, np.int32),) * 4  # of the types of limits: one sweep for both
 
 
 def halo_of_counting(sigma: float) -> int:
@@ -73,20 +74,21 @@ def count_block(
     height, width = block.shape
     window = (top, height - bottom, left, width - right)
     sums = np.zeros(3, np.int64)
-    image = clear = None
+    image = clear = _NO_LIMITS
     if padding is not None:
         image, clear = _limits(padding.image), _limits(padding.clear)
-    weights, lane = half_weights(sigma), np.empty(0, _lane_of(block.dtype, low, high))
-    _sweep(block, weights, window, per_unit, low, first, raw, smooth, sums, image, clear, lane)
+    weights, narrow = half_weights(sigma), np.empty(0, np.int16 if block.dtype.kind == "i" else np.uint16)
+    limits = np.iinfo(narrow.dtype)
+    fits = limits.min <= 2 * low and 2 * high <= limits.max
+    buffers = (
+        np.empty(width + 2 * (weights.size - 1), np.float32),
+        np.empty(width, np.float32),
+        np.empty((3, width + 2), np.int32),
+        np.empty((width // 2 + 1, 2), np.int64),
+    )
+    _sweep(block, weights, window, per_unit, low, first, raw, smooth, sums, image, clear, narrow, fits, buffers)
     total, upper, lower = (int(value) for value in sums)
     return low, raw, first, smooth, (total, upper, lower)
-
-
-def _lane_of(dtype: np.dtype[Any], low: int, high: int) -> type[np.integer]:
-    """What holds the sum of two pixels: 16 bits where they do, since a vector then has twice as many."""
-    narrow: type[np.integer] = np.int16 if dtype.kind == "i" else np.uint16
-    limits = np.iinfo(narrow)
-    return narrow if limits.min <= 2 * low and 2 * high <= limits.max else np.int32
 
 
 def _limits(extent: Extent) -> tuple[NDArray[np.int32], ...]:
@@ -100,20 +102,20 @@ def _range_of(block: Any) -> tuple[int, int]:  # pragma: no cover
     for y in range(block.shape[0]):
         row = block[y]
         for x in range(row.shape[0]):
-            low, high = min(low, row[x]), max(high, row[x])
+            low, high = row[x] if row[x] < low else low, row[x] if row[x] > high else high
     return low, high
 
 
-@compile_later
+@compile_within
 def _mirror(index: int, size: int) -> int:
     while index < 0 or index >= size:
         index = -index - 1 if index < 0 else 2 * size - 1 - index
     return index
 
 
-@compile_later
+@compile_within
 def _smooth_row(
-    block: Any, y: int, weights: Any, scale: Any, padded: Any, total: Any, bins: Any, lane: Any
+    block: Any, y: int, weights: Any, scale: Any, padded: Any, total: Any, bins: Any, narrow: Any, fits: bool
 ) -> None:  # pragma: no cover
     """Bins of one smoothed row: along y into `padded`, its ends reflected, then along x, scaled and rounded."""
     width, radius = block.shape[1], weights.shape[0] - 1
@@ -121,7 +123,7 @@ def _smooth_row(
     for x in range(width):
         body[x] = weights[0] * np.float32(np.int32(row[x]))
     for k in range(radius - 3, 0, -4):
-        _add_rows(block, y, weights, k, body, lane)
+        _add_rows(block, y, weights, k, body, narrow, fits)
     for k in range(1, radius + 1):
         padded[radius - k] = body[_mirror(-k, width)]
         padded[radius + width - 1 + k] = body[_mirror(width - 1 + k, width)]
@@ -137,25 +139,37 @@ def _smooth_row(
     bins[0], bins[width + 1] = bins[1], bins[width]
 
 
-@compile_later
-def _add_rows(block: Any, y: int, weights: Any, k: int, total: Any, lane: Any) -> None:  # pragma: no cover
-    """Add the rows at distances k to k + 3 of row y on either side; sums of two pixels are exact in the lane's type."""
-    sum_of = lane.dtype.type
-    height = block.shape[0]
+@compile_within
+def _add_rows(
+    block: Any, y: int, weights: Any, k: int, total: Any, narrow: Any, fits: bool
+) -> None:  # pragma: no cover
+    """Add the rows at distances k to k + 3 of row y on either side.
+
+    Sums of two pixels are made in 16 bits where they fit, since a vector then has twice as many.
+    """
+    height, sum_of = block.shape[0], narrow.dtype.type
     w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
     a0, b0 = block[_mirror(y - k, height)], block[_mirror(y + k, height)]
     a1, b1 = block[_mirror(y - k - 1, height)], block[_mirror(y + k + 1, height)]
     a2, b2 = block[_mirror(y - k - 2, height)], block[_mirror(y + k + 2, height)]
     a3, b3 = block[_mirror(y - k - 3, height)], block[_mirror(y + k + 3, height)]
-    for x in range(total.shape[0]):
-        pair0 = w0 * np.float32(np.int32(sum_of(a0[x] + b0[x])))
-        pair1 = w1 * np.float32(np.int32(sum_of(a1[x] + b1[x])))
-        pair2 = w2 * np.float32(np.int32(sum_of(a2[x] + b2[x])))
-        pair3 = w3 * np.float32(np.int32(sum_of(a3[x] + b3[x])))
-        total[x] += (pair0 + pair1) + (pair2 + pair3)
+    if fits:
+        for x in range(total.shape[0]):
+            pair0 = w0 * np.float32(np.int32(sum_of(a0[x] + b0[x])))
+            pair1 = w1 * np.float32(np.int32(sum_of(a1[x] + b1[x])))
+            pair2 = w2 * np.float32(np.int32(sum_of(a2[x] + b2[x])))
+            pair3 = w3 * np.float32(np.int32(sum_of(a3[x] + b3[x])))
+            total[x] += (pair0 + pair1) + (pair2 + pair3)
+    else:
+        for x in range(total.shape[0]):
+            pair0 = w0 * np.float32(np.int32(a0[x] + b0[x]))
+            pair1 = w1 * np.float32(np.int32(a1[x] + b1[x]))
+            pair2 = w2 * np.float32(np.int32(a2[x] + b2[x]))
+            pair3 = w3 * np.float32(np.int32(a3[x] + b3[x]))
+            total[x] += (pair0 + pair1) + (pair2 + pair3)
 
 
-@compile_later
+@compile_within
 def _add_columns(padded: Any, weights: Any, k: int, total: Any) -> None:  # pragma: no cover
     """Add the pixels at distances k to k + 3 along a row that has its halo."""
     radius = weights.shape[0] - 1
@@ -167,7 +181,7 @@ def _add_columns(padded: Any, weights: Any, k: int, total: Any) -> None:  # prag
         total[x] += near + far
 
 
-@compile_later
+@compile_within
 def _weigh_columns(padded: Any, weights: Any, scale: Any, bins: Any) -> None:  # pragma: no cover
     """All taps of the usual radius, in the order of the others, scaled and rounded: one pass."""
     w0, w1, w2, w3, w4 = weights[0], weights[1], weights[2], weights[3], weights[4]
@@ -195,50 +209,56 @@ def _sweep(
     sums: Any,
     image: Any,
     clear: Any,
-    lane: Any,
+    narrow: Any,
+    fits: bool,
+    buffers: Any,
 ) -> None:  # pragma: no cover
-    """Count the window of a block row by row, three smoothed rows at a time; within limits where there are some."""
-    height, width = block.shape
-    top, stop, left, right = window
-    padded = np.empty(width + 2 * (weights.shape[0] - 1), np.float32)
-    total = np.empty(width, np.float32)
-    ring = np.empty((3, width + 2), np.int32)
-    spans = np.empty((width // 2 + 1, 2), np.int64)
-    for y in range(max(top - 1, 0), min(stop + 1, height)):
+    """Count the window of a block row by row, three smoothed rows at a time, within limits."""
+    top, stop, left, right = window  # of which y and x are counted
+    padded, total, ring, spans = buffers
+    for y in range(top - 1 if top else 0, stop + 1):
         row = ring[y % 3]
-        _smooth_row(block, y, weights, np.float32(per_unit), padded, total, row, lane)
+        if y < block.shape[0]:
+            _smooth_row(block, y, weights, np.float32(per_unit), padded, total, row, narrow, fits)
+        else:  # below the frame is its last row again
+            _copy_row(ring[(y - 1) % 3], row)
         if y == 0:  # above the frame is its first row again
-            ring[2] = ring[0]
+            _copy_row(row, ring[2])
         if top <= y < stop:
             source, bins = block[y][left:right], row[left + 1 : right + 1]
-            if image is None:
-                _count_values(source, low, raw)
-                _count_values(bins, first, smooth)
-            else:
-                for at in range(_find_spans(y - top, image, spans)):
-                    _count_values(source[spans[at, 0] : spans[at, 1]], low, raw)
-                for at in range(_find_spans(y - top, clear, spans)):
-                    _count_values(bins[spans[at, 0] : spans[at, 1]], first, smooth)
-        if top < y <= stop:
-            _sum_row(ring[(y - 2) % 3], ring[(y - 1) % 3], row, left, right, sums, y - 1 - top, clear, spans)
-    if stop == height:  # below the frame is its last row again
-        last = ring[(height - 1) % 3]
-        _sum_row(ring[(height - 2) % 3], last, last, left, right, sums, height - 1 - top, clear, spans)
+            for at in range(_find_spans(y - top, source.size, image, spans)):
+                _count_values(source[spans[at, 0] : spans[at, 1]], low, raw)
+            for at in range(_find_spans(y - top, source.size, clear, spans)):
+                _count_values(bins[spans[at, 0] : spans[at, 1]], first, smooth)
+        if top < y:
+            above, middle = ring[(y - 2) % 3], ring[(y - 1) % 3]
+            for at in range(_find_spans(y - 1 - top, right - left, clear, spans)):
+                _sum_laplacian(above, middle, row, left + spans[at, 0], left + spans[at, 1], sums)
 
 
-@compile_later
+@compile_within
+def _copy_row(source: Any, target: Any) -> None:  # pragma: no cover
+    """Pixel by pixel: Numba takes seconds to compile what an assignment of a whole row says where lengths differ."""
+    for x in range(target.size):
+        target[x] = source[x]
+
+
+@compile_within
 def _count_values(values: Any, first: int, counts: Any) -> None:  # pragma: no cover
     for x in range(values.shape[0]):
         counts[np.uint32(np.int64(values[x]) - first)] += 1
 
 
-@compile_later
-def _find_spans(y: int, extent: Any, spans: Any) -> int:  # pragma: no cover
+@compile_within
+def _find_spans(y: int, width: int, extent: Any, spans: Any) -> int:  # pragma: no cover
     """Put the first and the last column plus one of every piece of a row within the limits; returns their number."""
     left, right, top, bottom = extent
+    if left.size == 0:  # no limits
+        spans[0, 0], spans[0, 1] = 0, width
+        return 1
     count, start = 0, -1
-    end = min(right[y], top.shape[0])
-    for x in range(max(left[y], 0), end):
+    end = right[y] if right[y] < top.size else top.size
+    for x in range(left[y] if left[y] > 0 else 0, end):
         inside = top[x] <= y < bottom[x]
         if inside and start < 0:
             start = x
@@ -251,18 +271,7 @@ def _find_spans(y: int, extent: Any, spans: Any) -> int:  # pragma: no cover
     return count
 
 
-@compile_later
-def _sum_row(
-    above: Any, row: Any, below: Any, left: int, right: int, sums: Any, y: int, extent: Any, spans: Any
-) -> None:  # pragma: no cover
-    if extent is None:
-        _sum_laplacian(above, row, below, left, right, sums)
-    else:
-        for at in range(_find_spans(y, extent, spans)):
-            _sum_laplacian(above, row, below, left + spans[at, 0], left + spans[at, 1], sums)
-
-
-@compile_later
+@compile_within
 def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, sums: Any) -> None:  # pragma: no cover
     """Sum and sum of squares over one row, of up to 2**22 values below 2**20."""
     over, under = above[left + 1 : right + 1], below[left + 1 : right + 1]
@@ -279,7 +288,7 @@ def _sum_laplacian(above: Any, row: Any, below: Any, left: int, right: int, sums
     sums[2] += squares & 0xFFFFFFFF
 
 
-@compile_later
+@compile_within
 def _sum_small(over: Any, under: Any, before: Any, middle: Any, after: Any, sums: Any) -> bool:  # pragma: no cover
     """The same in 32 bits, which a vector has more of; False, and nothing added, where that cannot hold the sums."""
     if middle.shape[0] > _SMALL:

@@ -128,7 +128,8 @@ def _average(image: Any, factor: int, sums: Any, averages: Any) -> None:  # prag
     for i in range(averages.shape[0]):
         top = i * factor
         stop = min(top + factor, height)
-        sums[:] = 0
+        for x in range(width):
+            sums[x] = 0
         for y in range(top, stop):
             row = image[y]
             for x in range(width):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from phbatch.kernels.compiled import compile_later
+from phbatch.kernels.compiled import compile_allocating, compile_later, compile_within
 from phbatch.words.choices import LevelMethod
 
 _NARROW = 256  # up to this factor the sum over a square of 16 bit integers fits 32 bits
@@ -88,7 +88,8 @@ def _fill_levels(plane: NDArray[Any], levels: Sequence[NDArray[Any]], method: Le
     if method == "mode" or (plane.dtype.kind in "iu" and plane.dtype.itemsize > 4):
         for level, pixels in enumerate(levels, 1):
             if method == "mode":
-                _modes(plane, 2**level, np.empty(4**level, plane.dtype), pixels)
+                fill = _modes if plane.dtype.kind in "iu" else _modes_of_floats
+                fill(plane, 2**level, np.empty(4**level, plane.dtype), pixels)
             else:
                 _means_of_wide(plane, 2**level, pixels)
     else:
@@ -135,7 +136,7 @@ def _sum_dtype(dtype: np.dtype[Any], level: int) -> type[np.generic]:
     return np.int32 if dtype.kind == "i" else np.uint32
 
 
-@compile_later
+@compile_within
 def _add_squares(source: Any, row: Any, i: int) -> None:  # pragma: no cover
     """Row i of the sums over 2 x 2, fewer at the ends."""
     height, width = source.shape
@@ -242,21 +243,61 @@ def _means_of_wide(image: Any, factor: int, means: Any) -> None:  # pragma: no c
 
 @compile_later
 def _modes(image: Any, factor: int, square: Any, modes: Any) -> None:  # pragma: no cover
-    height, width = image.shape
     for i in range(modes.shape[0]):
-        bottom = min((i + 1) * factor, height)
         for j in range(modes.shape[1]):
-            right, count = min((j + 1) * factor, width), 0
-            for y in range(i * factor, bottom):
-                for x in range(j * factor, right):
-                    square[count] = image[y, x]
-                    count += 1
-            values = square[:count]
+            values = square[: _gather(image, factor, i, j, square)]
+            for k in range(1, values.size):
+                if values[k] != values[0]:
+                    _sort(values)
+                    break
+            modes[i, j] = _most_frequent(values)
+
+
+@compile_allocating
+def _modes_of_floats(image: Any, factor: int, square: Any, modes: Any) -> None:  # pragma: no cover
+    """As `_modes`; of zeros and NaN, equal or not, it is the order of this sort that says which one is found."""
+    for i in range(modes.shape[0]):
+        for j in range(modes.shape[1]):
+            values = square[: _gather(image, factor, i, j, square)]
             values.sort()
-            longest, start = 0, 0
-            for k in range(1, count + 1):
-                if k == count or values[k] != values[start]:
-                    if k - start > longest:
-                        longest = k - start
-                        modes[i, j] = values[start]
-                    start = k
+            modes[i, j] = _most_frequent(values)
+
+
+@compile_within
+def _gather(image: Any, factor: int, i: int, j: int, square: Any) -> int:  # pragma: no cover
+    """Copy the pixels of a square, fewer at the ends; returns their number."""
+    bottom, right = min((i + 1) * factor, image.shape[0]), min((j + 1) * factor, image.shape[1])
+    count = 0
+    for y in range(i * factor, bottom):
+        for x in range(j * factor, right):
+            square[count] = image[y, x]
+            count += 1
+    return count
+
+
+@compile_within
+def _sort(values: Any) -> None:  # pragma: no cover
+    """Shell's sort: Numba takes more than a second to compile its own for every dtype."""
+    gap = 1
+    while 3 * gap < values.size:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for k in range(gap, values.size):
+            value, at = values[k], k
+            while at >= gap and values[at - gap] > value:
+                values[at] = values[at - gap]
+                at -= gap
+            values[at] = value
+        gap //= 3
+
+
+@compile_within
+def _most_frequent(values: Any) -> Any:  # pragma: no cover
+    """Of sorted values the first of those that are the most."""
+    found, longest, start = values[0], 0, 0
+    for k in range(1, values.size + 1):
+        if k == values.size or values[k] != values[start]:
+            if k - start > longest:
+                longest, found = k - start, values[start]
+            start = k
+    return found
