@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Generator, Iterator
 
 import numpy as np
@@ -58,6 +59,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
     """No doctests are looked for in tests, which have none: it takes as long as to find all tests."""
     return [found for found in (yield) if type(found) is pytest.Module]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Modules of tests are imported as if there were no JAX, which TensorFlow imports in each process where it is."""
+    spared = isinstance(collector, pytest.Module) and "jax" not in sys.modules
+    if spared:
+        sys.modules["jax"] = None  # type: ignore[assignment]
+    try:
+        return (yield)
+    finally:
+        if spared:
+            del sys.modules["jax"]
 
 
 def pytest_collection_finish() -> None:

@@ -94,7 +94,10 @@ def test_a_plan_is_above_the_peak(
     noise = np.resize(np.random.default_rng(0).normal(120, 6, (1000, shape[-1])).astype(dtype), shape[-2:])
     axes = list("tyx"[-len(shape) :])
     chunks = (*(1,) * (len(shape) - 2), *(min(length, 1024) for length in shape[-2:]))
-    array = zarr.create_array(tmp_path / "in.zarr", shape=shape, chunks=chunks, dtype=dtype, dimension_names=axes)
+    array = zarr.create_array(
+        tmp_path / "in.zarr", shape=shape, chunks=chunks, dtype=dtype, dimension_names=axes,
+        compressors=zarr.codecs.BloscCodec(cname="lz4"),
+    )  # fmt: skip
     array[...] = np.broadcast_to(noise, shape)
     peak, planned = measure(tmp_path / "in.zarr", tmp_path / "out.zarr", {"model": "none"} | options)
     assert planned >= peak

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import doctest
+import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from phbatch.computing.teams import TEAM, Teams
+from tests.forks import Forked
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PATH = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n"
 
 
 @pytest.fixture
 def scaling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def start_forked(command: list[str], *, cwd: str, env: dict[str, str], **_: object) -> Forked:
+    """In place of a Python of its own, which the test of units of no work starts."""
+    option, what, *arguments = command[1:]
+    code = what if option == "-c" else f"import runpy; runpy.run_module({what!r}, run_name='__main__')"
+    return Forked(PATH + code, arguments, environment=env, folder=Path(cwd))
+
+
+def measure_forked(code: str, *arguments: str, **environment: str) -> Any:
+    said, errors = (forked := Forked(PATH + code, arguments, environment=environment)).communicate(300)
+    assert forked.returncode == 0, errors
+    return json.loads(said.splitlines()[-1])
 
 
 @pytest.mark.usefixtures("scaling")
@@ -32,9 +50,12 @@ def test_rehearsal_of_units_of_no_work() -> None:
 
 
 @pytest.mark.usefixtures("scaling")
-def test_rehearsal_of_many_workers() -> None:
+def test_rehearsal_of_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cluster
     from cluster import measure_many, scheduler_share
 
+    monkeypatch.setattr(cluster, "subprocess", SimpleNamespace(Popen=start_forked, DEVNULL=None))
+    monkeypatch.setattr(cluster, "measure", measure_forked)
     row = measure_many(4, 2, 0.05, 1)
     assert row["workers"] == 4
     assert row["calls_per_s"] > 0

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import tensorflow as tf
 from distributed import get_worker
-from jax.errors import JaxRuntimeError
 
 import phbatch
 from phbatch.computing import measuring, tasks
@@ -244,12 +243,24 @@ def test_a_unit_that_fails_on_two_devices_is_to_blame_itself(
         (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), False),
         (tf.errors.InternalError(None, None, "RESOURCE_EXHAUSTED: out of memory"), False),
         (tf.errors.InvalidArgumentError(None, None, "shapes do not fit"), False),
-        (JaxRuntimeError("INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS"), True),
-        (JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),
-        (JaxRuntimeError("INVALID_ARGUMENT: shapes do not fit"), False),
         (OSError("INTERNAL: none of a framework"), False),
     ],
     ids=str,
 )
 def test_failures_of_a_device_are_told_from_those_of_a_unit(error: Exception, of_device: bool) -> None:
     assert predictor._is_of_device(error) == of_device
+
+
+@pytest.mark.parametrize(
+    ("said", "of_device"),
+    [
+        ("INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS", True),
+        ("RESOURCE_EXHAUSTED: out of memory", False),
+        ("INVALID_ARGUMENT: shapes do not fit", False),
+    ],
+    ids=str,
+)
+def test_failures_of_a_device_are_told_on_jax(said: str, of_device: bool) -> None:
+    from jax.errors import JaxRuntimeError
+
+    assert predictor._is_of_device(JaxRuntimeError(said)) == of_device
