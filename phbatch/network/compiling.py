@@ -80,7 +80,7 @@ def _compile_tensorflow(network: Network, shape: tuple[int, ...], steps: Steps) 
 
 
 def _call_traced(traced: Any, weights: list[Any], given: list[Any]) -> Sequence[Any]:
-    """Call a function that was traced; the public way looks at the type of every weight, as long as a small tile takes."""
+    """Call a function that was traced; the public way looks at all weights, as long as a small tile takes."""
     flat = getattr(traced, "_call_flat", None)  # which no version need have
     return traced(weights, *given) if flat is None else flat([*weights, *given], traced.captured_inputs)  # type: ignore[no-any-return]
 
