@@ -141,6 +141,14 @@ class Forked:
         self._process.kill()
 
 
+def fork_command(
+    *arguments: object, log: Path, environment: Mapping[str, str] = {}, before: str = "", folder: Path | None = None
+) -> Forked:
+    """Call ``phbatch`` in a process, all that it prints into one file; ``before`` is Python that runs at first."""
+    code = f"{before}\nfrom phbatch.shell.commands import main\nmain()\n"
+    return Forked(code, [*map(str, arguments)], environment=environment, folder=folder, log=log)
+
+
 @contextmanager
 def forked_workers() -> Iterator[None]:
     """While inside, the workers of a Dask cluster that is opened are such processes."""

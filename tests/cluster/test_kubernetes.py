@@ -5,8 +5,6 @@ It is an emulator (`tests.cluster.emulator`): nothing here shows nodes, limits, 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,32 +22,33 @@ from phbatch.places.place import Place
 from tests.cluster.emulator.session import DEADLINE_S, Emulator, emulate
 from tests.cluster.paced import allow
 from tests.faults.inputs import files
+from tests.forks import Forked, fork_command
 
 CHANNELS = 40
+NAMES = Path(__file__).parent / "emulator" / "names" / "sitecustomize.py"
 
 
 class Site:
     """An image, what a plain run makes of it, and pods that write as far as a test lets them."""
 
     def __init__(self, folder: Path, kubernetes: Emulator, pace: Path) -> None:
-        self.kubernetes, self.pace = kubernetes, pace
+        self.kubernetes, self.pace, self.folder = kubernetes, pace, folder
         self.source, self.plain, self.output = (folder / f"{name}.zarr" for name in ("in", "plain", "out"))
         draw = np.random.default_rng(3)
         data = (500 + 20 * draw.standard_normal((2, CHANNELS, 32, 32))).astype("uint16")
         zarr.create_array(self.source, data=data, chunks=(1, 1, 32, 32))
         phbatch.run(self.source, self.plain, axes="tcyx", model="none")
 
-    def submit(self, *options: str) -> subprocess.Popen[str]:
+    def submit(self, *options: str) -> Forked:
         """Call ``phbatch submit``, and do not wait for its end."""
-        command = [sys.executable, "-m", "phbatch", "submit", str(self.source), str(self.output)]
-        command += ["--cluster", "kubernetes", "--axes", "tcyx", "--model", "none", "--memory-per-worker", "1GB"]
-        return subprocess.Popen(
-            [*command, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.kubernetes.environment,
-        )
+        given = ["--cluster", "kubernetes", "--axes", "tcyx", "--model", "none", "--memory-per-worker", "1GB"]
+        return self.command("submit", self.source, self.output, *given, *options)
+
+    def command(self, name: str, *arguments: object) -> Forked:
+        """Call a command of ``phbatch`` that knows the names of the emulator's services."""
+        knowing = f"import runpy\nrunpy.run_path({str(NAMES)!r})"
+        log, environment = self.folder / f"{name}.log", self.kubernetes.environment
+        return fork_command(name, *arguments, log=log, environment=environment, before=knowing)
 
     def done(self) -> int:
         return sum(1 for _ in Ledger(Place.at(self.output)))
@@ -59,7 +58,7 @@ class Site:
         least = self.done() + 1
         self.kubernetes.wait(lambda: self.done() >= least or allow(self.pace))
 
-    def await_workers(self, count: int, call: subprocess.Popen[str]) -> None:
+    def await_workers(self, count: int, call: Forked) -> None:
         """Return once so many are pods, and have come to the scheduler: the operator sends no others away."""
 
         def there() -> bool:
@@ -174,11 +173,7 @@ def test_a_detached_run_whose_controller_is_killed(site: Site) -> None:
         pod["status"]["phase"] for pod in kubernetes.get("pods") if "controller" in str(pod["metadata"]["labels"])
     ]
     assert sorted(phases) == ["Failed", "Succeeded"]
-    done = subprocess.run(
-        [sys.executable, "-m", "phbatch", "cancel", str(site.output)],
-        capture_output=True,
-        text=True,
-        env=kubernetes.environment,
-    )
-    assert done.returncode == 0, done.stderr
+    call = site.command("cancel", site.output)
+    said, _ = call.communicate(timeout=DEADLINE_S)
+    assert call.returncode == 0, said
     kubernetes.wait(lambda: not kubernetes.get("daskclusters") and not site.running())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from phbatch.running import local
 from phbatch.words.events import Event, Notice, UnitFinished
 from tests.cluster import FRAMES
 from tests.faults.inputs import files, make_input, units_of
+from tests.forks import Forked, fork_command
 
 LONG_S = 300.0
 
@@ -212,33 +212,31 @@ def test_without_certificates_one_gpu_is_used_and_said(
 
 
 RUN = """
+import os
 from phbatch.planning import units
 from phbatch.running import local, run
-from phbatch.shell.commands import main
+os.setsid()
 units._UNIT_PIXELS = 1
 run.choose_devices = lambda *_, **__: ("0", "1")
 local.sees_device = lambda _: True
-main()
 """
-"""The command line on a machine of two GPUs, whose runs need no network to use them."""
+"""Before the command line: a machine of two GPUs, whose runs need no network to use them."""
 
 
-def start(source: Path, output: Path, folder: Path) -> subprocess.Popen[str]:
+def start(source: Path, output: Path, folder: Path) -> Forked:
     """Start a run in a group of its own, as in a terminal; returns once its first unit is in the ledger."""
     (folder / "slow.py").write_text(
         "import time\nfrom phbatch.outputs.writer import Sink\nplace = Sink.place\n"
         "def dask_setup(worker):\n    Sink.place = lambda *encoded: time.sleep(0.5) or place(*encoded)\n"
     )
     preload = json.dumps([str(folder / "slow.py")])
-    environment = os.environ | {"DASK_DISTRIBUTED__WORKER__PRELOAD": preload}
+    environment = {"DASK_DISTRIBUTED__WORKER__PRELOAD": preload}
     environment["DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT"] = "5s"  # how long those that are left ask for the dead
-    command = [sys.executable, "-c", RUN, "run", str(source), str(output), "--model", "none", "--workers", "1"]
-    started = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    command = ["run", source, output, "--model", "none", "--workers", "1"]
+    started = fork_command(*command, log=folder / "run.log", environment=environment, before=RUN)
     deadline = time.monotonic() + LONG_S
     while not (output.exists() and units_of(output)):
-        assert started.poll() is None, started.stdout and started.stdout.read()
+        assert started.poll() is None, (folder / "run.log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return started

@@ -5,8 +5,6 @@ Several faults share a run, since each costs the seconds in which SLURM and Dask
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +20,7 @@ from phbatch.outputs.ledger import Ledger
 from phbatch.places.place import Place
 from tests.cluster.slow import make_python
 from tests.cluster.slurm import SlurmCluster
+from tests.forks import Forked, fork_command
 
 pytestmark = pytest.mark.skipif(find_spec("dask_jobqueue") is None, reason="dask-jobqueue is missing")
 
@@ -37,17 +36,16 @@ class Site:
         self.slurm, self.source, self.plain = slurm, image, image.with_name("plain.zarr")
         self.python, self.gate = make_python(folder)
         self.output = folder / "out.zarr"
-        self.calls: list[subprocess.Popen[str]] = []
+        self.calls: list[Forked] = []
 
-    def submit(self, *options: str, workers: int) -> subprocess.Popen[str]:
+    def submit(self, *options: str, workers: int) -> Forked:
         """Call ``phbatch submit``, and do not wait for its end."""
-        command = [sys.executable, "-m", "phbatch", "submit", self.source, self.output, "--cluster", "slurm"]
+        command = ["submit", self.source, self.output, "--cluster", "slurm"]
         command += ["--axes", "tcyx", "--model", "none", "--workers", workers, "--memory-per-worker", "1GB"]
         command += ["--interface", "lo", "--walltime", "10m", "--drain", "1m", "--python", self.python, *options]
         environment = self.slurm.environment | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-        call = subprocess.Popen(
-            [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
+        log = self.output.with_name(f"call{len(self.calls)}.log")
+        call = fork_command(*command, log=log, environment=environment)
         self.calls.append(call)
         return call
 
@@ -59,7 +57,7 @@ class Site:
     def done(self) -> int:
         return sum(1 for _ in Ledger(Place.at(self.output)))
 
-    def finish(self, call: subprocess.Popen[str]) -> None:
+    def finish(self, call: Forked) -> None:
         """Let the units be fast, and expect that the call succeeds."""
         self.gate.touch()
         said, _ = call.communicate(timeout=LONG_S)
@@ -76,8 +74,6 @@ class Site:
             if call.poll() is None:
                 call.kill()
             call.wait()
-            if call.stdout is not None:
-                call.stdout.close()
         if jobs := self.slurm.jobs():
             self.slurm.command("scancel", *jobs)
         self.slurm.wait(lambda: not self.slurm.jobs(), LONG_S, "no jobs are left")

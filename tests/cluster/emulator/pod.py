@@ -16,7 +16,7 @@ _CONTEXT.set_forkserver_preload(
     [
         *("dask", "distributed.cli.dask_scheduler", "distributed.cli.dask_worker"),
         *("phbatch.computing.drain", "phbatch.running.run", "phbatch.shell.commands", "phbatch.tools.report_page"),
-        *("numba", "dask_kubernetes.cli.cli", __name__),  # Dask's command line asks its plugins first
+        *("numba", "dask_kubernetes.cli.cli", __name__, "tests.frozen"),  # Dask's command line asks its plugins first
     ]
 )
 
