@@ -19,7 +19,8 @@ from typing import Any
 
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, StorePath
+from zarr.buffer.cpu import Buffer
+from zarr.storage import LocalStore, MemoryStore, StorePath
 
 from phbatch.places.decoding import GuardedCodecPipeline
 from phbatch.places.guard import require_harmless_codecs
@@ -61,8 +62,19 @@ def limit_threads(count: int) -> None:
     zarr.config.set({"threading.max_workers": count})
 
 
-def open_node(store: Store | str, node: str, mode: str, *, fast: bool) -> zarr.Array[Any] | zarr.Group:
+def open_node(
+    store: Store | str, node: str, mode: str, *, fast: bool, document: bytes | None = None
+) -> zarr.Array[Any] | zarr.Group:
     """Open a Zarr array or group of a store.
+
+    Parameters
+    ----------
+    store, node, mode
+        As zarr takes them.
+    fast : bool
+        Whether with the codecs of zarrs.
+    document : bytes, optional
+        What lies in its ``zarr.json``, which then is not asked for.
 
     Raises
     ------
@@ -74,7 +86,7 @@ def open_node(store: Store | str, node: str, mode: str, *, fast: bool) -> zarr.A
         alike = _opened.get((documents, fast))
         if alike is not None:
             return _copied(alike, StorePath(LocalStore(str(store), read_only=True), node))
-    found = _open(store, node, mode, fast=fast)
+    found = _open(store, node, mode, document, fast=fast)
     if any(documents) and _read_documents(Path(str(store)) / node) == documents:
         with ONE_AT_A_TIME:
             while len(_opened) >= _MOST_OPENED:
@@ -120,15 +132,32 @@ def _read_documents(folder: Path) -> tuple[bytes | None, ...]:
     return tuple(found)
 
 
-def _open(store: Store | str, node: str, mode: str, *, fast: bool) -> zarr.Array[Any] | zarr.Group:
+def _open(
+    store: Store | str, node: str, mode: str, document: bytes | None, *, fast: bool
+) -> zarr.Array[Any] | zarr.Group:
     with codec_pipeline(fast=fast):
-        found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
+        found = None
+        if document is not None and not isinstance(store, str):
+            found = _open_by_document(document, store, node, mode)
+        if found is None:
+            found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
     if isinstance(found, zarr.Array):
         require_harmless_codecs(found)
     if isinstance(found, zarr.Array) and not _suits_zarrs(found):
         with codec_pipeline(fast=False):
             found = zarr.open(store, path=node, mode=mode)  # type: ignore[arg-type]
     return found
+
+
+def _open_by_document(document: bytes, store: Store, node: str, mode: str) -> zarr.Array[Any] | zarr.Group | None:
+    """The node; None where something is wrong with its document, which zarr says."""
+    if store.read_only and mode != "r":
+        return None
+    try:
+        found = zarr.open(MemoryStore({"zarr.json": Buffer.from_bytes(document)}), mode="r")
+    except Exception:
+        return None
+    return _copied(found, StorePath(store if mode != "r" or store.read_only else store.with_read_only(True), node))
 
 
 def _suits_zarrs(array: zarr.Array[Any]) -> bool:

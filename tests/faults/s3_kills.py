@@ -28,7 +28,7 @@ BAD_NETWORK = {"latency": 0.2} | dict.fromkeys(KINDS[1:], 0.02)
 SHARD_BYTES = 50_000
 """One frame, which is one unit, in a shard of two chunks."""
 
-REQUESTS = {False: 220, True: 200}
+REQUESTS = {False: 175, True: 155}
 """Less than a whole run needs, without shards and with them."""
 
 

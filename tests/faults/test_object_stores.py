@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -120,6 +121,49 @@ def test_requests_are_overlapped_and_bounded(bucket: Bucket, tmp_path: Path) -> 
         )
         assert len(proxy.requests) - before == 4 * 64
         assert 4 <= proxy.most_at_once <= zarr.config.get("async.concurrency")
+
+
+@pytest.mark.parametrize(("version", "requests"), [(3, 1), (2, 4)])
+def test_a_node_of_format_3_is_opened_by_one_request(
+    bucket: Bucket, tmp_path: Path, version: Any, requests: int
+) -> None:
+    group = zarr.create_group(tmp_path / "in.zarr", zarr_format=version, attributes={"mine": {"a": [1]}})
+    group.create_array("0", data=np.arange(12).reshape(3, 4), chunks=(1, 4), attributes={"more": 2})
+    upload(tmp_path / "in.zarr", bucket, "in.zarr")
+    with run_proxy(FaultProxy(bucket.port)) as proxy:
+        place = Place.at(bucket.url("in.zarr"), parse_storage_options(bucket.options(proxy.port)))
+        found = place.open("0")
+        assert len(proxy.requests) == requests
+        root = place.open()
+        assert (len(proxy.requests) == 2) == (version == 3)
+        assert (root.metadata, found.metadata) == (group.metadata, group["0"].metadata)
+        np.testing.assert_array_equal(found[:], group["0"][:])
+        with pytest.raises(ValueError, match="read-only"):
+            found[0] = 7
+        writable = place.open("0", "r+")
+        writable[0] = 7
+        assert place.open("0")[0, 0] == 7
+        with pytest.raises(FileNotFoundError):
+            place.open("nothing")
+        place.write("broken/zarr.json", b'{"zarr_format": 3, "node_type": "array"}')
+        said = _refusal(lambda: zarr.open(place.store(), path="broken", mode="r"))
+        assert _refusal(lambda: place.open("broken")) == said
+
+
+def _refusal(opening: Callable[[], object]) -> str:
+    try:
+        opening()
+    except Exception as error:
+        return repr(error)
+    raise AssertionError("it is opened")
+
+
+def test_a_run_of_format_3_asks_for_nothing_of_format_2(bucket: Bucket, image: Path) -> None:
+    source = upload(image, bucket, "in.zarr")
+    with run_proxy(FaultProxy(bucket.port)) as proxy:
+        phbatch.run(source, bucket.url("out.zarr"), storage_options=bucket.options(proxy.port), **SETTINGS)
+        assert [line for line in proxy.requests if "/.z" in line] == []
+        assert len(proxy.requests) < 200
 
 
 @pytest.mark.parametrize("kind", KINDS)
