@@ -18,6 +18,7 @@ import zarr
 
 import phbatch
 from phbatch.planning.memory import RESERVED_BYTES, RESERVED_NETWORK_BYTES, format_bytes
+from tests.forks import Forked
 from tests.handmade import CONFIG, CommandLine, write_model, write_weights
 
 
@@ -331,13 +332,13 @@ def test_no_write_permission(tmp_path: Path, frames: np.ndarray) -> None:
             "phbatch.run(source, source + '-first', model='none')\n"
             f"{drop}\n"
             "try: phbatch.run(source, output, model='none')\n"
-            "except phbatch.PhbatchError as error: print(error, file=sys.stderr); sys.exit(error.exit_code)"
+            "except phbatch.PhbatchError as error: print(error, file=sys.stderr, flush=True); os._exit(error.exit_code)"
         )
-        command = [sys.executable, "-c", code, str(source), str(locked / "out.zarr")]
-        shown = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert shown.returncode == 3
-        assert "cannot be written" in shown.stderr
-        assert "Traceback" not in shown.stderr
+        child = Forked(code, [str(source), str(locked / "out.zarr")])
+        _, errors = child.communicate(300)
+        assert child.returncode == 3, errors
+        assert "cannot be written" in errors
+        assert "Traceback" not in errors
         assert list(locked.iterdir()) == []
     finally:
         shutil.rmtree(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,17 @@ PROBES = st.builds(
 )
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = np.random.default_rng(0).normal(1000, 30, (6, 1024, 1024)).astype("uint16")
-    zarr.create_array(tmp_path / "in.zarr", data=frames, chunks=(1, 1024, 1024))
-    return tmp_path / "in.zarr"
+    path = tmp_path_factory.mktemp("written") / "in.zarr"
+    zarr.create_array(path, data=frames, chunks=(1, 1024, 1024))
+    return path
+
+
+@pytest.fixture
+def source(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "in.zarr"))
 
 
 @given(PROBES, st.integers(1, 10**8), st.floats(600, 1e6))
