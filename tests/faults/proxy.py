@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.faults.s3_server import HERE
+
 KINDS = ("latency", "reset", "lost", "503", "slow_down", "truncated")
 """A slow answer; no answer to a request unseen; no answer to one carried out; two refusals; a torn body."""
 
@@ -26,7 +28,7 @@ REFUSALS = {
 
 @dataclass
 class FaultProxy:
-    """Forwards HTTP/1.1 to a server on loopback, one request per connection.
+    """Forwards HTTP/1.1 to a server on loopback, one request per connection; one of this process is asked without a connection.
 
     Attributes
     ----------
@@ -108,8 +110,12 @@ class FaultProxy:
             writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(text)) + text)
             await writer.drain()
             return
-        kept = [part for part in headers if part and part.split(":")[0].lower() not in ("connection", "expect")]
-        answer = await self._ask("\r\n".join([line, *kept, "Connection: close", "", ""]).encode("latin-1") + body)
+        if (server := HERE.get(self.upstream)) is not None:
+            method, target, _ = line.split()
+            answer = server.respond(method, target, named, body, ends=True)
+        else:
+            kept = [part for part in headers if part and part.split(":")[0].lower() not in ("connection", "expect")]
+            answer = await self._ask("\r\n".join([line, *kept, "Connection: close", "", ""]).encode("latin-1") + body)
         if fault == "lost":
             _reset(writer)
             return

@@ -34,6 +34,10 @@ _KNOWN = {
 }
 
 
+HERE = dict[int, "Server"]()
+"""Servers of this process, by their ports: a proxy before them asks them without a connection."""
+
+
 class Object(NamedTuple):
     """What lies under a key."""
 
@@ -84,6 +88,15 @@ class Server(ThreadingTCPServer):
             return _list(objects, name, asked)
         return _get(objects, key, headers) if method in ("GET", "HEAD") else Answer(501)
 
+    def respond(self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, ends: bool) -> bytes:
+        """What goes over the wire in answer to a request, of a connection that ends or stays."""
+        found = self.answer(method, target, headers, body)
+        rows = {"Content-Length": str(len(found.data)), "Connection": "close" if ends else "keep-alive"}
+        rows |= found.headers
+        head = "".join(f"{name}: {value}\r\n" for name, value in rows.items())
+        said = f"HTTP/1.1 {found.status} {HTTPStatus(found.status).phrase}\r\n{head}\r\n".encode("latin-1")
+        return said if method == "HEAD" else said + found.data
+
     def _put(self, objects: dict[str, Object], key: str, headers: Mapping[str, str], body: bytes) -> Answer:
         if headers.keys() & {"x-amz-copy-source", "x-amz-decoded-content-length"}:
             return Answer(501)
@@ -122,14 +135,8 @@ class _Connection(StreamRequestHandler):
             name, _, value = row.partition(":")
             headers[name.lower()] = value.strip()
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        found = self.server.answer(method, target, headers, body)
         ends = headers.get("connection", "").lower() == "close"
-        rows = {"Content-Length": str(len(found.data)), "Connection": "close" if ends else "keep-alive"}
-        rows |= found.headers
-        head = "".join(f"{name}: {value}\r\n" for name, value in rows.items())
-        self.wfile.write(f"HTTP/1.1 {found.status} {HTTPStatus(found.status).phrase}\r\n{head}\r\n".encode("latin-1"))
-        if method != "HEAD":
-            self.wfile.write(found.data)
+        self.wfile.write(self.server.respond(method, target, headers, body, ends=ends))
         self.wfile.flush()
         return not ends
 
@@ -193,8 +200,11 @@ def run_s3() -> Iterator[int]:
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         thread.start()
+        port: int = server.server_address[1]
+        HERE[port] = server
         try:
-            yield server.server_address[1]
+            yield port
         finally:
+            del HERE[port]
             server.shutdown()
             thread.join()
