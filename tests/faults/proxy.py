@@ -28,7 +28,7 @@ REFUSALS = {
 
 @dataclass
 class FaultProxy:
-    """Forwards HTTP/1.1 to a server on loopback, one request per connection; one of this process is asked without a connection.
+    """Forwards HTTP/1.1 to a server on loopback, one request per connection; one of its own process it calls.
 
     Attributes
     ----------
