@@ -142,7 +142,13 @@ def _open_correction(place: Place, token: str, preparation: Preparation, c: int,
 
 def forget_open_stores() -> None:
     """Close what this process holds open, so that a store that was replaced is opened anew."""
-    for opened in (_open_source, _open_sink, _open_profile, _open_correction):
+    _open_source.cache_clear()
+    forget_open_outputs()
+
+
+def forget_open_outputs() -> None:
+    """As `forget_open_stores`, of what lies in outputs."""
+    for opened in (_open_sink, _open_profile, _open_correction):
         opened.cache_clear()
 
 

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Any
 
 from phbatch.computing.identity import find_differences, fingerprint, require_same
-from phbatch.computing.tasks import forget_open_stores
+from phbatch.computing.tasks import forget_open_outputs, forget_open_stores
 from phbatch.computing.versions import Versions, count_versions, differing_versions, versions_here
 from phbatch.inputs.image import Source
 from phbatch.inputs.stamps import Stamps
@@ -64,7 +64,7 @@ def open_output(accepted: AcceptedRun, command: str) -> Finished:
     removed = sum(size for _, size, _ in accepted.output.files()) if recorded or accepted.replaces else 0
     require_space(accepted.output, [accepted.image], 0, removed)
     remove_output(accepted.output)
-    forget_open_stores()
+    forget_open_outputs()
     create_image(accepted.output, accepted.image, describe_run(accepted, mark, command))
     return finished
 
