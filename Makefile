@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[$(EXTRAS)]'
 
 RESULTS ?= build/benchmarks
-BENCHMARKS := end_to_end peak precision_check frame_statistics normalize_only host start mosaic train pyramid gpu growth peers
+BENCHMARKS := end_to_end peak precision_check frame_statistics normalize_only host start fixed_cost mosaic train pyramid gpu growth peers
 
 JUDGE_PYTHON ?= $(BIN)/python
 
