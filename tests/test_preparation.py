@@ -132,7 +132,7 @@ def test_lazy_restoration_prepares_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["temporal", "gaussian", "polynomial"])
 def test_a_known_vignette_is_recovered(tmp_path: Path, method: str) -> None:
     still = {"debris_per_mm2": 0.0, "roughness_rad": 0.0}  # what does not move belongs to the temporal background
-    scene = movie(shape=(256, 300), n_frames=60, background_electrons=3000.0, speed_um=3.0, density=0.05, **still)
+    scene = movie(shape=(256, 300), n_frames=40, background_electrons=3000.0, speed_um=4.5, density=0.05, **still)
     image = frames_of(scene)
     found = phbatch.illumination(store(tmp_path, image), tmp_path / "profile.zarr", method=method)
     light = scene.light_field
