@@ -86,8 +86,9 @@ class Functions:
 
     def _add_bias(self, tensor: Any, *bias: Any) -> Any:
         for each in bias:
-            shape = (*(1,) * (len(tensor.shape) - 1), each.shape[0])
-            tensor = self.ops.add(tensor, self.ops.reshape(each, shape))
+            # Keras sees a bias in what has one axis and more than one number, and adds others as they are
+            shaped = each if each.shape[0] > 1 else self.ops.reshape(each, (1,) * len(tensor.shape))
+            tensor = self.ops.add(tensor, shaped)
         return tensor
 
     def _apply(self, tensor: Any, activation: str) -> Any:

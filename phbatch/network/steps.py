@@ -134,16 +134,14 @@ def apply_steps(network: Any, steps: Steps, pixels: Any, scaling: Any, owned: An
     from keras import ops
 
     axes = len(pixels.shape) - 2
-
-    def spread(which: int) -> Any:
-        """One number per tile and channel, for all pixels."""
-        return ops.reshape(scaling[:, which], (-1, *(1,) * axes, scaling.shape[-1]))
-
-    result = network((ops.cast(pixels, "float32") - spread(0)) / spread(1))
+    # one number per tile and channel, for all pixels
+    spread = ops.reshape(scaling, (-1, 4, *(1,) * (axes - 1), scaling.shape[-1]))
+    subtract, divide, multiply, add = ops.split(spread, 4, axis=1)
+    result = network((ops.cast(pixels, "float32") - subtract) / divide)
     n_output = steps.n_output or result.shape[-1]
-    image = result[..., :n_output]
+    image = result if n_output == result.shape[-1] else result[..., :n_output]
     if steps.rescale:
-        image = image * spread(2) + spread(3)
+        image = image * multiply + add
     if (steps.low, steps.gain) != (0.0, 1.0):
         image = (image - steps.low) * steps.gain
     image, outside = _cast(image, steps.dtype)
@@ -151,7 +149,7 @@ def apply_steps(network: Any, steps: Steps, pixels: Any, scaling: Any, owned: An
     if not steps.uncertainty:
         return image, clipped
     scale = result[..., n_output : 2 * n_output]
-    return image, clipped, scale * spread(2) if steps.rescale else scale
+    return image, clipped, scale * multiply if steps.rescale else scale
 
 
 def _cast(image: Any, dtype: str) -> tuple[Any, Any]:
