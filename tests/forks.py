@@ -72,6 +72,15 @@ def _start_server(address: str, alive: Path, environment: Mapping[str, str]) -> 
     os.close(reading)
 
 
+def find_server() -> str | None:
+    """Where the server of forks listens, once it runs; None where it hears nobody but this process."""
+    if sys.version_info >= (3, 14):
+        return None
+    _warm_up()
+    _SERVER.ensure_running()
+    return str(_SERVER._forkserver_address)
+
+
 def fork(target: Callable[..., object], arguments: tuple[Any, ...]) -> Any:
     """Start a process that calls a function of a module."""
     _warm_up()

@@ -15,6 +15,7 @@ from typing import Any
 
 from phbatch.computing import tasks
 from phbatch.planning.unit import Unit
+from tests.cluster.relay import write_program
 
 UNIT_S = float(os.environ.get("SLOW_UNIT_S", "2"))
 
@@ -22,9 +23,7 @@ UNIT_S = float(os.environ.get("SLOW_UNIT_S", "2"))
 def make_python(folder: Path) -> tuple[Path, Path]:
     """A program to be called in the place of Python, and the file that makes its units fast."""
     program, gate = folder / "slow-python", folder / "go"
-    root = Path(__file__).parent.parent.parent
-    program.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" -m tests.cluster.slow "{gate}" "$@"\n')
-    program.chmod(0o755)
+    write_program(program, "tests.cluster.slow", gate)
     return program, gate
 
 
@@ -40,6 +39,8 @@ def main() -> None:
         return restore(job, unit)
 
     tasks.restore_unit = restore_slowly
+    if (loaded := sys.modules.get("phbatch.running.commit")) is not None:  # in what is forked
+        vars(loaded)["restore_unit"] = restore_slowly
     sys.argv = arguments[1:]
     runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
 

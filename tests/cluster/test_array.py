@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from phbatch.clusters.job_array import array_script
 from phbatch.clusters.submit import prepare_submission
 from phbatch.places.lock import read_array
 from phbatch.places.place import Place
+from tests.cluster.relay import write_program
 from tests.cluster.slurm import SlurmCluster
 from tests.faults.faults import small_units
 from tests.faults.inputs import files, make_input, units_of
@@ -51,8 +51,7 @@ def plain(source: Path) -> Path:
 def python(tmp_path: Path) -> Path:
     """A Python whose phbatch is slow, see `tests.cluster.slow_units`."""
     path = tmp_path / "python"
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.cluster.slow_units "$@"\n')
-    path.chmod(0o755)
+    write_program(path, "tests.cluster.slow_units")
     return path
 
 
