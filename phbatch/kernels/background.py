@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy import ndimage
 
-from phbatch.kernels.compiled import compile_allocating
+from phbatch.kernels.compiled import compile_later
 from phbatch.kernels.downsample import area_average, upscale
 from phbatch.kernels.histogram import STD_PER_MAD
 from phbatch.words.errors import InputError
@@ -376,7 +376,7 @@ def _surface(coefficients: Float, y: Float, x: Float, dtype: DTypeLike) -> NDArr
     return surface
 
 
-@compile_allocating
+@compile_later
 def _evaluate(coefficients: Any, y: Any, x: Any, surface: Any) -> None:  # pragma: no cover
     """Horner's scheme, along y for the coefficients of a row, then along x."""
     order = coefficients.shape[0] - 1
@@ -393,7 +393,7 @@ def _evaluate(coefficients: Any, y: Any, x: Any, surface: Any) -> None:  # pragm
             surface[i, j] = value
 
 
-@compile_allocating
+@compile_later
 def _erode(values: Any, reach: int, lowest: Any) -> None:  # pragma: no cover
     """Minimum over a square window about each pixel, shorter at the borders."""
     height, width = values.shape

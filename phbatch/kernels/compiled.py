@@ -38,16 +38,10 @@ def compile_within(function: Callable[..., Any]) -> Any:
     return _Later(function, no_cpython_wrapper=True)
 
 
-def compile_allocating(function: Callable[..., Any]) -> Any:
-    """As `compile_later`, for what makes arrays or lists."""
-    return _Later(function, _nrt=True)
-
-
 def _compile_all(names: dict[str, Any]) -> None:
     import numba
 
-    # What nobody needs is not compiled, which is a fifth of the time: wrappers for callers in C, and the counting of
-    # references to arrays, which belong to the callers in Python.
-    usual = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
+    # What nobody needs is not compiled: wrappers for callers in C take a twelfth of the time.
+    usual = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     later = {name: value for name, value in list(names.items()) if isinstance(value, _Later)}
     names.update({name: numba.njit(**usual | value._options)(value._function) for name, value in later.items()})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from phbatch.kernels.compiled import compile_allocating, compile_later, compile_within
+from phbatch.kernels.compiled import compile_later, compile_within
 from phbatch.words.choices import LevelMethod
 
 _NARROW = 256  # up to this factor the sum over a square of 16 bit integers fits 32 bits
@@ -253,7 +253,7 @@ def _modes(image: Any, factor: int, square: Any, modes: Any) -> None:  # pragma:
             modes[i, j] = _most_frequent(values)
 
 
-@compile_allocating
+@compile_later
 def _modes_of_floats(image: Any, factor: int, square: Any, modes: Any) -> None:  # pragma: no cover
     """As `_modes`; of zeros and NaN, equal or not, it is the order of this sort that says which one is found."""
     for i in range(modes.shape[0]):
