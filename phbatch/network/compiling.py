@@ -70,19 +70,11 @@ def _compile_tensorflow(network: Network, shape: tuple[int, ...], steps: Steps) 
     def call(weights: list[Any], pixels: Any, scaling: Any, owned: Any) -> Any:
         return apply_steps(partial(network.apply, weights), steps, pixels, scaling, owned)
 
-    traced = call.get_concrete_function()
-
     def start(windows: Windows) -> Sequence[Any]:
         given = [tf.convert_to_tensor(array) for array in (windows.pixels, windows.scaling, windows.owned)]
-        return _call_traced(traced, weights, given)
+        return call(weights, *given)  # type: ignore[no-any-return]
 
-    return Compiled(start, lambda: _graph_of(traced, network.arrays))
-
-
-def _call_traced(traced: Any, weights: list[Any], given: list[Any]) -> Sequence[Any]:
-    """Call a function that was traced; the public way looks at all weights, as long as a small tile takes."""
-    flat = getattr(traced, "_call_flat", None)  # which no version need have
-    return traced(weights, *given) if flat is None else flat([*weights, *given], traced.captured_inputs)  # type: ignore[no-any-return]
+    return Compiled(start, lambda: _graph_of(call.get_concrete_function(), network.arrays))
 
 
 def _graph_of(concrete: Any, arrays: Sequence[NDArray[np.float32]]) -> Program:
