@@ -25,7 +25,7 @@ settings.register_profile(
 settings.load_profile("phbatch")
 
 
-gc.disable()  # until all is collected: it takes a tenth of the time that the imports take
+gc.disable()  # until all tests are collected: a third of the time of that was its
 
 FIRST = (
     ("tests/kernels/",),  # compiles most of what Numba does, which all others then read from its cache

@@ -67,8 +67,7 @@ def write_aside(path: str | Path, data: memoryview) -> Mark:
         done, checksum = _write_past_cache(descriptor, data) if _DIRECT and len(data) >= _LARGE_BYTES else (0, 0)
         rest = data[done:]
         checksum = zlib_ng.crc32(rest, checksum)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        _write_all(descriptor, rest)
     finally:
         os.close(descriptor)
     return len(data), f"{checksum:08x}"
@@ -126,7 +125,7 @@ def synchronize(path: str | Path) -> None:
 
 
 def synchronize_together(paths: Collection[str | Path], at_once: int = _AT_ONCE) -> None:
-    """As `synchronize`, for many: a disk synchronizes them together in about the time of a few."""
+    """As `synchronize`, for many, so many at once: a disk synchronizes them together in about the time of a few."""
     if len(paths) == 1:
         synchronize(*paths)
         return
@@ -284,13 +283,16 @@ def _write(path: str, data: bytes, flag: int, *, durably: bool = False) -> None:
     """Write a file, from its beginning or at its end."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY | flag, 0o666)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        _write_all(descriptor, memoryview(data))
         if durably:
             _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, rest: memoryview) -> None:
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _write_durably(path: Path, data: bytes) -> None:
