@@ -167,36 +167,48 @@ def _map_with_means(
     source: Any, offset: Any, divisor: Any, out: Any, sums: Any, means: Any
 ) -> None:  # pragma: no cover
     """As `map_pixels`, and of each two rows the sums and means of level 1 while they are in the cache."""
+    height, width = source.shape
     for i in range(means.shape[0]):
-        last = min(2 * i + 2, source.shape[0])
-        for y in range(2 * i, last):
+        for y in range(2 * i, min(2 * i + 2, height)):
             map_pixels(source[y], offset, divisor, out[y])
-        row = sums[i % sums.shape[0]]
-        _add_squares(out, row, i)
-        area, whole = 2.0 * (last - 2 * i), source.shape[1] // 2
-        share = 1.0 / area
-        for j in range(whole):
-            means[i, j] = row[j] * share
-        if whole < row.size:
-            means[i, whole] = row[whole] * (2.0 * share)
+        _mean_row(out, sums, means, i, 2, height, width)
 
 
 @compile_later
 def _means(source: Any, sums: Any, means: Any, factor: int, height: int, width: int) -> None:  # pragma: no cover
     """Sums of the next level, and its means: `height` and `width` are those of level 0."""
     for i in range(means.shape[0]):
-        row = sums[i % sums.shape[0]]
+        _mean_row(source, sums, means, i, factor, height, width)
+
+
+@compile_within
+def _mean_row(
+    source: Any, sums: Any, means: Any, i: int, factor: int, height: int, width: int
+) -> None:  # pragma: no cover
+    """Row i of `_means`."""
+    row = sums[i % sums.shape[0]]
+    rows, last = min(factor, height - i * factor), row.size - 1
+    inner = np.float64(rows * factor)
+    if rows == factor:  # a power of two: the product is the quotient to the bit, and takes a third of its time
+        share = 1.0 / inner
+        if sums.shape[0] < means.shape[0] and row.size * factor == width:
+            _mean_squares(source[2 * i], source[2 * i + 1], means[i], share)
+            return
         _add_squares(source, row, i)
-        rows, last = min(factor, height - i * factor), row.size - 1
-        inner = np.float64(rows * factor)
-        if rows == factor:  # a power of two: the product is the quotient to the bit, and takes a third of its time
-            share = 1.0 / inner
-            for j in range(last):
-                means[i, j] = row[j] * share
-        else:
-            for j in range(last):
-                means[i, j] = row[j] / inner
-        means[i, last] = row[last] / np.float64(rows * (width - last * factor))
+        for j in range(last):
+            means[i, j] = row[j] * share
+    else:
+        _add_squares(source, row, i)
+        for j in range(last):
+            means[i, j] = row[j] / inner
+    means[i, last] = row[last] / np.float64(rows * (width - last * factor))
+
+
+@compile_within
+def _mean_squares(above: Any, below: Any, means: Any, share: float) -> None:  # pragma: no cover
+    """Means over 2 x 2 whose sums nobody needs: to write and read them took half the time."""
+    for j in range(means.size):
+        means[j] = (np.float64(above[2 * j]) + above[2 * j + 1] + below[2 * j] + below[2 * j + 1]) * share
 
 
 @compile_later
