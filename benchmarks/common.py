@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -75,6 +76,13 @@ def show_spread(spread: Sequence[float]) -> str:
     """Median and range, such as ``1.12 (1.05-1.20)``."""
     middle, low, high = (f"{value:.2f}" for value in spread)
     return f"{middle} ({low}-{high})"
+
+
+def mean_of_ratios(numerators: Iterable[float], denominators: Iterable[float]) -> list[float]:
+    """Geometric mean of the ratios of pairs, and its standard error."""
+    logarithms = [math.log(a / b) for a, b in zip(numerators, denominators, strict=True)]
+    mean = math.exp(statistics.mean(logarithms))
+    return [round(value, 4) for value in (mean, mean * statistics.stdev(logarithms) / math.sqrt(len(logarithms)))]
 
 
 def print_row(cells: Iterable[Any]) -> None:

@@ -1,13 +1,18 @@
 """What a pyramid costs as part of a run, against making it afterwards; and how many objects an output is.
 
-    python benchmarks/pyramid.py [--size 2048] [--frames 16] [--runs 3] [--json FILE]
+    python benchmarks/pyramid.py [--size 2048] [--frames 24] [--pairs 20] [--runs 3] [--json FILE]
 
-Processes of their own, which take turns, each warmed up on two frames; the disk is synchronized before each, and what
-they wrote stays until the end, since removing it would slow the next one. *without* and *with* are ``phbatch run
---model none --normalize median`` with ``--levels 1`` and with as many as the size gets by itself, in a heap as the
-command has it. *copy* is what is least: area means of float32 frames by NumPy, read and written by zarr. *ngff-zarr*
-and *ome-zarr* make and write the same number of levels of the finished output, as far as they are installed; both
-write level 0 again, since they have no other way: its time is measured alone and taken off.
+*without* and *with* are ``phbatch run --model none --normalize median`` with ``--levels 1`` and with as many as the
+size gets by itself, in a heap as the command has it: short runs in pairs, in an order that is drawn, in one process
+that is warm. Their ratio is the geometric mean of all pairs, with its standard error: single runs differ by more than
+levels cost. The others are processes of their own, which take turns, each warmed up on two frames. *copy* is what is
+least: area means of float32 frames by NumPy, read and written by zarr. *ngff-zarr* and *ome-zarr* make and write the
+same number of levels of the finished output, as far as they are installed; both write level 0 again, since they have no
+other way: its time is measured alone and taken off.
+
+The disk is synchronized before each, and no file is removed before the end, those of the pairs are emptied: where ext4
+has no journal it does not use an inode again for a minute, and looks at each such one whenever a file is created. After
+a thousand removals that is 0.3 ms a file, and levels, which bring files, seem to cost a third more than they do.
 
 The table of objects is arithmetic, of uint16 frames of 2048 x 2048: objects per TB of pixels, and the bytes that a
 viewer decodes for a tile of 256 x 256 pixels at a random place. The latency of such a tile is measured on this disk.
@@ -20,6 +25,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from math import prod
@@ -28,7 +34,17 @@ from typing import Any
 
 import numpy as np
 import zarr
-from common import alternate, machine, measure, print_head, print_row, show_spread, spread_of_ratios, write_record
+from common import (
+    alternate,
+    machine,
+    mean_of_ratios,
+    measure,
+    print_head,
+    print_row,
+    show_spread,
+    spread_of_ratios,
+    write_record,
+)
 from normalize_only import write_frames
 
 import phbatch
@@ -45,12 +61,31 @@ make(source, output)
 print(json.dumps({"processor": time.process_time() - busy, "wall": time.perf_counter() - started}))
 """
 
-PHBATCH = """
+PAIRS = """
+import json, os, random, sys, time, warnings
+from itertools import count
 import phbatch
 from phbatch.computing.heap import keep_heap
+warnings.simplefilter("ignore")
 keep_heap()
-def make(source, output):
+source, folder, levels, pairs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+numbers, order = count(), random.Random(0)
+def run(levels):
+    os.sync()
+    output = f"{folder}/run{next(numbers)}"
+    started, busy = time.perf_counter(), time.process_time()
     phbatch.run(source, output, axes="tyx", model="none", normalize="median", levels=levels, workers=2)
+    found = {"processor": time.process_time() - busy, "wall": time.perf_counter() - started}
+    for folder_of, _, names in os.walk(output):
+        for name in names:
+            os.truncate(f"{folder_of}/{name}", 0)
+    return found
+sides = {"without": 1, "with": levels}
+found = {side: [] for side in sides}
+for _ in range(pairs + 1):
+    for side in order.sample(list(sides), 2):
+        found[side].append(run(sides[side]))
+print(json.dumps({side: runs[1:] for side, runs in found.items()}))  # the first pair warms up
 """
 
 COPY = """
@@ -92,8 +127,8 @@ def make(source, output):
 AFTERWARDS = {"copy": COPY, "ngff-zarr": NGFF_ZARR, "ome-zarr": OME_ZARR}
 
 
-def compare(size: int, frames: int, runs: int) -> dict[str, Any]:
-    """Ratios of times, run by run."""
+def compare(size: int, frames: int, pairs: int, runs: int) -> dict[str, Any]:
+    """Ratios of times, pair by pair and run by run."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         for stem, many in (("in", frames), ("few", 2)):
@@ -107,10 +142,8 @@ def compare(size: int, frames: int, runs: int) -> dict[str, Any]:
             paths = (f"{scratch}/in.{suffix}", f"{scratch}/few.{suffix}", f"{scratch}/made{next(numbers)}")
             return dict(measure(PROGRAM.replace("{work}", work), *paths, str(levels)))
 
-        sides = {
-            "without": partial(run_side, PHBATCH, "zarr", 1),
-            "with": partial(run_side, PHBATCH, "zarr", levels),
-        }
+        paired = dict(measure(PAIRS, f"{scratch}/in.zarr", name, str(levels), str(pairs)))
+        sides: dict[str, Callable[[], dict[str, float]]] = {}
         for side, work in AFTERWARDS.items():
             try:
                 run_side(work, "out", levels)
@@ -120,13 +153,13 @@ def compare(size: int, frames: int, runs: int) -> dict[str, Any]:
             sides[side] = partial(run_side, work, "out", levels)
             if side != "copy":
                 sides[f"{side} level 0"] = partial(run_side, work, "out", 1)
-        found = alternate(runs, sides)
-    row: dict[str, Any] = {"size": size, "frames": frames, "levels": levels}
+        found = paired | alternate(runs, sides)
+    row: dict[str, Any] = {"size": size, "frames": frames, "levels": levels, "pairs": pairs}
     for unit in ("processor", "wall"):
         times = {side: [each[unit] for each in runs_of] for side, runs_of in found.items()}
         own = statistics.median(times["with"]) - statistics.median(times["without"])
         row[unit] = {
-            "over_without": spread_of_ratios(times["with"], times["without"]),
+            "over_without": mean_of_ratios(times["with"], times["without"]),
             "seconds": {side: round(statistics.median(values), 2) for side, values in times.items()},
         }
         for side in AFTERWARDS:
@@ -168,16 +201,18 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=2048)
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
     print(f"{machine()}\n")
-    row = compare(given.size, given.frames, given.runs)
-    print(f"{given.frames} frames of {given.size} x {given.size}, {row['levels']} levels, {given.runs} runs\n")
-    print_head(["ratio (range)", "processor", "wall"])
-    units = row["processor"], row["wall"]
-    print_row(["run with levels / without", *(show_spread(unit["over_without"]) for unit in units)])
+    row = compare(given.size, given.frames, given.pairs, given.runs)
+    print(f"{given.frames} frames of {given.size} x {given.size}, {row['levels']} levels")
+    print(f"{given.pairs} pairs, {given.runs} runs of the others\n")
+    print_head(["ratio", "processor", "wall"])
+    ratios = (row[unit]["over_without"] for unit in ("processor", "wall"))
+    print_row(["run with levels / without", *(f"{mean:.3f} ± {error:.3f}" for mean, error in ratios)])
     for side in AFTERWARDS:  # by the wall, levels in the run are less than what it varies by
         if f"{side}_over_own" in row["processor"]:
             ratio = show_spread(row["processor"][f"{side}_over_own"])
