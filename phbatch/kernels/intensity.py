@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phbatch.kernels.histogram import STD_PER_MAD
-from phbatch.kernels.pyramid import make_levels, map_pixels, map_with_levels
+from phbatch.kernels.pyramid import make_levels, map_row, map_with_levels
 from phbatch.kernels.stats import FrameStatistics
 from phbatch.words.errors import UsageError
 from phbatch.words.normalization import NORMALIZERS_GROUP, Normalization
@@ -91,7 +91,7 @@ class Affine:
     ) -> None:
         terms = np.float32(self.offset), np.float32(self.divisor)
         if not levels:
-            map_pixels(image.reshape(-1), *terms, out.reshape(-1))
+            map_row(image.reshape(1, -1), *terms, out.reshape(1, -1), 0)
             return
         for index in np.ndindex(image.shape[:-2]):
             map_with_levels(image[index], *terms, out[index], [level[index] for level in levels])

@@ -156,21 +156,21 @@ def _add_squares(source: Any, row: Any, i: int) -> None:  # pragma: no cover
 
 
 @compile_later
-def map_pixels(source: Any, offset: Any, divisor: Any, out: Any) -> None:  # pragma: no cover
-    """``(source - offset) / divisor`` in float32."""
-    for j in range(source.size):
-        out[j] = (np.float32(source[j]) - offset) / divisor
+def map_row(source: Any, offset: Any, divisor: Any, out: Any, y: int) -> None:  # pragma: no cover
+    """``(source - offset) / divisor`` in float32, of one row."""
+    for x in range(source.shape[1]):
+        out[y, x] = (np.float32(source[y, x]) - offset) / divisor
 
 
 @compile_later
 def _map_with_means(
     source: Any, offset: Any, divisor: Any, out: Any, sums: Any, means: Any
 ) -> None:  # pragma: no cover
-    """As `map_pixels`, and of each two rows the sums and means of level 1 while they are in the cache."""
+    """As `map_row`, and of each two rows the sums and means of level 1 while they are in the cache."""
     height, width = source.shape
     for i in range(means.shape[0]):
         for y in range(2 * i, min(2 * i + 2, height)):
-            map_pixels(source[y], offset, divisor, out[y])
+            map_row(source, offset, divisor, out, y)
         _mean_row(out, sums, means, i, 2, height, width)
 
 
@@ -186,14 +186,14 @@ def _mean_row(
     source: Any, sums: Any, means: Any, i: int, factor: int, height: int, width: int
 ) -> None:  # pragma: no cover
     """Row i of `_means`."""
-    row = sums[i % sums.shape[0]]
-    rows, last = min(factor, height - i * factor), row.size - 1
+    rows, last = min(factor, height - i * factor), means.shape[1] - 1
     inner = np.float64(rows * factor)
+    if rows == factor and sums.shape[0] < means.shape[0] and means.shape[1] * factor == width:
+        _mean_squares(source, means, i, 1.0 / inner)
+        return
+    row = sums[i % sums.shape[0]]
     if rows == factor:  # a power of two: the product is the quotient to the bit, and takes a third of its time
         share = 1.0 / inner
-        if sums.shape[0] < means.shape[0] and row.size * factor == width:
-            _mean_squares(source[2 * i], source[2 * i + 1], means[i], share)
-            return
         _add_squares(source, row, i)
         for j in range(last):
             means[i, j] = row[j] * share
@@ -205,10 +205,11 @@ def _mean_row(
 
 
 @compile_within
-def _mean_squares(above: Any, below: Any, means: Any, share: float) -> None:  # pragma: no cover
-    """Means over 2 x 2 whose sums nobody needs: to write and read them took half the time."""
-    for j in range(means.size):
-        means[j] = (np.float64(above[2 * j]) + above[2 * j + 1] + below[2 * j] + below[2 * j + 1]) * share
+def _mean_squares(source: Any, means: Any, i: int, share: float) -> None:  # pragma: no cover
+    """Row i of means over 2 x 2 whose sums nobody needs: to write and read them, and to count views, takes as long."""
+    for j in range(means.shape[1]):
+        above = np.float64(source[2 * i, 2 * j]) + source[2 * i, 2 * j + 1]
+        means[i, j] = (above + source[2 * i + 1, 2 * j] + source[2 * i + 1, 2 * j + 1]) * share
 
 
 @compile_later
