@@ -8,7 +8,7 @@ import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,8 +31,8 @@ Data = bytes | memoryview
 PARTIAL = ".partial"
 """Suffix of what is written aside, by zarr, too; a process that was killed leaves such files behind."""
 
-_AT_ONCE = 16  # threads that synchronize
-_SHARE = 3  # of one, at least: after the first of some files, little is left to do for the others
+_AT_ONCE = 16  # files that are synchronized
+_FOLDERS_AT_ONCE = 3  # after the first, little is left to do for the others
 _BYTES_AT_ONCE = 1 << 22
 _PIECE_BYTES = 1 << 18  # is in the cache of a core when it is copied
 _BLOCK_BYTES = 1 << 12
@@ -124,21 +124,14 @@ def synchronize(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def synchronize_together(paths: Collection[str | Path]) -> None:
-    """As `synchronize`, for many, in threads: a disk synchronizes them together in about the time of a few.
-
-    A few are synchronized by the caller itself: to hand one over costs as much as to synchronize it.
-    """
-    each = list(paths)
-    count = max(1, min(_AT_ONCE, -(-len(each) // _SHARE)))
-    own, *others = (each[first::count] for first in range(count))
-    begun = [_synchronizing().submit(_synchronize_one_by_one, share) for share in others]
-    try:
-        _synchronize_one_by_one(own)
-    finally:
-        wait(begun)
-    for share in begun:
-        share.result()
+def synchronize_together(paths: Collection[str | Path], at_once: int = _AT_ONCE) -> None:
+    """As `synchronize`, for many, so many at once: a disk synchronizes them together in about the time of a few."""
+    if len(paths) == 1:
+        synchronize(*paths)
+        return
+    each = list(paths)  # a thread has its share of them: to hand over each costs as much as to synchronize it
+    shares = [each[first::at_once] for first in range(min(at_once, len(each)))]
+    list(_synchronizing().map(_synchronize_one_by_one, shares))
 
 
 def _synchronize_one_by_one(paths: Iterable[str | Path]) -> None:
@@ -176,7 +169,7 @@ class _Rounds:
                 with self._turn:
                     with self._joining:
                         self._next = None
-                    synchronize_together(joined.folders)
+                    synchronize_together(joined.folders, _FOLDERS_AT_ONCE)
                 joined.result.set_result(None)
             except BaseException as error:
                 joined.result.set_exception(error)

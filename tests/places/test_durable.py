@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 
@@ -138,7 +137,7 @@ def test_a_forked_process_synchronizes_too(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from phbatch.places.durable import synchronize_together
-paths = [Path(sys.argv[1])] * 30
+paths = [Path(sys.argv[1])] * 3
 synchronize_together(paths)
 child = os.fork()
 synchronize_together(paths)
@@ -147,32 +146,6 @@ if not child:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], check=True, timeout=60)
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 4, 7, 100])
-@pytest.mark.parametrize("bad", [None, 0, -1])
-def test_each_of_many_is_synchronized_once_and_an_error_is_raised_when_nothing_is_under_way(
-    monkeypatch: pytest.MonkeyPatch, count: int, bad: int | None
-) -> None:
-    paths = [f"file{index}" for index in range(count)]
-    broken = paths[bad] if bad is not None and paths else None
-    found, slow = list[str | Path](), Event()
-
-    def synchronize(path: str | Path) -> None:
-        if path == broken:
-            raise OSError(errno.EIO, "Input/output error")
-        slow.wait(0.001)
-        found.append(path)
-
-    monkeypatch.setattr(durable, "synchronize", synchronize)
-    with pytest.raises(OSError, match="output error") if broken else nullcontext():
-        durable.synchronize_together(paths)
-    before = list(found)
-    time.sleep(0.01)
-    assert found == before
-    assert len(set(found)) == len(found)
-    if broken is None:
-        assert sorted(map(str, found)) == sorted(paths)
 
 
 class Rounds:
@@ -185,7 +158,8 @@ class Rounds:
         self.rounds = durable._Rounds()
         monkeypatch.setattr(durable, "synchronize_together", self._synchronize)
 
-    def _synchronize(self, folders: Collection[str]) -> None:
+    def _synchronize(self, folders: Collection[str], at_once: int) -> None:
+        assert at_once > 0
         self.found.append(set(folders))
         self.begun.set()
         assert self.end.wait(60)
