@@ -192,13 +192,12 @@ def _mean_row(
         _mean_squares(source, means, i, 1.0 / inner)
         return
     row = sums[i % sums.shape[0]]
+    _add_squares(source, row, i)
     if rows == factor:  # a power of two: the product is the quotient to the bit, and takes a third of its time
         share = 1.0 / inner
-        _add_squares(source, row, i)
         for j in range(last):
             means[i, j] = row[j] * share
     else:
-        _add_squares(source, row, i)
         for j in range(last):
             means[i, j] = row[j] / inner
     means[i, last] = row[last] / np.float64(rows * (width - last * factor))
@@ -206,7 +205,7 @@ def _mean_row(
 
 @compile_within
 def _mean_squares(source: Any, means: Any, i: int, share: float) -> None:  # pragma: no cover
-    """Row i of means over 2 x 2 whose sums nobody needs: to write and read them, and to count views, takes as long."""
+    """Row i of means over 2 x 2 whose sums nobody needs; without views of rows, whose references Numba may count."""
     for j in range(means.shape[1]):
         above = np.float64(source[2 * i, 2 * j]) + source[2 * i, 2 * j + 1]
         means[i, j] = (above + source[2 * i + 1, 2 * j] + source[2 * i + 1, 2 * j + 1]) * share

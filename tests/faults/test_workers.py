@@ -30,8 +30,8 @@ def same_frames(folder: Path, count: int) -> Path:
 def test_memory_stays_within_its_projection_and_is_flat_in_the_number_of_frames(tmp_path: Path) -> None:
     """The peak of a process is that of all its runs: those that take more come later, and a longer one raises none.
 
-    Without a network it is that of some short ones before: threads of each allocate where those of others have not, of
-    which glibc keeps what it was given, up to eight places a core.
+    Short runs without a network come first: each brings threads, for which glibc keeps memory in up to eight places a
+    core, so that the peak rises with the first few runs of a process, however long they are.
     """
     options = {"model": "none", "workers": 2, "memory": "1GB"}
     short, long = same_frames(tmp_path, 8), same_frames(tmp_path, 64)
